@@ -1,5 +1,7 @@
 //! Reads a golden case: a network, a batch, and what a reference in double precision made of them.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use flate2::read::GzDecoder;
 use safetensors::{Dtype, SafeTensors};
 use std::{collections::BTreeMap, io::Read, path::Path};
