@@ -3,8 +3,13 @@
 //! A scenario is 21 steps of history (the last one is the present) and 80 steps of future at 10 Hz. For prediction the
 //! future may be left out.
 
+pub(crate) mod geometry;
+mod index;
 mod map;
+mod validate;
+
 pub use map::{Crosswalk, Lane, LaneKind, Map};
+pub(crate) use map::PolygonSamples;
 
 use crate::error::Result;
 use std::sync::Arc;
