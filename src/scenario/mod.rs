@@ -8,8 +8,8 @@ mod index;
 mod map;
 mod validate;
 
-pub use map::{Crosswalk, Lane, LaneKind, Map};
 pub(crate) use map::PolygonSamples;
+pub use map::{Crosswalk, Lane, LaneKind, Map};
 
 use crate::error::Result;
 use std::sync::Arc;
