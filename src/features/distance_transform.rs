@@ -9,7 +9,7 @@ pub(crate) const NONE: i32 = i32::MAX;
 /// Squared distances in pixels for a row-major square image of zeros and ones; [`NONE`] everywhere if all pixels are equal.
 pub(crate) fn squared_distances(pixels: &[u8], size: usize) -> Vec<i32> {
     let mut result = vertical_distances(pixels, size);
-    let mut lower = LowerEnvelope::default();
+    let mut lower = LowerEnvelope::new(size);
     for (kinds, row) in pixels.chunks_exact(size.max(1)).zip(result.chunks_exact_mut(size.max(1))) {
         let mut start = 0;
         while start < size {
@@ -25,38 +25,45 @@ pub(crate) fn squared_distances(pixels: &[u8], size: usize) -> Vec<i32> {
 /// Distance to the nearest pixel of the other kind in the same column; `size` or more if there is none.
 fn vertical_distances(pixels: &[u8], size: usize) -> Vec<i32> {
     let far = size as i32;
+    let rows = |y: usize| pixels[y * size..(y + 2) * size].split_at(size);
     let mut distances = vec![far; size * size];
     for y in 1..size {
-        let (above, here) = distances.split_at_mut(y * size);
-        let kinds = &pixels[(y - 1) * size..(y + 1) * size];
-        for x in 0..size {
-            here[x] = if kinds[x] == kinds[size + x] { above[(y - 1) * size + x] + 1 } else { 1 };
+        let (above, here) = distances[(y - 1) * size..(y + 1) * size].split_at_mut(size);
+        let (kinds_above, kinds) = rows(y - 1);
+        for (((here, above), kind_above), kind) in here.iter_mut().zip(above).zip(kinds_above).zip(kinds) {
+            *here = if kind_above == kind { *above + 1 } else { 1 };
         }
     }
     let mut upward = vec![far; size];
     for y in (0..size.saturating_sub(1)).rev() {
-        let kinds = &pixels[y * size..(y + 2) * size];
+        let (kinds, kinds_below) = rows(y);
         let here = &mut distances[y * size..(y + 1) * size];
-        for x in 0..size {
-            upward[x] = if kinds[x] == kinds[size + x] { upward[x] + 1 } else { 1 };
-            here[x] = here[x].min(upward[x]);
+        for (((here, upward), kind), kind_below) in here.iter_mut().zip(&mut upward).zip(kinds).zip(kinds_below) {
+            *upward = if kind == kind_below { *upward + 1 } else { 1 };
+            *here = (*here).min(*upward);
         }
     }
     distances
 }
 
 /// The lower envelope of parabolas (x - site)^2 + height; sites ascend.
-#[derive(Default)]
 struct LowerEnvelope {
-    sites: Vec<(i64, i64)>,
+    sites: Vec<i64>,
+    heights: Vec<i64>,
+    count: usize,
 }
 
 impl LowerEnvelope {
+    /// With room for the pixels of a row and their two neighbours.
+    fn new(size: usize) -> Self {
+        Self { sites: vec![0; size + 2], heights: vec![0; size + 2], count: 0 }
+    }
+
     /// Turns the vertical distances of the run `start..end` of a row into squared distances. The run's neighbours in the row
     /// are of the other kind.
     fn transform(&mut self, row: &mut [i32], start: usize, end: usize) {
         let far = row.len() as i32;
-        self.sites.clear();
+        self.count = 0;
         if start > 0 {
             self.push(start as i64 - 1, 0);
         }
@@ -68,21 +75,21 @@ impl LowerEnvelope {
         if end < row.len() {
             self.push(end as i64, 0);
         }
-        let sites = &self.sites;
-        if sites.is_empty() {
+        if self.count == 0 {
             row[start..end].fill(NONE);
             return;
         }
-        let value = |(site, height): (i64, i64), x: i64| (x - site) * (x - site) + height;
-        let mut k = 0;
+        let (sites, heights) = (&self.sites[..self.count], &self.heights[..self.count]);
+        let (mut k, mut site, mut height) = (0, sites[0], heights[0]);
         for (x, result) in (start as i64..).zip(&mut row[start..end]) {
-            let mut least = value(sites[k], x);
-            while let Some(&next) = sites.get(k + 1) {
-                let following = value(next, x);
+            let mut least = (x - site) * (x - site) + height;
+            while k + 1 < sites.len() {
+                let (next, next_height) = (sites[k + 1], heights[k + 1]);
+                let following = (x - next) * (x - next) + next_height;
                 if following > least {
                     break;
                 }
-                (least, k) = (following, k + 1);
+                (least, k, site, height) = (following, k + 1, next, next_height);
             }
             *result = least as i32;
         }
@@ -90,15 +97,18 @@ impl LowerEnvelope {
 
     /// Adds a parabola and drops those that it hides together with the one before them (Maurer's test, without a division).
     fn push(&mut self, site: i64, height: i64) {
-        while let [.., (u, gu), (v, gv)] = self.sites[..] {
-            let (a, b) = (v - u, site - v);
+        let (sites, heights) = (&mut self.sites[..], &mut self.heights[..]);
+        let mut count = self.count;
+        while count >= 2 {
+            let (a, b) = (sites[count - 1] - sites[count - 2], site - sites[count - 1]);
             let c = a + b;
-            if c * gv - b * gu - a * height <= a * b * c {
+            if c * heights[count - 1] - b * heights[count - 2] - a * height <= a * b * c {
                 break;
             }
-            self.sites.pop();
+            count -= 1;
         }
-        self.sites.push((site, height));
+        (sites[count], heights[count]) = (site, height);
+        self.count = count + 1;
     }
 }
 

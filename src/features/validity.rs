@@ -47,8 +47,11 @@ pub fn check(features: &Features) -> Result<()> {
         ("causal.free_path", &causal.free_path, MAX_POSITION),
     ];
     for (field, values, limit) in fields {
-        // written so that NaN fails
-        if let Some(i) = values.iter().position(|v| !(v.abs() <= limit)) {
+        let sane = |v: &f64| v.abs() <= limit; // NaN is not
+        // without an early exit the usual case takes several numbers at a time
+        if !values.iter().fold(true, |all, v| all & sane(v))
+            && let Some(i) = values.iter().position(|v| !sane(v))
+        {
             return fail(format!("feature {field}[{i}] = {} is not within +-{limit:e}", values[i]));
         }
     }
@@ -56,6 +59,7 @@ pub fn check(features: &Features) -> Result<()> {
         return fail(format!("feature causal.leading_distance[{i}] is not finite"));
     }
     if let Some(cost_map) = &features.cost_map
+        && !cost_map.values.iter().fold(true, |all, v| all & v.is_finite())
         && let Some(i) = cost_map.values.iter().position(|v| !v.is_finite())
     {
         return fail(format!("feature cost_map[{i}] is not finite"));

@@ -7,7 +7,7 @@ use crate::features::path::positions;
 use crate::features::static_objects;
 use crate::scenario::LightState;
 use crate::scenario::geometry::{self, Point, distance};
-use geo::{Distance, Euclidean, Intersects, LineString, Polygon};
+use geo::{BoundingRect, Distance, Euclidean, Intersects, LineString, Polygon, Rect, coord};
 
 /// Metres from the ego's centre within which objects are obstacles.
 const NEAR: f64 = 50.0;
@@ -74,6 +74,8 @@ struct Corridor {
     line: LineString<f64>,
     caps: Vec<Polygon<f64>>,
     half_width: f64,
+    /// Around the whole corridor.
+    bounds: Option<Rect<f64>>,
 }
 
 impl Corridor {
@@ -87,12 +89,19 @@ impl Corridor {
             caps.push(cap(second, first, half_width));
             caps.push(cap(last_but_one, last, half_width));
         }
-        Self { line: LineString::from(points), caps, half_width }
+        let line = LineString::from(points);
+        let margin = 2.0 * half_width;
+        let bounds = line.bounding_rect().map(|rect| {
+            let margin = coord! { x: margin, y: margin };
+            Rect::new(rect.min() - margin, rect.max() + margin)
+        });
+        Self { line, caps, half_width, bounds }
     }
 
     fn meets(&self, polygon: &Polygon<f64>) -> bool {
         // a line of one point is no corridor
         !self.caps.is_empty()
+            && self.bounds.zip(polygon.bounding_rect()).is_some_and(|(bounds, rect)| bounds.intersects(&rect))
             && (Euclidean.distance(&self.line, polygon) <= self.half_width || self.caps.iter().any(|cap| cap.intersects(polygon)))
     }
 }
