@@ -120,8 +120,8 @@ impl Case<'_> {
         let mut worst = 0.0_f64;
         for (i, (&a, &b)) in ours.iter().zip(golden).enumerate() {
             let d = difference(a, b);
-            // written so that NaN fails
-            if !(d <= tolerance) {
+            let within = d <= tolerance; // NaN is not
+            if !within {
                 self.report.failures.push(format!("{}: {key}[{i}] is {a}, not {b}", self.name));
                 return;
             }
