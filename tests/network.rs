@@ -33,7 +33,7 @@ fn bits(values: &[f64]) -> Vec<u64> {
 }
 
 fn update(count: u64) -> Update {
-    Update { learning_rate: 1e-3, beta: [0.9, 0.999], epsilon: 1e-8, weight_decay: 1e-2, count, clip_norm: Some(5.0) }
+    Update { learning_rate: 5e-3, beta: [0.9, 0.999], epsilon: 1e-8, weight_decay: 1e-2, count, clip_norm: Some(5.0) }
 }
 
 #[test]
@@ -174,13 +174,13 @@ fn contradictions_are_named() {
     let options = session.batch_options(false);
     type Break = fn(&mut Features);
     let cases: [(&str, Break); 9] = [
-        ("agents.velocity", |f| drop(f.agents.velocity.pop())),
+        ("agents.velocity", |f| _ = f.agents.velocity.pop()),
         ("agents.steps", |f| f.agents.steps = 50),
         ("agents.category", |f| f.agents.category[1] = 4),
         ("agents.valid", |f| f.agents.valid[..21].fill(false)),
         ("map.polygon_light", |f| f.map.polygon_light[0] = -1),
         ("map.point_vector", |f| f.map.point_vector.clear()),
-        ("static_objects.shape", |f| drop(f.static_objects.shape.pop())),
+        ("static_objects.shape", |f| _ = f.static_objects.shape.pop()),
         ("reference_lines.valid", |f| f.reference_lines.valid.fill(false)),
         ("cost_map", |f| f.cost_map = None),
     ];
@@ -249,7 +249,7 @@ fn results_do_not_depend_on_what_was_run_before() {
     assert_eq!(used, batches[0]);
 }
 
-/// Every kind of step lowers the loss on one batch, and the same seed gives the same bits.
+/// Steps with every kind of dropout lower the loss on one batch, and the same seed gives the same bits.
 #[test]
 fn learns_and_repeats() {
     let (features, model) = scenarios();
@@ -257,11 +257,11 @@ fn learns_and_repeats() {
         let mut session = Session::new(&model, &ObjectiveConfig::default(), Scalar::F32, threads, seed).unwrap();
         let batch = collate(&references(&features), &[], &session.batch_options(false)).unwrap();
         let before = session.evaluate(&batch).unwrap().loss;
-        for step in 0..30 {
+        for step in 0..150 {
             session.train(&batch, step).unwrap();
             assert!(session.update(&update(step + 1)).unwrap().applied);
         }
-        (before, session.train(&batch, 99).unwrap().loss, bits(&session.read(Buffer::Parameters)))
+        (before, session.evaluate(&batch).unwrap().loss, bits(&session.read(Buffer::Parameters)))
     };
     let (before, after, parameters) = run(2, 1);
     assert!(after < 0.5 * before, "{before} {after}");

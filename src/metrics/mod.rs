@@ -14,11 +14,11 @@ use crate::{
 /// What the metrics read of the network's outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Predictions<'a> {
-    /// [R * M, F * 6].
+    /// `[R * M, F * 6]`.
     pub trajectory: RealsRef<'a>,
-    /// [R * M, 1].
+    /// `[R * M, 1]`.
     pub logits: RealsRef<'a>,
-    /// [A, F * 6].
+    /// `[A, F * 6]`.
     pub prediction: RealsRef<'a>,
     /// F.
     pub steps: usize,
@@ -33,7 +33,7 @@ pub type MetricSums = [(&'static str, f64, f64); 5];
 pub const NONE: MetricSums =
     [("minADE", 0.0, 0.0), ("minFDE", 0.0, 0.0), ("MR", 0.0, 0.0), ("PredAvgADE", 0.0, 0.0), ("PredAvgFDE", 0.0, 0.0)];
 
-/// Candidates of a scenario that the planning metrics look at.
+/// Candidates of a scenario that the planning metrics look at; all where it has fewer.
 const TOP: usize = 6;
 
 /// Every metric over the imitated scenarios of a batch.

@@ -1,5 +1,7 @@
 //! Reads a golden case: a network, a batch, and what a reference in double precision made of them.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use flate2::read::GzDecoder;
 use safetensors::{Dtype, SafeTensors};
 use std::{collections::BTreeMap, io::Read, path::Path};
@@ -100,14 +102,13 @@ impl Case {
             point_vector: real("map/point_vector"),
             point_orientation: real("map/point_orientation"),
             polygon_center: real("map/polygon_center"),
-            polygon_position: Vec::new(),
-            polygon_orientation: Vec::new(),
             polygon_type: small("map/polygon_type"),
             polygon_on_route: flags("map/polygon_on_route"),
             polygon_light: small("map/polygon_tl_status"),
             polygon_has_speed_limit: flags("map/polygon_has_speed_limit"),
             polygon_speed_limit: real("map/polygon_speed_limit"),
             valid: flags("map/valid_mask"),
+            ..MapFeatures::default()
         };
         let static_objects = StaticFeatures {
             count: shape("static_objects/valid_mask")[1],
