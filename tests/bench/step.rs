@@ -1,7 +1,7 @@
 //! Time of a training step and of a prediction with the default configuration: 49 agents of which 30 are present, 160
 //! polygons, 4 reference lines, 5 static objects in each scenario.
 //!
-//! `cargo bench --bench step -- [--batch 8] [--threads 2] [--steps 10]`
+//! `cargo bench --bench step -- [--batch 8] [--threads 2] [--steps 10] [--predictions 50]`
 
 use std::time::Instant;
 use training_engine::{
@@ -46,7 +46,7 @@ fn main() {
         assert!(loss.is_finite(), "loss {loss}");
         assert!(session.update(&Update { count: step, ..update.clone() }).expect("update").applied);
     });
-    let predicted = time(steps * 5, || drop(session.predict(&one).expect("prediction")));
+    let predicted = time(option("--predictions", 50), || drop(session.predict(&one).expect("prediction")));
     println!(
         "{{\"batch\": {batch_size}, \"threads\": {threads}, \"step_median_s\": {:.4}, \"step_min_s\": {:.4}, \"samples_per_s\": {:.1}, \
          \"predict_median_s\": {:.4}, \"predict_min_s\": {:.4}}}",
@@ -121,6 +121,7 @@ fn scenario(r: &mut Random) -> Features {
             polygon_type: r.kinds(POLYGONS, 3),
             polygon_on_route: (0..POLYGONS).map(|i| i % 3 == 0).collect(),
             polygon_light: r.kinds(POLYGONS, 4),
+            polygon_road_block: Vec::new(),
             polygon_has_speed_limit: (0..POLYGONS).map(|i| i % 2 == 0).collect(),
             polygon_speed_limit: r.many(POLYGONS, 10.0),
             valid: vec![true; POLYGONS * POINTS],
