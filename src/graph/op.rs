@@ -46,6 +46,9 @@ pub struct Attention {
     pub key_dropout: Option<(usize, f64)>,
 }
 
+/// Whether the tensor of a number is read.
+pub type Reads = fn(usize) -> bool;
+
 /// Every operation.
 #[allow(missing_docs, reason = "the formulas name the fields")]
 #[derive(Debug, Clone, PartialEq)]
@@ -151,11 +154,11 @@ impl Op {
     }
 
     /// What the backward pass reads: whether operand i, and whether output i.
-    pub fn backward_reads(&self) -> (fn(usize) -> bool, fn(usize) -> bool) {
-        const ALL: fn(usize) -> bool = |_| true;
-        const NONE: fn(usize) -> bool = |_| false;
-        const FIRST: fn(usize) -> bool = |i| i == 0;
-        const KEPT: fn(usize) -> bool = |i| i == 1;
+    pub fn backward_reads(&self) -> (Reads, Reads) {
+        const ALL: Reads = |_| true;
+        const NONE: Reads = |_| false;
+        const FIRST: Reads = |i| i == 0;
+        const KEPT: Reads = |i| i == 1;
         match self {
             Op::Linear { activation: Activation::None, .. } => (ALL, NONE),
             Op::Linear { activation: Activation::Relu, .. } => (ALL, FIRST),
