@@ -224,7 +224,7 @@ impl Builder {
         Ok(self.push(Op::Add { map }, &[x, z], rows, &[width]))
     }
 
-    /// y[i * M + m] = x[i] + z[m].
+    /// `y[i * M + m]` = `x[i]` + `z[m]`.
     ///
     /// # Errors
     /// Shapes do not fit.
