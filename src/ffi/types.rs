@@ -1,6 +1,7 @@
 //! Everything that crosses the border by pointer. Layouts are locked at the end of the file: fields are only added at the end
 //! of structures that start with `struct_size`; the others never change.
 
+use super::map::TeMap;
 use std::ffi::{c_char, c_void};
 
 /// Version of this interface; goes into `TeBuildOptions.abi_version`. It rises when something incompatible changes.
@@ -286,12 +287,6 @@ pub struct TeAgent {
     pub reserved: i32,
 }
 
-/// A checked map; see `te_map_new`.
-pub struct TeMap {
-    pub(super) header: super::handle::Header,
-    pub(super) map: std::sync::Arc<crate::scenario::Map>,
-}
-
 /// A driving scenario: 2 s of history, the present and 8 s of future at 10 Hz.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -417,8 +412,9 @@ pub struct TeEvent {
 /// Receives log records: from any thread, one call at a time. It must not call into the engine except for `te_engine_stop`.
 pub type TeLogCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char)>;
 
-/// Receives events of `te_fit`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run after this step
-/// (`te_fit` succeeds and its report says `stopped`), a negative number ends it with `TE_HOST_ERROR`.
+/// Receives events of `te_fit`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
+/// after this step (`te_fit` succeeds and its report says `stopped`), a negative number ends it with `TE_HOST_ERROR`;
+/// `te_callback_error` adds a text.
 pub type TeEventCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const TeEvent) -> i32>;
 
 /// What `te_build` builds an engine of.
@@ -514,3 +510,50 @@ pub struct TeAgentPrediction {
     /// Number of states.
     pub state_count: usize,
 }
+
+/// What a prediction holds.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TePredictionView {
+    /// `sizeof(TePredictionView)`, set by the host.
+    pub struct_size: usize,
+    /// Index of the most probable candidate.
+    pub best: usize,
+    /// Number of candidates: reference lines times modes.
+    pub candidate_count: usize,
+    /// Number of agents.
+    pub agent_count: usize,
+}
+
+/// Size and offset of the last field: a change that is not an addition at the end does not compile.
+macro_rules! layout {
+    ($($name:ident: $size:literal, $last:ident at $offset:literal;)*) => {
+        $(const _: () = assert!(size_of::<$name>() == $size && std::mem::offset_of!($name, $last) == $offset);)*
+    };
+}
+layout! {
+    TePoint: 16, y at 8;
+    TeEgoState: 56, ay at 48;
+    TeAgentState: 64, reserved at 60;
+    TeStaticObject: 48, length at 40;
+    TeTrafficLight: 16, reserved at 12;
+    TeVehicle: 32, wheel_base at 24;
+    TeTrajectoryState: 40, vy at 32;
+    TeMetric: 16, value at 8;
+    TeLane: 104, successor_count at 96;
+    TeCrosswalk: 32, polygon_count at 24;
+    TeMapDescription: 48, crosswalk_count at 40;
+    TeAgent: 40, reserved at 36;
+    TeScenario: 160, host_data at 152;
+    TeScenarioInfo: 40, reserved at 36;
+    TeSource: 64, release at 56;
+    TeEvent: 104, metric_count at 96;
+    TeBuildOptions: 80, event_user_data at 72;
+    TeReportView: 104, json at 96;
+    TeCandidate: 48, state_count at 40;
+    TeAgentPrediction: 32, state_count at 24;
+    TePredictionView: 32, agent_count at 24;
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the C interface is laid out for 64-bit targets");
