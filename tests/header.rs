@@ -8,7 +8,8 @@ const SOURCES: [&str; 9] = ["status", "types", "guard", "info", "map", "host", "
 fn generated() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    config.after_includes = Some(format!("\n/** Version of the library that this header belongs to. */\n#define TE_VERSION \"{}\"", env!("CARGO_PKG_VERSION")));
+    config.after_includes =
+        Some(format!("\n// Version of the library that this header belongs to.\n#define TE_VERSION \"{}\"", env!("CARGO_PKG_VERSION")));
     let sources = SOURCES.iter().map(|name| root.join(format!("src/ffi/{name}.rs")));
     let builder = sources.fold(cbindgen::Builder::new().with_config(config), |builder, source| builder.with_src(source));
     let mut bytes = Vec::new();

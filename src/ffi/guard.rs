@@ -4,7 +4,7 @@ use super::status::{Failure, Outcome, TE_OK, TE_PANIC, TeStatus};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    ffi::{CStr, CString, c_char},
+    ffi::{CString, c_char},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Once,
 };
@@ -74,6 +74,7 @@ fn keep_panics_quiet() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CStr;
 
     fn last() -> String {
         // SAFETY: te_last_error returns a NUL-terminated text that lives until the next failure.

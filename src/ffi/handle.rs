@@ -64,7 +64,10 @@ pub unsafe fn take<O: Opaque>(handle: *mut O) -> Outcome<Option<O::Inner>> {
     unsafe { borrow(handle.cast_const()) }?;
     let block = handle.cast::<Block<O::Inner>>();
     // SAFETY: `borrow` found a live block of this kind, made by `create` from a box.
-    let block = unsafe { (*block).mark.store(FREED, Ordering::Release); Box::from_raw(block) };
+    let block = unsafe {
+        (*block).mark.store(FREED, Ordering::Release);
+        Box::from_raw(block)
+    };
     Ok(Some(block.inner))
 }
 

@@ -60,11 +60,7 @@ pub unsafe extern "C" fn te_prediction_view(prediction: *const TePrediction, vie
 
 /// Shows candidate `index`: set `candidate->struct_size`, the rest is filled in.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn te_prediction_candidate(
-    prediction: *const TePrediction,
-    index: usize,
-    candidate: *mut TeCandidate,
-) -> TeStatus {
+pub unsafe extern "C" fn te_prediction_candidate(prediction: *const TePrediction, index: usize, candidate: *mut TeCandidate) -> TeStatus {
     // SAFETY: the host vouches for its pointers as the header asks.
     guard(|| unsafe {
         let candidates = &handle::borrow(prediction)?.prediction.candidates;
@@ -90,8 +86,7 @@ pub unsafe extern "C" fn te_prediction_agent(prediction: *const TePrediction, in
         let (Some(found), Some(id)) = (prediction.agents.get(index), ids.get(index)) else {
             return Err(Failure::argument(format!("agent {index} of {}", prediction.agents.len())));
         };
-        let shown =
-            TeAgentPrediction { id: id.as_ptr(), states: found.states.as_ptr().cast(), state_count: found.states.len(), ..blank() };
+        let shown = TeAgentPrediction { id: id.as_ptr(), states: found.states.as_ptr().cast(), state_count: found.states.len(), ..blank() };
         write(agent, "agent", &shown).map_err(Failure::argument)
     })
 }

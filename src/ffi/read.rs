@@ -1,7 +1,7 @@
 //! Checked reading of what a host points to. Nothing is trusted that can be checked: null, alignment, size fields, counts,
 //! texts, numbers. Messages name the field.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 /// What is wrong with a field.
 pub type Reading<T> = Result<T, String>;
@@ -86,15 +86,6 @@ pub fn filled<T: Structure>(value: &T) -> Reading<()> {
         return Err(format!("out: struct_size was {}, the callback made it {size}", size_of::<T>()));
     }
     Ok(())
-}
-
-/// Checks that a structure of the host can be written to.
-///
-/// # Safety
-/// As [`structure`].
-pub unsafe fn check_output<T: Structure>(pointer: *mut T, field: &str) -> Reading<()> {
-    // SAFETY: as promised by the caller.
-    unsafe { struct_size(pointer.cast_const(), field) }.map(|_| ())
 }
 
 /// Writes as much of `value` as the host's structure has room for; its `struct_size` stays.
@@ -209,8 +200,11 @@ pub fn finite<const N: usize>(values: [(&str, f64); N], field: impl Fn() -> Stri
 }
 
 /// The text of a C string that the library itself made.
+///
+/// # Safety
+/// `pointer` came from the library and still lives.
 #[cfg(test)]
 pub unsafe fn own(pointer: *const c_char) -> String {
     // SAFETY: the library's texts end with NUL.
-    unsafe { CStr::from_ptr(pointer) }.to_str().unwrap().to_owned()
+    unsafe { std::ffi::CStr::from_ptr(pointer) }.to_str().unwrap().to_owned()
 }

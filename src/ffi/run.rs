@@ -62,8 +62,7 @@ impl Report {
     }
 
     fn of_evaluation(report: &EvaluationReport) -> Result<Self> {
-        let view =
-            TeReportView { scenarios: report.scenarios as u64, skipped_scenarios: report.skipped_scenarios as u64, ..blank() };
+        let view = TeReportView { scenarios: report.scenarios as u64, skipped_scenarios: report.skipped_scenarios as u64, ..blank() };
         Self::new(view, &report.metrics, ["", ""], serde_json::to_string(report))
     }
 }
@@ -142,7 +141,15 @@ mod tests {
     #[test]
     fn a_report_is_shown_whole_and_to_older_hosts_in_part() {
         let metrics = MetricTable(vec![("val/minADE".into(), 0.5), ("val/minFDE".into(), 1.5)]);
-        let fit = FitReport { epochs: 3, steps: 12, stopped: true, best_score: Some(1.5), best_checkpoint: "a.st".into(), metrics, ..FitReport::default() };
+        let fit = FitReport {
+            epochs: 3,
+            steps: 12,
+            stopped: true,
+            best_score: Some(1.5),
+            best_checkpoint: "a.st".into(),
+            metrics,
+            ..FitReport::default()
+        };
         let handle = handle::create::<TeReport>(Report::of_fit(&fit).unwrap());
         let mut view: TeReportView = blank();
         let mut value = 0.0;
@@ -151,7 +158,8 @@ mod tests {
             assert_eq!(te_report_view(handle, &mut view), 0);
             assert_eq!((view.epochs, view.steps, view.stopped, view.has_best_score, view.best_score), (3, 12, 1, 1, 1.5));
             assert_eq!((own(view.best_checkpoint), own(view.last_checkpoint)), ("a.st".into(), String::new()));
-            let shown: Vec<_> = std::slice::from_raw_parts(view.metrics, view.metric_count).iter().map(|m| (own(m.name), m.value)).collect();
+            let shown: Vec<_> =
+                std::slice::from_raw_parts(view.metrics, view.metric_count).iter().map(|m| (own(m.name), m.value)).collect();
             assert_eq!(shown, fit.metrics.0);
             let json: serde_json::Value = serde_json::from_str(&own(view.json)).unwrap();
             assert_eq!(json["metrics"]["val/minFDE"], 1.5);

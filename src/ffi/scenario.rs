@@ -114,8 +114,9 @@ unsafe fn read_agent(agent: &TeAgent, index: usize, steps: usize) -> Reading<Age
         return Err(format!("{field}.state_count is {}, the ego has {steps} states", agent.state_count));
     }
     // SAFETY: passed on to the caller.
-    let (id, states) =
-        unsafe { (name(agent.id, &format!("{field}.id"))?, array(agent.states, agent.state_count, TOTAL_STEPS, &format!("{field}.states"))?) };
+    let (id, states) = unsafe {
+        (name(agent.id, &format!("{field}.id"))?, array(agent.states, agent.state_count, TOTAL_STEPS, &format!("{field}.states"))?)
+    };
     let states = states.iter().enumerate().map(|(i, state)| read_agent_state(state, &field, i)).collect::<Reading<_>>()?;
     Ok(Agent { id, kind, states })
 }

@@ -525,6 +525,14 @@ pub struct TePredictionView {
     pub agent_count: usize,
 }
 
+const _: () = {
+    use crate::{engine::LogLevel, scenario};
+    assert!(TE_HISTORY_STEPS == scenario::HISTORY_STEPS && TE_FUTURE_STEPS == scenario::FUTURE_STEPS);
+    assert!(TE_TOTAL_STEPS == scenario::TOTAL_STEPS && TE_STEP_SECONDS == scenario::STEP_SECONDS);
+    assert!(TE_LOG_ERROR == LogLevel::Error as i32 && TE_LOG_WARNING == LogLevel::Warning as i32);
+    assert!(TE_LOG_INFO == LogLevel::Info as i32 && TE_LOG_DEBUG == LogLevel::Debug as i32);
+};
+
 /// Size and offset of the last field: a change that is not an addition at the end does not compile.
 macro_rules! layout {
     ($($name:ident: $size:literal, $last:ident at $offset:literal;)*) => {
