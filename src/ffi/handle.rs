@@ -36,7 +36,8 @@ pub unsafe fn borrow<'a, O: Opaque>(handle: *const O) -> Outcome<&'a O::Inner> {
         return Err(Failure::argument(format!("the {} is null", O::NAME)));
     }
     // SAFETY: passed on to the caller.
-    unsafe { look(handle) }.ok_or_else(|| Failure::argument(format!("the pointer is not that of a live {}: freed, or of another kind", O::NAME)))
+    unsafe { look(handle) }
+        .ok_or_else(|| Failure::argument(format!("the pointer is not that of a live {}: freed, or of another kind", O::NAME)))
 }
 
 /// As [`borrow`], without a message: fit for a signal handler.
@@ -94,7 +95,10 @@ mod tests {
         // SAFETY: `apple` is alive until `take`.
         unsafe {
             assert_eq!(borrow(apple.cast_const()).unwrap(), "red");
-            assert_eq!(borrow(apple.cast_const().cast::<Pear>()).unwrap_err().message, "the pointer is not that of a live pear: freed, or of another kind");
+            assert_eq!(
+                borrow(apple.cast_const().cast::<Pear>()).unwrap_err().message,
+                "the pointer is not that of a live pear: freed, or of another kind"
+            );
             assert_eq!(borrow(std::ptr::null::<Pear>()).unwrap_err().message, "the pear is null");
             assert!(borrow(apple.cast_const().cast::<u8>().add(1).cast::<Apple>()).is_err());
             assert_eq!(take(apple).unwrap().as_deref(), Some("red"));

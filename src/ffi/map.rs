@@ -3,7 +3,7 @@
 use super::{
     guard::guard,
     handle::{self, Opaque},
-    read::{self, Reading, array, name, names, structure, structures},
+    read::{Reading, array, name, names, structure, structures},
     status::{Failure, TeStatus},
     types::*,
 };
@@ -98,9 +98,5 @@ unsafe fn read_crosswalk(crosswalk: &TeCrosswalk, field: &str) -> Reading<Crossw
 
 unsafe fn points(pointer: *const TePoint, count: usize, field: &str) -> Reading<Vec<[f64; 2]>> {
     // SAFETY: passed on to the caller.
-    let points = unsafe { array(pointer, count, POINT_LIMIT, field) }?;
-    for (i, point) in points.iter().enumerate() {
-        read::finite([("x", point.x), ("y", point.y)], || format!("{field}[{i}]"))?;
-    }
-    Ok(points.iter().map(|point| [point.x, point.y]).collect())
+    Ok(unsafe { array(pointer, count, POINT_LIMIT, field) }?.iter().map(|point| [point.x, point.y]).collect())
 }

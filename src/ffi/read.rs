@@ -191,14 +191,6 @@ pub unsafe fn names(pointer: *const *const c_char, count: usize, limit: usize, f
     unsafe { array(pointer, count, limit, field)?.iter().enumerate().map(|(i, &id)| name(id, &format!("{field}[{i}]"))).collect() }
 }
 
-/// Checks named numbers for NaN and infinity.
-pub fn finite<const N: usize>(values: [(&str, f64); N], field: impl Fn() -> String) -> Reading<()> {
-    match values.iter().find(|(_, value)| !value.is_finite()) {
-        Some((name, value)) => Err(format!("{}.{name} is {value}", field())),
-        None => Ok(()),
-    }
-}
-
 /// The text of a C string that the library itself made.
 ///
 /// # Safety

@@ -1,8 +1,9 @@
-//! A scenario as the host describes it, copied and checked into [`crate::scenario::Scenario`].
+//! A scenario as the host describes it, copied into [`crate::scenario::Scenario`]. Here pointers, counts, texts and kinds are
+//! checked; the numbers are the business of `Scenario::validate`.
 
 use super::{
     handle,
-    read::{Reading, array, finite, name, names, structures, text},
+    read::{NAME_LIMIT, Reading, array, name, names, structures, text},
     types::*,
 };
 use crate::{
@@ -54,7 +55,7 @@ pub unsafe fn read_info(raw: &TeScenarioInfo, fallback: &str) -> Result<Scenario
 /// A text that may be empty.
 unsafe fn label(pointer: *const std::ffi::c_char, field: &str) -> Reading<String> {
     // SAFETY: passed on to the caller.
-    unsafe { text(pointer, super::read::NAME_LIMIT, field) }
+    unsafe { text(pointer, NAME_LIMIT, field) }
 }
 
 unsafe fn read_body(raw: &TeScenario, token: &str) -> Reading<Scenario> {
@@ -73,8 +74,8 @@ unsafe fn read_body(raw: &TeScenario, token: &str) -> Reading<Scenario> {
             log_name: label(raw.log_name, "log_name")?,
             scenario_type: label(raw.scenario_type, "scenario_type")?,
             map,
-            ego: ego.iter().enumerate().map(|(i, state)| read_ego(state, i)).collect::<Reading<_>>()?,
-            vehicle: read_vehicle(&raw.vehicle)?,
+            ego: ego.iter().map(read_ego).collect(),
+            vehicle: read_vehicle(&raw.vehicle),
             agents: agents.iter().enumerate().map(|(i, agent)| read_agent(agent, i, raw.ego_count)).collect::<Reading<_>>()?,
             static_objects: static_objects.iter().enumerate().map(|(i, object)| read_static(object, i)).collect::<Reading<_>>()?,
             route: names(raw.route, raw.route_count, ROUTE_LIMIT, "route")?,
@@ -83,22 +84,16 @@ unsafe fn read_body(raw: &TeScenario, token: &str) -> Reading<Scenario> {
     }
 }
 
-fn read_ego(state: &TeEgoState, index: usize) -> Reading<EgoState> {
+fn read_ego(state: &TeEgoState) -> EgoState {
     let TeEgoState { x, y, heading, vx, vy, ax, ay } = *state;
-    let values = [("x", x), ("y", y), ("heading", heading), ("vx", vx), ("vy", vy), ("ax", ax), ("ay", ay)];
-    finite(values, || format!("ego[{index}]"))?;
-    Ok(EgoState { x, y, heading, vx, vy, ax, ay })
+    EgoState { x, y, heading, vx, vy, ax, ay }
 }
 
-fn read_vehicle(vehicle: &TeVehicle) -> Reading<Vehicle> {
+fn read_vehicle(vehicle: &TeVehicle) -> Vehicle {
     let TeVehicle { width, front_length, rear_length, wheel_base } = *vehicle;
-    let values = [("width", width), ("front_length", front_length), ("rear_length", rear_length), ("wheel_base", wheel_base)];
-    if values.iter().all(|(_, value)| *value == 0.0) {
-        return Ok(Vehicle::PACIFICA);
-    }
-    match values.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-        Some((name, value)) => Err(format!("vehicle.{name} is {value}, it must be positive")),
-        None => Ok(Vehicle { width, front_length, rear_length, wheel_base }),
+    match [width, front_length, rear_length, wheel_base] == [0.0; 4] {
+        true => Vehicle::PACIFICA,
+        false => Vehicle { width, front_length, rear_length, wheel_base },
     }
 }
 
@@ -117,18 +112,15 @@ unsafe fn read_agent(agent: &TeAgent, index: usize, steps: usize) -> Reading<Age
     let (id, states) = unsafe {
         (name(agent.id, &format!("{field}.id"))?, array(agent.states, agent.state_count, TOTAL_STEPS, &format!("{field}.states"))?)
     };
-    let states = states.iter().enumerate().map(|(i, state)| read_agent_state(state, &field, i)).collect::<Reading<_>>()?;
-    Ok(Agent { id, kind, states })
+    Ok(Agent { id, kind, states: states.iter().map(read_agent_state).collect() })
 }
 
-fn read_agent_state(state: &TeAgentState, agent: &str, index: usize) -> Reading<AgentState> {
-    if state.valid == 0 {
-        return Ok(AgentState::default());
+fn read_agent_state(state: &TeAgentState) -> AgentState {
+    let TeAgentState { x, y, heading, vx, vy, width, length, valid, .. } = *state;
+    match valid == 0 {
+        true => AgentState::default(),
+        false => AgentState { x, y, heading, vx, vy, width, length, valid: true },
     }
-    let TeAgentState { x, y, heading, vx, vy, width, length, .. } = *state;
-    let values = [("x", x), ("y", y), ("heading", heading), ("vx", vx), ("vy", vy), ("width", width), ("length", length)];
-    finite(values, || format!("{agent}.states[{index}]"))?;
-    Ok(AgentState { x, y, heading, vx, vy, width, length, valid: true })
 }
 
 fn read_static(object: &TeStaticObject, index: usize) -> Reading<StaticObject> {
@@ -140,8 +132,6 @@ fn read_static(object: &TeStaticObject, index: usize) -> Reading<StaticObject> {
         other => return Err(format!("static_objects[{index}].kind is {other}, no TE_STATIC value")),
     };
     let TeStaticObject { x, y, heading, width, length, .. } = *object;
-    let values = [("x", x), ("y", y), ("heading", heading), ("width", width), ("length", length)];
-    finite(values, || format!("static_objects[{index}]"))?;
     Ok(StaticObject { kind, x, y, heading, width, length })
 }
 
