@@ -1,0 +1,123 @@
+//! The data of a run: descriptions, splits, and a pass over each.
+
+use super::{
+    batch::BatchOptions,
+    cache::MemoryCache,
+    loader::{Loader, Maker, Skipped},
+    sampler,
+    splitter::{self, Splits},
+};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    features::FeatureBuilder,
+    scenario::{ScenarioSource, Split},
+};
+use std::sync::Arc;
+
+/// Scenarios of a source, divided.
+pub struct DataModule {
+    maker: Arc<Maker>,
+    splits: Splits,
+    config: Config,
+    undescribed: Vec<Skipped>,
+}
+
+impl DataModule {
+    /// Asks the source to describe its scenarios and divides them. `options` says how the model wants its batches.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the source has no scenario.
+    pub fn new(config: &Config, source: Arc<dyn ScenarioSource>, options: BatchOptions) -> Result<Self> {
+        if source.is_empty() {
+            return Err(Error::Data("the source has no scenario".into()));
+        }
+        let mut undescribed = Vec::new();
+        let mut infos = Vec::with_capacity(source.len());
+        for index in 0..source.len() {
+            match source.info(index) {
+                Ok(info) => infos.push(Some(info)),
+                Err(error @ (Error::Panic(_) | Error::Stopped)) => return Err(error),
+                Err(error) => {
+                    undescribed.push(Skipped { index, token: format!("#{index}"), reason: error.to_string() });
+                    infos.push(None);
+                }
+            }
+        }
+        let splits = splitter::split(&infos, &config.splitter, config.run.seed);
+        let builder = FeatureBuilder {
+            radius: config.model.radius,
+            max_agents: config.features.max_agents,
+            cost_map: config.objectives.use_collision_loss,
+        };
+        let cache = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
+        let maker = Maker { source, infos, builder, options, cache };
+        Ok(Self { maker: Arc::new(maker), splits, config: config.clone(), undescribed })
+    }
+
+    /// Scenarios that the source could not describe; they are in no split.
+    pub fn undescribed(&self) -> &[Skipped] {
+        &self.undescribed
+    }
+
+    /// Number of scenarios of a split, before any is found to be unusable.
+    pub fn len(&self, split: Split) -> usize {
+        self.splits.of(split).len()
+    }
+
+    /// True if a split has no scenario.
+    pub fn is_empty(&self, split: Split) -> bool {
+        self.len(split) == 0
+    }
+
+    /// Number of batches of a pass over a split.
+    ///
+    /// # Errors
+    /// As [`Self::pass`].
+    pub fn batches(&self, split: Split) -> Result<usize> {
+        Ok(self.plan(split, 0)?.len())
+    }
+
+    /// Starts a pass over a split, at most `limit` batches of it. Training is shuffled for every epoch, others keep their order.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
+    pub fn pass(&self, split: Split, epoch: usize, limit: Option<usize>) -> Result<Loader> {
+        let mut plan = self.plan(split, epoch)?;
+        plan.truncate(limit.unwrap_or(usize::MAX));
+        Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
+    }
+
+    fn plan(&self, split: Split, epoch: usize) -> Result<Vec<Vec<usize>>> {
+        let indices = self.splits.of(split);
+        let trainer = &self.config.trainer;
+        let (name, limit) = match split {
+            Split::Train => ("training", trainer.limit_train_batches),
+            Split::Validation => ("validation", trainer.limit_val_batches),
+            Split::Test => ("test", trainer.limit_test_batches),
+        };
+        if indices.is_empty() && limit.apply(1) > 0 {
+            return Err(self.empty(name));
+        }
+        let (size, training) = (self.config.loader.batch_size, split == Split::Train);
+        let mut plan = if training {
+            sampler::batches(&sampler::shuffled(indices, self.config.run.seed, epoch), size, self.config.loader.drop_last)
+        } else {
+            sampler::batches(indices, size, false)
+        };
+        plan.truncate(limit.apply(plan.len()));
+        Ok(plan)
+    }
+
+    fn empty(&self, name: &str) -> Error {
+        let sizes = [&self.splits.train, &self.splits.validation, &self.splits.test].map(Vec::len);
+        Error::Data(format!(
+            "the {name} split is empty: of {} scenarios, {} are for training, {} for validation, {} for the test, {} have no description",
+            self.maker.infos.len(),
+            sizes[0],
+            sizes[1],
+            sizes[2],
+            self.undescribed.len()
+        ))
+    }
+}
