@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Training.
+
+pub mod session;
+
+pub use session::Session;
