@@ -1,4 +1,24 @@
 //! Scenario to model features and targets, in the ego frame of the present step.
+//!
+//! One file per group of features; [`FeatureBuilder`] puts them together. Positions of lanes, road-blocks and agents in their
+//! lists stand for them throughout.
+
+mod agents;
+mod builder;
+mod causal;
+pub mod cost_map;
+mod distance_transform;
+mod ego;
+mod map_polygons;
+pub mod normalise;
+mod path;
+mod raster;
+mod reference_lines;
+mod route;
+mod static_objects;
+pub mod validity;
+
+pub use builder::FeatureBuilder;
 
 /// Everything that one scenario contributes to a batch. Row-major arrays; lengths are given as shapes.
 /// A agents (row 0 is the ego), N steps (21, or 101 with the future), L map polygons, S static objects, R reference lines.
@@ -24,6 +44,8 @@ pub struct Features {
     pub reference_lines: ReferenceLineFeatures,
     /// Signed distance to the edge of the drivable area; None without a future.
     pub cost_map: Option<CostMap>,
+    /// What the ego's behaviour depends on.
+    pub causal: CausalFeatures,
 }
 
 /// Ego and agents; invalid steps hold 0.
@@ -74,8 +96,10 @@ pub struct MapFeatures {
     pub polygon_light: Vec<i8>,
     /// [L].
     pub polygon_has_speed_limit: Vec<bool>,
-    /// [L], metres a second.
+    /// [L], metres a second; 0 without a limit.
     pub polygon_speed_limit: Vec<f64>,
+    /// [L]: number of the road-block in the map, 0 for crosswalks.
+    pub polygon_road_block: Vec<i32>,
     /// [L, 20].
     pub valid: Vec<bool>,
 }
@@ -116,12 +140,32 @@ pub struct ReferenceLineFeatures {
     pub future_projection: Vec<f64>,
 }
 
-/// Signed distance, metres: positive on the drivable area. Row 0 is the far left... see the specification of the raster:
-/// column grows with x, row falls with y, the ego is in the middle.
+/// Signed distance to the edge of the drivable area in metres, positive on it. Pixels of 0.2 m, the ego's rear axle at the middle:
+/// the column grows with x (forward), the row falls with y (left). The values are those of half precision.
 #[derive(Debug, Clone, Default)]
 pub struct CostMap {
     /// Rows and columns.
     pub size: usize,
     /// [size, size].
     pub values: Vec<f32>,
+}
+
+/// What the ego's behaviour depends on.
+#[derive(Debug, Clone, Default)]
+pub struct CausalFeatures {
+    /// The first thing ahead on the path is a red light (at whatever speed).
+    pub waiting_for_red_light: bool,
+    /// [A]: the agent is ahead on the ego's path.
+    pub leading_agent: Vec<bool>,
+    /// [A]: metres from the ego's box to that of a leading agent, else 0.
+    pub leading_distance: Vec<f64>,
+    /// [L]: the lane's red light is ahead on the ego's path.
+    pub red_light: Vec<bool>,
+    /// [80]: false from where the ego drives through the nearest red light; empty without a future.
+    pub ego_future_valid: Vec<bool>,
+    /// [F, 3]: poses on the path between the ego and what is ahead of it.
+    pub free_path: Vec<f64>,
+    /// [A]: steps that lie between the agent and the ego where their futures cross, positive if the agent passes first, 0 where
+    /// they do not; empty without a future.
+    pub interaction_label: Vec<f64>,
 }

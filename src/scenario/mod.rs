@@ -3,7 +3,12 @@
 //! A scenario is 21 steps of history (the last one is the present) and 80 steps of future at 10 Hz. For prediction the
 //! future may be left out.
 
+pub(crate) mod geometry;
+mod index;
 mod map;
+mod validate;
+
+pub(crate) use map::PolygonSamples;
 pub use map::{Crosswalk, Lane, LaneKind, Map};
 
 use crate::error::Result;

@@ -1,0 +1,115 @@
+//! The drivable area around the ego as an image, and the signed distance to its edge.
+
+use super::CostMap;
+use super::distance_transform::{NONE, squared_distances};
+use super::ego::{EgoTrack, PRESENT};
+use super::normalise::EgoFrame;
+use super::raster::{Bitmap, Pixel};
+use super::static_objects;
+use crate::error::{Error, Result};
+use crate::scenario::Scenario;
+use crate::scenario::geometry::{self, Point, distance};
+
+/// Pixels along a side.
+pub const SIZE: usize = 600;
+/// Metres along a pixel, for distances.
+pub const RESOLUTION: f64 = 0.2;
+/// Metres along a pixel, for positions: the published builder divides by the single-precision number.
+const POSITION_RESOLUTION: f64 = 0.2_f32 as f64;
+/// Half the side of the image, metres.
+const HALF: f64 = 60.0;
+/// Signed distance, metres, where the whole image is of one kind.
+const ONE_KIND: f64 = 60.0;
+/// An agent seen in this many steps or more that moved less than [`PARKED_DISTANCE`] is parked.
+const PARKED_STEPS: usize = 50;
+/// Metres between the first and last position of a parked agent.
+const PARKED_DISTANCE: f64 = 1.0;
+
+/// Row-major, 1 where the ego may drive: lanes less static objects and parked agents.
+pub(crate) fn drivable_mask(scenario: &Scenario, ego: &EgoTrack, selected: &[usize], frame: &EgoFrame) -> Vec<u8> {
+    let origin = ego.rear_axle[PRESENT];
+    let pixel = |point: Point| -> Pixel {
+        let [x, y] = frame.position(point);
+        let middle = (SIZE / 2) as f64;
+        let round = |v: f64| i64::from(v.round_ties_even() as i32);
+        [round(x / POSITION_RESOLUTION + middle), round(y / -POSITION_RESOLUTION + middle)]
+    };
+    let closed = |corners: [Point; 4]| [corners[0], corners[1], corners[2], corners[3], corners[0]].map(pixel);
+
+    let mut bitmap = Bitmap::new(SIZE);
+    let mut outline = Vec::new();
+    for lane in scenario.map.lanes_in_square(origin, HALF) {
+        outline.clear();
+        outline.extend(scenario.map.lanes[lane].polygon.exterior().coords().map(|c| pixel([c.x, c.y])));
+        bitmap.fill_polygon(&outline, 1);
+    }
+    for object in scenario.static_objects.iter().filter(|object| distance([object.x, object.y], origin) <= HALF) {
+        bitmap.fill_convex(&closed(static_objects::outline(object)), 0);
+    }
+    for &agent in selected {
+        let states = &scenario.agents[agent].states;
+        let mut valid = states.iter().filter(|state| state.valid).map(|state| [state.x, state.y]);
+        let seen = valid.clone().count();
+        if seen >= PARKED_STEPS
+            && let (Some(first), Some(last)) = (valid.next(), valid.next_back())
+            && distance(last, first) < PARKED_DISTANCE
+        {
+            let now = &states[PRESENT];
+            bitmap.fill_convex(&closed(geometry::box_corners([now.x, now.y], now.heading, now.width, now.length)), 0);
+        }
+    }
+    bitmap.pixels
+}
+
+impl CostMap {
+    /// Signed distances to the edge of the drivable area, rounded to half precision, from a row-major mask of 0 and 1. An
+    /// image of one kind alone has no edge and gets +-60 m everywhere.
+    ///
+    /// # Errors
+    /// [`Error::Data`] unless the mask holds `size` x `size` zeros and ones.
+    pub fn from_mask(mask: &[u8], size: usize) -> Result<Self> {
+        if size.checked_mul(size) != Some(mask.len()) || mask.iter().any(|&p| p > 1) {
+            return Err(Error::Data(format!("a mask of {} pixels is not {size} x {size} zeros and ones", mask.len())));
+        }
+        let values = mask.iter().zip(squared_distances(mask, size)).map(|(&inside, squared)| {
+            let distance = if squared == NONE { ONE_KIND } else { f64::from(squared).sqrt() * RESOLUTION };
+            let rounded = round_to_half(distance) as f32;
+            if inside == 1 { rounded } else { -rounded }
+        });
+        Ok(Self { size, values: values.collect() })
+    }
+}
+
+/// Nearest double that half precision holds, ties to even, for values in its normal range (as all distances on the image are).
+fn round_to_half(value: f64) -> f64 {
+    const DROPPED: u32 = 52 - 10;
+    let bits = value.to_bits();
+    let rounded = bits + (1 << (DROPPED - 1)) - 1 + ((bits >> DROPPED) & 1);
+    f64::from_bits(rounded & !((1 << DROPPED) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_half_precision() {
+        for squared in 1..200_000 {
+            let value = f64::from(squared).sqrt() * RESOLUTION;
+            assert_eq!(round_to_half(value), half::f16::from_f64(value).to_f64());
+        }
+        // halfway between two: to even
+        assert_eq!(round_to_half(1.0 + 1.0 / 2048.0), 1.0);
+        assert_eq!(round_to_half(1.0 + 3.0 / 2048.0), 1.0 + 2.0 / 1024.0);
+    }
+
+    #[test]
+    fn one_kind_alone_is_constant() {
+        assert_eq!(CostMap::from_mask(&[1; 9], 3).unwrap().values, [60.0; 9]);
+        assert_eq!(CostMap::from_mask(&[0; 9], 3).unwrap().values, [-60.0; 9]);
+        let step = half::f16::from_f64(0.2).to_f32();
+        assert_eq!(CostMap::from_mask(&[0, 1, 0, 1], 2).unwrap().values, [-step, step, -step, step]);
+        assert!(CostMap::from_mask(&[0; 8], 3).is_err());
+        assert!(CostMap::from_mask(&[2; 9], 3).is_err());
+    }
+}

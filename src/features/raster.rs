@@ -1,0 +1,254 @@
+//! Filling of polygons on a pixel grid by the rules of OpenCV 4.5.5 (`fillPoly`, `fillConvexPoly`, 8-connected lines), bit for
+//! bit: the published cost maps were drawn with it. No Rust crate follows these rules.
+
+/// Fixed-point fraction bits of an edge's column.
+const SHIFT: u32 = 16;
+const ONE: i64 = 1 << SHIFT;
+
+/// Column and row.
+pub(crate) type Pixel = [i64; 2];
+
+/// A square image of bytes, row-major.
+#[derive(Debug, Clone)]
+pub(crate) struct Bitmap {
+    size: i64,
+    pub(crate) pixels: Vec<u8>,
+    /// Columns at which a polygon's edges cross each row; kept to be filled again.
+    crossings: Vec<Vec<i64>>,
+}
+
+impl Bitmap {
+    /// All zero.
+    pub(crate) fn new(size: usize) -> Self {
+        Self { size: size as i64, pixels: vec![0; size * size], crossings: vec![Vec::new(); size] }
+    }
+
+    /// Fills a polygon by the even-odd rule, outline included.
+    pub(crate) fn fill_polygon(&mut self, points: &[Pixel], value: u8) {
+        if self.misses(points) {
+            return;
+        }
+        let mut edges = 0;
+        let Some(&(mut previous)) = points.last() else { return };
+        for &point in points {
+            self.line(previous, point, value);
+            if previous[1] != point[1] {
+                edges += 1;
+                let slope = ((point[0] - previous[0]) << SHIFT) / (point[1] - previous[1]);
+                let (top, bottom) = if previous[1] < point[1] { (previous, point) } else { (point, previous) };
+                for y in top[1].max(0)..bottom[1].min(self.size) {
+                    self.crossings[y as usize].push((top[0] << SHIFT) + slope * (y - top[1]));
+                }
+            }
+            previous = point;
+        }
+        for y in 0..self.crossings.len() {
+            let mut columns = std::mem::take(&mut self.crossings[y]);
+            if edges >= 2 {
+                columns.sort_unstable();
+                for pair in columns.chunks_exact(2) {
+                    self.span(y as i64, (pair[0] + ONE - 1) >> SHIFT, pair[1] >> SHIFT, value);
+                }
+            }
+            columns.clear();
+            self.crossings[y] = columns;
+        }
+    }
+
+    /// Fills a convex polygon, outline included: two chains run down from the first of the highest vertices.
+    pub(crate) fn fill_convex(&mut self, points: &[Pixel], value: u8) {
+        if self.misses(points) {
+            return;
+        }
+        let count = points.len();
+        let mut previous = points[count - 1];
+        for &point in points {
+            self.line(previous, point, value);
+            previous = point;
+        }
+        if count < 3 {
+            return;
+        }
+        let first = (0..count).min_by_key(|&i| points[i][1]).unwrap_or(0);
+        let bottom = points.iter().map(|p| p[1]).max().unwrap_or(0).min(self.size - 1);
+        let mut chains = [1, count - 1].map(|step| Chain { vertex: first, step, end: points[first][1], column: -ONE, slope: 0 });
+        let mut budget = count as i64;
+        let mut y = points[first][1];
+        while y <= bottom {
+            for chain in &mut chains {
+                if y >= chain.end && !chain.advance(points, y, &mut budget) {
+                    budget -= 1;
+                }
+            }
+            if budget < 0 {
+                break;
+            }
+            if y >= 0 {
+                let (left, right) = (chains[0].column.min(chains[1].column), chains[0].column.max(chains[1].column));
+                self.span(y, (left + ONE / 2) >> SHIFT, (right + ONE / 2) >> SHIFT, value);
+            }
+            chains.iter_mut().for_each(|chain| chain.column += chain.slope);
+            y += 1;
+        }
+    }
+
+    /// True if the points' bounding box lies outside the image.
+    fn misses(&self, points: &[Pixel]) -> bool {
+        (0..2).any(|k| points.iter().all(|p| p[k] < 0) || points.iter().all(|p| p[k] >= self.size))
+    }
+
+    /// Columns `from..=to` of a row.
+    fn span(&mut self, y: i64, from: i64, to: i64, value: u8) {
+        let (from, to) = (from.max(0), to.min(self.size - 1));
+        if from <= to {
+            let row = y * self.size;
+            self.pixels[(row + from) as usize..=(row + to) as usize].fill(value);
+        }
+    }
+
+    /// 8-connected line, walked from its left end.
+    fn line(&mut self, a: Pixel, b: Pixel, value: u8) {
+        let Some((mut a, mut b)) = self.clip(a, b) else { return };
+        if b[0] < a[0] {
+            std::mem::swap(&mut a, &mut b);
+        }
+        let down = if b[1] < a[1] { -1 } else { 1 };
+        let (dx, dy) = (b[0] - a[0], (b[1] - a[1]).abs());
+        let steep = dy > dx;
+        let (major, minor) = if steep { (dy, dx) } else { (dx, dy) };
+        let mut error = major - 2 * minor;
+        let [mut x, mut y] = a;
+        for _ in 0..=major {
+            self.pixels[(y * self.size + x) as usize] = value;
+            let step = error < 0;
+            error += if step { 2 * (major - minor) } else { -2 * minor };
+            if steep {
+                y += down;
+                x += i64::from(step);
+            } else {
+                x += 1;
+                y += if step { down } else { 0 };
+            }
+        }
+    }
+
+    /// Cohen-Sutherland: rows first, then columns; offsets are truncated. `None` if nothing remains.
+    fn clip(&self, a: Pixel, b: Pixel) -> Option<(Pixel, Pixel)> {
+        let limit = self.size - 1;
+        let column_code = |x: i64| u8::from(x < 0) + 2 * u8::from(x > limit);
+        let code = |p: Pixel| column_code(p[0]) + 4 * u8::from(p[1] < 0) + 8 * u8::from(p[1] > limit);
+        let ([mut x1, mut y1], [mut x2, mut y2]) = (a, b);
+        let (mut c1, mut c2) = (code(a), code(b));
+        if c1 & c2 == 0 && c1 | c2 != 0 {
+            if c1 & 12 != 0 {
+                let y = if c1 < 8 { 0 } else { limit };
+                x1 += ((y - y1) as f64 * (x2 - x1) as f64 / (y2 - y1) as f64) as i64;
+                y1 = y;
+                c1 = column_code(x1);
+            }
+            if c2 & 12 != 0 {
+                let y = if c2 < 8 { 0 } else { limit };
+                x2 += ((y - y2) as f64 * (x2 - x1) as f64 / (y2 - y1) as f64) as i64;
+                y2 = y;
+                c2 = column_code(x2);
+            }
+            if c1 & c2 == 0 && c1 | c2 != 0 {
+                if c1 != 0 {
+                    let x = if c1 == 1 { 0 } else { limit };
+                    y1 += ((x - x1) as f64 * (y2 - y1) as f64 / (x2 - x1) as f64) as i64;
+                    x1 = x;
+                    c1 = 0;
+                }
+                if c2 != 0 {
+                    let x = if c2 == 1 { 0 } else { limit };
+                    y2 += ((x - x2) as f64 * (y2 - y1) as f64 / (x2 - x1) as f64) as i64;
+                    x2 = x;
+                    c2 = 0;
+                }
+            }
+        }
+        let inside = |v: i64| (0..=limit).contains(&v);
+        (c1 | c2 == 0 && [x1, y1, x2, y2].into_iter().all(inside)).then_some(([x1, y1], [x2, y2]))
+    }
+}
+
+/// One side of a convex polygon, from vertex to vertex.
+struct Chain {
+    vertex: usize,
+    step: usize,
+    /// Row at which the current edge ends.
+    end: i64,
+    column: i64,
+    slope: i64,
+}
+
+impl Chain {
+    /// Goes on to the next edge that leads below row `y`; false when the polygon's edges are used up.
+    fn advance(&mut self, points: &[Pixel], y: i64, budget: &mut i64) -> bool {
+        let mut from = self.vertex;
+        let mut to = (from + self.step) % points.len();
+        while *budget > 0 {
+            *budget -= 1;
+            let rows = points[to][1] - y;
+            if rows > 0 {
+                let (start, end) = (points[from][0] << SHIFT, points[to][0] << SHIFT);
+                self.end = points[to][1];
+                self.slope = ((end - start) * 2 + rows) / (2 * rows);
+                self.column = start;
+                self.vertex = to;
+                return true;
+            }
+            from = to;
+            to = (to + self.step) % points.len();
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(size: usize, draw: impl Fn(&mut Bitmap)) -> Vec<String> {
+        let mut bitmap = Bitmap::new(size);
+        draw(&mut bitmap);
+        bitmap.pixels.chunks(size).map(|row| row.iter().map(|&p| if p == 0 { '.' } else { '#' }).collect()).collect()
+    }
+
+    #[test]
+    fn outlines_belong_to_the_polygon() {
+        let square = [[1, 1], [3, 1], [3, 3], [1, 3]];
+        let want = [".....", ".###.", ".###.", ".###.", "....."];
+        assert_eq!(drawn(5, |b| b.fill_polygon(&square, 1)), want);
+        assert_eq!(drawn(5, |b| b.fill_convex(&square, 1)), want);
+    }
+
+    #[test]
+    fn even_odd_leaves_a_hole() {
+        // two squares, the inner one reached through a slit
+        let outline = [[0, 0], [8, 0], [8, 8], [0, 8], [0, 0], [2, 2], [6, 2], [6, 6], [2, 6], [2, 2]];
+        let rows = drawn(9, |b| b.fill_polygon(&outline, 1));
+        assert_eq!(rows[4], "###...###");
+        assert_eq!(rows[0], "#########");
+    }
+
+    #[test]
+    fn lines_are_walked_from_the_left() {
+        assert_eq!(drawn(4, |b| b.line([0, 0], [3, 1], 1)), ["##..", "..##", "....", "...."]);
+        assert_eq!(drawn(4, |b| b.line([3, 0], [0, 1], 1)), ["..##", "##..", "....", "...."]);
+        assert_eq!(drawn(4, |b| b.line([1, 3], [0, 0], 1)), ["#...", "#...", ".#..", ".#.."]);
+    }
+
+    #[test]
+    fn shapes_partly_and_wholly_outside() {
+        assert_eq!(drawn(3, |b| b.fill_polygon(&[[-5, -5], [9, -5], [9, 9], [-5, 9]], 1)), ["###", "###", "###"]);
+        assert_eq!(drawn(3, |b| b.fill_convex(&[[-5, -5], [9, -5], [9, 9], [-5, 9]], 1)), ["###", "###", "###"]);
+        assert_eq!(drawn(3, |b| b.fill_polygon(&[[5, 5], [9, 5], [9, 9]], 1)), ["...", "...", "..."]);
+        assert_eq!(drawn(3, |b| b.line([-3, 1], [9, 1], 1)), ["...", "###", "..."]);
+        let far = i64::from(i32::MAX);
+        drawn(3, |b| b.fill_polygon(&[[-far, -far], [far, -far], [far, far], [0, -far]], 1));
+        drawn(3, |b| b.fill_polygon(&[], 1));
+        drawn(3, |b| b.fill_convex(&[], 1));
+        assert_eq!(drawn(3, |b| b.fill_convex(&[[1, 1]], 1)), ["...", ".#.", "..."]);
+    }
+}

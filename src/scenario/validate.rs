@@ -1,0 +1,86 @@
+//! Rules that a scenario must keep before features are built from it.
+
+use super::map::MAX_COORDINATE;
+use super::{HISTORY_STEPS, Scenario, TOTAL_STEPS};
+use crate::error::{Error, Result};
+
+/// Largest width or length of a box, metres.
+const MAX_SIZE: f64 = 1e3;
+
+impl Scenario {
+    /// Checks counts, numbers and ids.
+    ///
+    /// A route may name road-blocks that the map does not hold (a route is often longer than a cropped map): they are dropped
+    /// when features are built, as long as one remains. A light of an unknown lane is ignored likewise.
+    ///
+    /// # Errors
+    /// [`Error::Scenario`] that names the field and the index.
+    pub fn validate(&self) -> Result<()> {
+        self.check().map_err(|reason| Error::scenario(&self.token, reason))
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.token.is_empty() {
+            return Err("token is empty".into());
+        }
+        let steps = self.ego.len();
+        if steps != HISTORY_STEPS && steps != TOTAL_STEPS {
+            return Err(format!("ego has {steps} states: {HISTORY_STEPS} or {TOTAL_STEPS} are needed"));
+        }
+        for (i, state) in self.ego.iter().enumerate() {
+            let at = || format!("ego[{i}]");
+            position(&at, state.x, state.y)?;
+            finite(&at, &[("heading", state.heading), ("vx", state.vx), ("vy", state.vy), ("ax", state.ax), ("ay", state.ay)])?;
+        }
+        let vehicle = &self.vehicle;
+        let at = || "vehicle".to_string();
+        size(&at, &[("width", vehicle.width), ("length", vehicle.length()), ("wheel_base", vehicle.wheel_base)])?;
+        finite(&at, &[("front_length", vehicle.front_length), ("rear_length", vehicle.rear_length)])?;
+        for (a, agent) in self.agents.iter().enumerate() {
+            if agent.states.len() != steps {
+                return Err(format!("agents[{a}] '{}' has {} states, the ego {steps}", agent.id, agent.states.len()));
+            }
+            for (i, state) in agent.states.iter().enumerate().filter(|(_, state)| state.valid) {
+                let at = || format!("agents[{a}] '{}' states[{i}]", agent.id);
+                position(&at, state.x, state.y)?;
+                finite(&at, &[("heading", state.heading), ("vx", state.vx), ("vy", state.vy)])?;
+                size(&at, &[("width", state.width), ("length", state.length)])?;
+            }
+        }
+        for (i, object) in self.static_objects.iter().enumerate() {
+            let at = || format!("static_objects[{i}]");
+            position(&at, object.x, object.y)?;
+            finite(&at, &[("heading", object.heading)])?;
+            size(&at, &[("width", object.width), ("length", object.length)])?;
+        }
+        if self.route.is_empty() {
+            return Err("route is empty".into());
+        }
+        if !self.route.iter().any(|id| self.map.has_road_block(id)) {
+            return Err(format!("route[0] '{}' and all others are unknown to map '{}'", self.route[0], self.map.name()));
+        }
+        Ok(())
+    }
+}
+
+fn finite(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> std::result::Result<(), String> {
+    match fields.iter().find(|(_, value)| !value.is_finite()) {
+        Some((field, _)) => Err(format!("{}.{field} is not finite", at())),
+        None => Ok(()),
+    }
+}
+
+fn position(at: &dyn Fn() -> String, x: f64, y: f64) -> std::result::Result<(), String> {
+    finite(at, &[("x", x), ("y", y)])?;
+    match [("x", x), ("y", y)].iter().find(|(_, value)| value.abs() > MAX_COORDINATE) {
+        Some((field, value)) => Err(format!("{}.{field} = {value} is beyond {MAX_COORDINATE:e} m", at())),
+        None => Ok(()),
+    }
+}
+
+fn size(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> std::result::Result<(), String> {
+    match fields.iter().find(|(_, value)| !(*value > 0.0 && *value <= MAX_SIZE)) {
+        Some((field, value)) => Err(format!("{}.{field} = {value} is not between 0 and {MAX_SIZE} m", at())),
+        None => Ok(()),
+    }
+}
