@@ -78,26 +78,26 @@ impl DataModule {
         Ok(self.plan(split, 0)?.len())
     }
 
-    /// Starts a pass over a split, at most `limit` batches of it. Training is shuffled for every epoch, others keep their order.
+    /// Starts a pass over a split from batch `first`, at most `limit` batches. Training is shuffled for every epoch, others keep
+    /// their order.
     ///
     /// # Errors
     /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
-    pub fn pass(&self, split: Split, epoch: usize, limit: Option<usize>) -> Result<Loader> {
-        let mut plan = self.plan(split, epoch)?;
-        plan.truncate(limit.unwrap_or(usize::MAX));
+    pub fn pass(&self, split: Split, epoch: usize, first: usize, limit: usize) -> Result<Loader> {
+        let plan = self.plan(split, epoch)?.into_iter().skip(first).take(limit).collect();
         Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
     }
 
     fn plan(&self, split: Split, epoch: usize) -> Result<Vec<Vec<usize>>> {
         let indices = self.splits.of(split);
         let trainer = &self.config.trainer;
-        let (name, limit) = match split {
-            Split::Train => ("training", trainer.limit_train_batches),
-            Split::Validation => ("validation", trainer.limit_val_batches),
+        let (key, limit) = match split {
+            Split::Train => ("train", trainer.limit_train_batches),
+            Split::Validation => ("val", trainer.limit_val_batches),
             Split::Test => ("test", trainer.limit_test_batches),
         };
         if indices.is_empty() && limit.apply(1) > 0 {
-            return Err(self.empty(name));
+            return Err(self.empty(split, key));
         }
         let (size, training) = (self.config.loader.batch_size, split == Split::Train);
         let mut plan = if training {
@@ -109,15 +109,14 @@ impl DataModule {
         Ok(plan)
     }
 
-    fn empty(&self, name: &str) -> Error {
-        let sizes = [&self.splits.train, &self.splits.validation, &self.splits.test].map(Vec::len);
+    fn empty(&self, split: Split, key: &str) -> Error {
+        let (all, lost) = (self.maker.infos.len(), self.undescribed.len());
+        let counts = [Split::Train, Split::Validation, Split::Test].map(|split| format!("{} {}", self.len(split), split.name()));
         Error::Data(format!(
-            "the {name} split is empty: of {} scenarios, {} are for training, {} for validation, {} for the test, {} have no description",
-            self.maker.infos.len(),
-            sizes[0],
-            sizes[1],
-            sizes[2],
-            self.undescribed.len()
+            "the {} split is empty (of {all} scenarios: {}, {lost} without a description); give it logs with 'splitter.log_splits.{key}', \
+             or do without it with 'lightning.trainer.params.limit_{key}_batches=0'",
+            split.name(),
+            counts.join(", "),
         ))
     }
 }

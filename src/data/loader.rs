@@ -92,7 +92,8 @@ impl Maker {
                 Ok(features) => ready.push(features),
                 Err(error @ (Error::Panic(_) | Error::Stopped)) => return Err(error),
                 Err(error) => {
-                    let token = self.infos.get(index).and_then(Option::as_ref).map_or_else(|| format!("#{index}"), |info| info.token.clone());
+                    let token =
+                        self.infos.get(index).and_then(Option::as_ref).map_or_else(|| format!("#{index}"), |info| info.token.clone());
                     skipped.push(Skipped { index, token, reason: error.to_string() });
                 }
             }
@@ -104,7 +105,6 @@ impl Maker {
         collate_into(&mut batch, &ready.iter().collect::<Vec<_>>(), &[], &self.options)?;
         Ok(Loaded { position: job.position, batch: Some(batch), skipped })
     }
-
 }
 
 /// Runs `body`; a panic becomes an error.

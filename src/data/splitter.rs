@@ -93,8 +93,7 @@ mod tests {
 
     #[test]
     fn the_source_decides_unless_logs_are_listed() {
-        let infos =
-            [info("b", "3", Some(Split::Train)), info("a", "2", Some(Split::Test)), None, info("a", "1", Some(Split::Validation))];
+        let infos = [info("b", "3", Some(Split::Train)), info("a", "2", Some(Split::Test)), None, info("a", "1", Some(Split::Validation))];
         let splits = split(&infos, &SplitterConfig::default(), 0);
         assert_eq!((splits.train, splits.validation, splits.test), (vec![0], vec![3], vec![1]));
         let config = SplitterConfig { train_logs: vec!["a".into()], ..Default::default() };

@@ -55,11 +55,7 @@ impl<'a, T: Real> Shared<'a, T> {
     }
     /// Most scores of a task: queries by keys.
     fn scores(&self) -> usize {
-        (0..self.segments())
-            .map(|s| Segment::of(self.list, s))
-            .map(|s| s.query[1].min(QUERIES) * s.key[1])
-            .max()
-            .unwrap_or(0)
+        (0..self.segments()).map(|s| Segment::of(self.list, s)).map(|s| s.query[1].min(QUERIES) * s.key[1]).max().unwrap_or(0)
     }
     /// First column of a head in an operand.
     fn column(&self, operand: usize, head: usize) -> usize {
@@ -208,7 +204,16 @@ pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
                     gemm_at([queries, keys, width], shared.scale, ds, k, T::ONE, dq, place(0, row(0)), stride * dq.width);
                 }
                 if let Some(dk) = grads[1] {
-                    gemm_at([keys, queries, width], shared.scale, ds.transposed(), q, T::ONE, dk, place(1, key_start), key_stride * dk.width);
+                    gemm_at(
+                        [keys, queries, width],
+                        shared.scale,
+                        ds.transposed(),
+                        q,
+                        T::ONE,
+                        dk,
+                        place(1, key_start),
+                        key_stride * dk.width,
+                    );
                 }
                 if let Some(dv) = grads[2] {
                     gemm_at([keys, queries, width], T::ONE, p.transposed(), d_out, T::ONE, dv, place(2, key_start), key_stride * dv.width);

@@ -39,16 +39,7 @@ pub fn gemm<T: Real>([m, k, n]: [usize; 3], alpha: T, a: View<T>, b: View<T>, be
 /// # Safety
 /// Nothing else touches the elements of c meanwhile.
 #[allow(clippy::too_many_arguments)]
-pub unsafe fn gemm_at<T: Real>(
-    [m, k, n]: [usize; 3],
-    alpha: T,
-    a: View<T>,
-    b: View<T>,
-    beta: T,
-    out: Out<T>,
-    start: usize,
-    stride: usize,
-) {
+pub unsafe fn gemm_at<T: Real>([m, k, n]: [usize; 3], alpha: T, a: View<T>, b: View<T>, beta: T, out: Out<T>, start: usize, stride: usize) {
     if m == 0 || n == 0 {
         return;
     }

@@ -55,40 +55,46 @@ pub fn backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Option<Vector
     let gradients = call.parameter_gradients();
     let bias_len = if bias.is_some() { n } else { 0 };
     let step = ROWS.min(block(n + k));
-    let sums = call.sum_rows(rows, sum_block(rows, (n + k) / 2).next_multiple_of(step), [dx], [n * k + bias_len, step * n], |rows, [dx], sums, scratch| {
-        let (dw, db) = sums.split_at_mut(n * k);
-        for start in rows.clone().step_by(step) {
-            let part = start..rows.end.min(start + step);
-            let elements = part.start * n..part.end * n;
-            let before = &mut scratch[..part.len() * n];
-            // Gradient of the value before the activation.
-            let dy = &dy[elements.clone()];
-            let before = match activation {
-                Activation::None => dy,
-                Activation::Relu => {
-                    let y = &read[elements];
-                    before.iter_mut().zip(dy).zip(y).for_each(|((b, &dy), &y)| *b = if y > T::ZERO { dy } else { T::ZERO });
-                    before
+    let sums = call.sum_rows(
+        rows,
+        sum_block(rows, (n + k) / 2).next_multiple_of(step),
+        [dx],
+        [n * k + bias_len, step * n],
+        |rows, [dx], sums, scratch| {
+            let (dw, db) = sums.split_at_mut(n * k);
+            for start in rows.clone().step_by(step) {
+                let part = start..rows.end.min(start + step);
+                let elements = part.start * n..part.end * n;
+                let before = &mut scratch[..part.len() * n];
+                // Gradient of the value before the activation.
+                let dy = &dy[elements.clone()];
+                let before = match activation {
+                    Activation::None => dy,
+                    Activation::Relu => {
+                        let y = &read[elements];
+                        before.iter_mut().zip(dy).zip(y).for_each(|((b, &dy), &y)| *b = if y > T::ZERO { dy } else { T::ZERO });
+                        before
+                    }
+                    Activation::Gelu => {
+                        let x = &read[elements];
+                        before.iter_mut().zip(dy).zip(x).for_each(|((b, &dy), &x)| *b = dy * gelu_slope(x));
+                        before
+                    }
+                };
+                let size = part.len();
+                if has_dx {
+                    let dx = &mut dx[(part.start - rows.start) * k..(part.end - rows.start) * k];
+                    let beta = if accumulate { T::ONE } else { T::ZERO };
+                    gemm([size, n, k], T::ONE, View::rows(before, n), w, beta, dx, k);
                 }
-                Activation::Gelu => {
-                    let x = &read[elements];
-                    before.iter_mut().zip(dy).zip(x).for_each(|((b, &dy), &x)| *b = dy * gelu_slope(x));
-                    before
+                let x = View::rows(&x[part.start * k..part.end * k], k);
+                gemm([n, size, k], T::ONE, View::rows(before, n).transposed(), x, T::ONE, dw, k);
+                if !db.is_empty() {
+                    before.chunks_exact(n).for_each(|row| add_to(db, row));
                 }
-            };
-            let size = part.len();
-            if has_dx {
-                let dx = &mut dx[(part.start - rows.start) * k..(part.end - rows.start) * k];
-                let beta = if accumulate { T::ONE } else { T::ZERO };
-                gemm([size, n, k], T::ONE, View::rows(before, n), w, beta, dx, k);
             }
-            let x = View::rows(&x[part.start * k..part.end * k], k);
-            gemm([n, size, k], T::ONE, View::rows(before, n).transposed(), x, T::ONE, dw, k);
-            if !db.is_empty() {
-                before.chunks_exact(n).for_each(|row| add_to(db, row));
-            }
-        }
-    });
+        },
+    );
     let (dw, db) = sums.split_at(n * k);
     for (r, row) in dw.chunks_exact(k.max(1)).enumerate() {
         gradients.add(Vector { offset: weight.offset + r * weight.stride, len: k }, row);

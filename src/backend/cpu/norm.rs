@@ -68,13 +68,7 @@ pub fn layer_backward<T: Real>(call: &mut Call<T>, gamma: Vector, beta: Vector, 
 
 /// Batch statistics come from the mean and the sum of squares of each block, joined in the order of blocks (Chan, Golub &
 /// LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
-pub fn batch_forward<T: Real>(
-    call: &mut Call<T>,
-    [gamma, beta]: [Vector; 2],
-    running: [Vector; 2],
-    train: bool,
-    activation: Activation,
-) {
+pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], running: [Vector; 2], train: bool, activation: Activation) {
     let rows = call.input_rows(0);
     if rows == 0 {
         return;

@@ -1,10 +1,6 @@
 //! Clipping by the norm of the whole gradient and AdamW, in two passes over the parameters.
 
-use super::{
-    CpuBackend,
-    call::Out,
-    math::Real,
-};
+use super::{CpuBackend, call::Out, math::Real};
 use crate::{
     backend::{Update, Updated},
     graph::Vector,
@@ -28,7 +24,10 @@ pub fn update<T: Real>(backend: &mut CpuBackend<T>, update: &Update, decayed: &[
 
     let len = backend.parameters.len();
     let all = [&mut backend.parameters, &mut backend.gradients].map(|v| Out::of(v));
-    let moments = { let [m, v] = &mut backend.moments; [Out::of(m), Out::of(v)] };
+    let moments = {
+        let [m, v] = &mut backend.moments;
+        [Out::of(m), Out::of(v)]
+    };
     backend.pool.run(len.div_ceil(BLOCK), &|_, i| {
         let range = i * BLOCK..len.min((i + 1) * BLOCK);
         // SAFETY: the blocks of tasks do not overlap.
