@@ -4,7 +4,7 @@ use super::causal::{self, CausalInput};
 use super::ego::{self, EgoTrack, PRESENT};
 use super::normalise::EgoFrame;
 use super::{CostMap, Features, agents, cost_map, map_polygons, reference_lines, route, static_objects, validity};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::scenario::{LightState, Scenario};
 
 /// Builds features; one value serves all threads.
@@ -49,8 +49,11 @@ impl FeatureBuilder {
     /// As [`Self::build`], but without the last check: there may be no reference line.
     ///
     /// # Errors
-    /// See [`Scenario::validate`].
+    /// See [`Scenario::validate`]; [`Error::Argument`] for a radius that is not between 1 and 1000 m.
     pub fn assemble(&self, scenario: &Scenario) -> Result<Features> {
+        if !(1.0..=1000.0).contains(&self.radius) {
+            return Err(Error::Argument(format!("a radius of {} m is not between 1 and 1000 m", self.radius)));
+        }
         scenario.validate()?;
         let map = &*scenario.map;
         let track = EgoTrack::new(scenario);

@@ -251,4 +251,21 @@ mod tests {
         drawn(3, |b| b.fill_convex(&[], 1));
         assert_eq!(drawn(3, |b| b.fill_convex(&[[1, 1]], 1)), ["...", ".#.", "..."]);
     }
+
+    /// Random polygons, partly outside, as a plain restatement of OpenCV's rules fills them.
+    #[test]
+    fn equals_the_reference_bit_for_bit() {
+        let cases: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/raster_cases.json")).unwrap();
+        let cases = cases.as_array().unwrap();
+        assert_eq!(cases.len(), 120);
+        for case in cases {
+            let points: Vec<Pixel> =
+                case["points"].as_array().unwrap().iter().map(|p| [p[0].as_i64().unwrap(), p[1].as_i64().unwrap()]).collect();
+            let convex = case["convex"] == true;
+            let rows = drawn(32, |b| if convex { b.fill_convex(&points, 1) } else { b.fill_polygon(&points, 1) });
+            let rows: String =
+                rows.iter().map(|row| format!("{:08x}", row.chars().fold(0_u32, |bits, c| bits << 1 | u32::from(c == '#')))).collect();
+            assert_eq!(case["rows"], rows, "{points:?}");
+        }
+    }
 }

@@ -29,7 +29,7 @@ impl EgoPath {
         route_lanes.iter().for_each(|&lane| on_route[lane] = true);
         let start = start_lane(input, &route_lanes, &on_route)?;
         let first = input.route.iter().position(|&r| r == map.lanes[start].road_block).unwrap_or(0);
-        let target = *input.route[first..].iter().take(PLAN_ROAD_BLOCKS).last()?;
+        let target = *input.route.get(first..)?.iter().take(PLAN_ROAD_BLOCKS).next_back()?;
         let line = concatenate(map, &plan(map, start, &on_route, target));
         let path = Path::new(&line)?;
         let progress = project(&line, input.ego.center[PRESENT]).0;
