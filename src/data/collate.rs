@@ -40,7 +40,7 @@ pub fn collate_into(batch: &mut Batch, scenarios: &[&Features], negative_valid: 
     for scenario in scenarios {
         ensure(has_future(scenario) == labelled, scenario, "agents.steps", "a future is known for some scenarios of the batch alone")?;
     }
-    if options.triplets && (scenarios.len() % 3 != 0 || negative_valid.len() != scenarios.len() / 3 || !labelled) {
+    if options.triplets && (!scenarios.len().is_multiple_of(3) || negative_valid.len() != scenarios.len() / 3 || !labelled) {
         let (n, flags) = (scenarios.len(), negative_valid.len());
         return Err(Error::Data(format!("{n} scenarios (future known: {labelled}) with {flags} flags do not make triplets")));
     }

@@ -48,6 +48,9 @@ fn difference(values: &[f64], row: usize, from: usize) -> [f64; 2] {
     [values[2 * row] - values[2 * from], values[2 * row + 1] - values[2 * from + 1]]
 }
 
+/// Appends the elements of an index slot.
+type FillIndex<'a> = fn(&Pack<'a>, &mut dyn FnMut(usize));
+
 /// Everything that the slots are filled from.
 pub(super) struct Pack<'a> {
     pub scenarios: &'a [&'a Features],
@@ -277,7 +280,7 @@ impl Pack<'_> {
 
     /// All index slots.
     pub fn indexes(&self, values: &mut Vec<i32>, slots: &mut Vec<Range<usize>>) {
-        let fills: [fn(&Self, &mut dyn FnMut(usize)); INDEXES] = [
+        let fills: [FillIndex<'_>; INDEXES] = [
             |p, put| p.histories().for_each(|(f, row)| put(f.agents.category[row] as usize)),
             |p, put| p.scenarios.iter().for_each(|s| put(s.agents.category[0] as usize)),
             Self::polygon_points,
@@ -288,31 +291,21 @@ impl Pack<'_> {
             Self::polygon_limit,
             |p, put| p.each(&p.rows.statics).for_each(|(_, f, row)| put(f.static_objects.category[row] as usize)),
             Self::token_source,
-            |p, put| (0..p.scenarios.len()).for_each(|s| p.tokens(s).for_each(|_| put(s))),
-            |p, put| {
-                (0..p.scenarios.len())
-                    .for_each(|s| segment(put, [p.tokens(s).start, p.tokens(s).len(), 1], [p.tokens(s).start, p.tokens(s).len(), 1]))
-            },
-            |p, put| (0..p.scenarios.len()).for_each(|s| put(p.tokens(s).start)),
-            |p, put| (0..p.scenarios.len()).for_each(|s| (1..=p.rows.agents.ranges[s].len()).for_each(|a| put(p.tokens(s).start + a))),
-            |p, put| (0..p.scenarios.len()).for_each(|s| segment(put, [s, 1, 1], [s * p.model.state_channel, p.model.state_channel, 1])),
-            |p, put| p.scenarios.iter().for_each(|_| put(0)),
+            |p, put| p.each_scenario().for_each(|s| p.tokens(s).for_each(|_| put(s))),
+            |p, put| p.each_scenario().for_each(|s| segment(put, p.tokens(s), p.tokens(s), 1)),
+            |p, put| p.each_scenario().for_each(|s| put(p.tokens(s).start)),
+            |p, put| p.each_scenario().for_each(|s| (1..=p.rows.agents.of(s).len()).for_each(|a| put(p.tokens(s).start + a))),
+            |p, put| p.each_scenario().for_each(|s| segment(put, s..s + 1, p.channels(s), 1)),
+            |p, put| p.each_scenario().for_each(|_| put(0)),
             Self::line_point_segments,
             Self::point_line,
             |p, put| p.each(&p.rows.lines).for_each(|(s, _, _)| put(s)),
             Self::line_segments,
-            |p, put| {
-                (0..p.rows.lines.len() * p.model.num_modes)
-                    .step_by(p.model.num_modes)
-                    .for_each(|q| segment(put, [q, p.model.num_modes, 1], [q, p.model.num_modes, 1]))
-            },
-            |p, put| {
-                (0..p.scenarios.len())
-                    .for_each(|s| segment(put, [p.queries(s).start, p.queries(s).len(), 1], [p.tokens(s).start, p.tokens(s).len(), 1]))
-            },
+            |p, put| (0..p.rows.lines.len()).for_each(|line| segment(put, p.modes(line..line + 1), p.modes(line..line + 1), 1)),
+            |p, put| p.each_scenario().for_each(|s| segment(put, p.queries(s), p.tokens(s), 1)),
             |p, put| (0..p.imitated).for_each(|s| put(p.choice(s))),
             |p, put| (0..p.imitated).for_each(|s| [p.queries(s).start, p.queries(s).len()].into_iter().for_each(&mut *put)),
-            |p, put| p.triplets.iter().for_each(|&t| (0..3).for_each(|part| put(t + part * p.scenarios.len() / 3))),
+            |p, put| p.triplets.iter().for_each(|&t| (0..3).for_each(|part| put(t + part * (p.scenarios.len() / 3)))),
         ];
         values.clear();
         slots.clear();
@@ -329,10 +322,23 @@ impl Pack<'_> {
         s + agents.start + polygons.start + statics.start..s + 1 + agents.end + polygons.end + statics.end
     }
 
+    fn each_scenario(&self) -> Range<usize> {
+        0..self.scenarios.len()
+    }
+
+    /// Rows of the ego state's tokens of a scenario.
+    fn channels(&self, s: usize) -> Range<usize> {
+        s * self.model.state_channel..(s + 1) * self.model.state_channel
+    }
+
+    /// Rows (line * M + mode) of some lines.
+    fn modes(&self, lines: Range<usize>) -> Range<usize> {
+        lines.start * self.model.num_modes..lines.end * self.model.num_modes
+    }
+
     /// Rows (line * M + mode) of a scenario.
     fn queries(&self, s: usize) -> Range<usize> {
-        let lines = &self.rows.lines.ranges[s];
-        lines.start * self.model.num_modes..lines.end * self.model.num_modes
+        self.modes(self.rows.lines.ranges[s].clone())
     }
 
     fn token_source(&self, put: &mut dyn FnMut(usize)) {
@@ -397,9 +403,9 @@ impl Pack<'_> {
 
     fn line_segments(&self, put: &mut dyn FnMut(usize)) {
         let modes = self.model.num_modes;
-        for s in 0..self.scenarios.len() {
-            let (start, lines) = (self.queries(s).start, self.rows.lines.ranges[s].len());
-            (start..start + modes).for_each(|q| segment(put, [q, lines, modes], [q, lines, modes]));
+        for queries in self.each_scenario().map(|s| self.queries(s)) {
+            // Every M-th row, from each mode on.
+            (0..modes).for_each(|m| segment(put, queries.start + m..queries.end + m, queries.start + m..queries.end + m, modes));
         }
     }
 
@@ -420,9 +426,11 @@ impl Pack<'_> {
     }
 }
 
-/// One attention segment: start, count, stride of the queries, then of the keys.
-fn segment(put: &mut dyn FnMut(usize), queries: [usize; 3], keys: [usize; 3]) {
-    queries.into_iter().chain(keys).for_each(put);
+/// One attention segment: start, count, stride of the queries, then of the keys, which take every `stride`-th row.
+fn segment(put: &mut dyn FnMut(usize), queries: Range<usize>, keys: Range<usize>, stride: usize) {
+    for rows in [queries, keys] {
+        [rows.start, rows.len() / stride, stride].into_iter().for_each(&mut *put);
+    }
 }
 
 /// First row, number of rows, and whether a row is missing, of consecutive groups of valid points.

@@ -33,7 +33,7 @@ pub type MetricSums = [(&'static str, f64, f64); 5];
 pub const NONE: MetricSums =
     [("minADE", 0.0, 0.0), ("minFDE", 0.0, 0.0), ("MR", 0.0, 0.0), ("PredAvgADE", 0.0, 0.0), ("PredAvgFDE", 0.0, 0.0)];
 
-/// Candidates of a scenario that the planning metrics look at.
+/// Candidates of a scenario that the planning metrics look at; all where it has fewer.
 const TOP: usize = 6;
 
 /// Every metric over the imitated scenarios of a batch.

@@ -289,3 +289,88 @@ impl Table {
         self.convolution(format!("{name}.fpn_conv"), d, d, true);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(config: &ModelConfig, seed: u64) -> Vec<(Specification, Vec<f64>)> {
+        let specifications = specifications(config);
+        let places = parameters(&specifications);
+        let (values, statistics) = initial(&specifications, seed);
+        assert_eq!((values.len(), statistics.len()), (places.len(), places.statistics_len()));
+        let of = |s: &Specification| {
+            let p = places.get(&s.name).unwrap();
+            if s.statistic { statistics[p.range()].to_vec() } else { values[p.range()].to_vec() }
+        };
+        specifications.iter().map(|s| (s.clone(), of(s))).collect()
+    }
+
+    /// Moments of every class of parameter; the bounds are five standard errors.
+    #[test]
+    fn statistics_of_every_class() {
+        let config = ModelConfig { use_hidden_proj: true, cat_x: true, ref_free_traj: true, ..ModelConfig::default() };
+        for (s, values) in drawn(&config, 7) {
+            let n = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / n;
+            let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+            let highest = values.iter().fold(0.0_f64, |a, v| a.max(v.abs()));
+            let uniform = |bound: f64| {
+                assert!(highest <= bound, "{}: {highest} > {bound}", s.name);
+                assert!(highest > bound * (1.0 - 20.0 / n), "{}: {highest} does not reach {bound}", s.name);
+                // The mean of n numbers deviates by bound / sqrt(3 n), their deviation by bound / sqrt(15 n).
+                assert!(mean.abs() <= 5.0 * bound / (3.0 * n).sqrt(), "{}: mean {mean}", s.name);
+                assert!((deviation - bound / 3_f64.sqrt()).abs() <= 5.0 * bound / (15.0 * n).sqrt(), "{}: {deviation}", s.name);
+            };
+            let normal = |expected: f64| {
+                assert!(mean.abs() <= 5.0 * expected / n.sqrt(), "{}: mean {mean}", s.name);
+                assert!((deviation - expected).abs() <= 5.0 * expected / (2.0 * n).sqrt() + expected / n, "{}: {deviation}", s.name);
+                assert!(n < 50.0 || highest > 1.8 * expected, "{}: {highest} for a normal distribution", s.name);
+            };
+            let leaf = s.name.rsplit('.').next().unwrap();
+            let convolution = ["embed.proj", "reduction", "lateral_convs", "fpn_conv"].iter().any(|c| s.name.contains(c));
+            let table = s.name.ends_with("emb.weight") || s.name.ends_with("freqs.weight");
+            match leaf {
+                "running_mean" => assert!(values.iter().all(|&v| v == 0.0)),
+                "running_var" => assert!(values.iter().all(|&v| v == 1.0)),
+                "m_emb" | "m_pos" => normal(0.01),
+                "pos_embed" | "query" | "rpb" => normal(0.02),
+                "weight" if table => normal(0.02),
+                "weight" if convolution => uniform(1.0 / ((s.shape[1] * 3) as f64).sqrt()),
+                "bias" if convolution => {
+                    let inputs = match s.name.as_str() {
+                        name if name.contains("embed.proj") => 9,
+                        name if name.contains("lateral_convs.0") => 32,
+                        name if name.contains("lateral_convs.1") => 64,
+                        _ => 128,
+                    };
+                    uniform(1.0 / (3.0 * f64::from(inputs)).sqrt());
+                }
+                "weight" | "in_proj_weight" if s.shape.len() == 2 => uniform((6.0 / (s.shape[0] + s.shape[1]) as f64).sqrt()),
+                "weight" => assert!(values.iter().all(|&v| v == 1.0), "{}", s.name),
+                "bias" | "in_proj_bias" => assert!(values.iter().all(|&v| v == 0.0), "{}", s.name),
+                other => panic!("no rule for {other}"),
+            }
+        }
+    }
+
+    /// A value depends on the seed and on its own parameter alone.
+    #[test]
+    fn values_do_not_depend_on_other_options() {
+        let plain = drawn(&ModelConfig::default(), 7);
+        let other = ModelConfig { use_ego_history: true, encoder_depth: 2, ref_free_traj: true, ..ModelConfig::default() };
+        let others = drawn(&other, 7);
+        let mut common = 0;
+        for (s, values) in &plain {
+            if let Some((_, same)) = others.iter().find(|(o, _)| o.name == s.name) {
+                assert_eq!(values, same, "{}", s.name);
+                common += 1;
+            }
+        }
+        assert!(common > 200, "{common}");
+        let reseeded = drawn(&ModelConfig::default(), 8);
+        for ((s, a), (_, b)) in plain.iter().zip(&reseeded) {
+            assert_eq!(a == b, matches!(s.init, Init::Constant(_)), "{}", s.name);
+        }
+    }
+}
