@@ -5,12 +5,11 @@ pub use crate::trainer::{
     predict::{AgentPrediction, Candidate, Prediction},
 };
 use crate::{
-    config::{Config, Precision},
+    config::Config,
     data::DataModule,
     error::{Error, Result},
-    graph::Scalar,
     scenario::{Scenario, ScenarioSource, Split},
-    trainer::{Session, Trainer, TrainingModule, checkpoint, predict::Predictor, summary},
+    trainer::{Session, Trainer, TrainingModule, checkpoint, module, predict::Predictor, summary},
 };
 use std::{path::Path, sync::Arc};
 
@@ -139,13 +138,7 @@ pub fn build_trainer(config: &Config, host: Host, stop: StopHandle) -> Result<Tr
 /// # Errors
 /// [`Error::Config`].
 pub fn build_model(config: &Config) -> Result<Session> {
-    let scalar = match config.run.precision {
-        Precision::Single => Scalar::F32,
-        Precision::Double => Scalar::F64,
-        Precision::HalfMixed | Precision::BrainMixed => {
-            return Err(Error::config("lightning.trainer.params.precision", "mixed precision needs the GPU backend"));
-        }
-    };
+    let scalar = module::scalar(config.run.precision)?;
     Session::new(&config.model, &config.objectives, scalar, config.run.threads, config.run.seed)
 }
 

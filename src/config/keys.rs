@@ -212,10 +212,10 @@ pub(super) fn write(config: &Config) -> Value {
 fn check(config: &Config) -> Result<()> {
     let model = &config.model;
     let fail = |key: &str, reason: String| Err(Error::config(key, reason));
-    if model.dim % model.num_heads != 0 {
+    if !model.dim.is_multiple_of(model.num_heads) {
         return fail("model.dim", format!("{} must be a multiple of model.num_heads = {}", model.dim, model.num_heads));
     }
-    if model.dim % 8 != 0 {
+    if !model.dim.is_multiple_of(8) {
         return fail("model.dim", format!("{} must be a multiple of 8", model.dim));
     }
     if config.objectives.use_contrast_loss {

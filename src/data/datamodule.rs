@@ -27,7 +27,7 @@ impl DataModule {
     /// Asks the source to describe its scenarios and divides them. `options` says how the model wants its batches.
     ///
     /// # Errors
-    /// [`Error::Data`] if the source has no scenario.
+    /// [`Error::Data`] if the source has no scenario; what the source fails with, other than [`Error::Scenario`].
     pub fn new(config: &Config, source: Arc<dyn ScenarioSource>, options: BatchOptions) -> Result<Self> {
         if source.is_empty() {
             return Err(Error::Data("the source has no scenario".into()));
@@ -37,11 +37,11 @@ impl DataModule {
         for index in 0..source.len() {
             match source.info(index) {
                 Ok(info) => infos.push(Some(info)),
-                Err(error @ (Error::Panic(_) | Error::Stopped)) => return Err(error),
-                Err(error) => {
-                    undescribed.push(Skipped { index, token: format!("#{index}"), reason: error.to_string() });
+                Err(Error::Scenario { token, reason }) => {
+                    undescribed.push(Skipped { index, token, reason });
                     infos.push(None);
                 }
+                Err(error) => return Err(error),
             }
         }
         let splits = splitter::split(&infos, &config.splitter, config.run.seed);

@@ -2,7 +2,8 @@
 //!
 //! Workers build features and pack batches; how many there are changes nothing in what comes out. A source that is not
 //! thread-safe is only ever called on the thread that asks for batches: it loads the scenarios of the batches ahead, and the
-//! workers do the rest. A scenario that fails is left out, its batch is that much smaller, and its mates stay where they are.
+//! workers do the rest. A scenario that breaks a rule ([`Error::Scenario`]) is left out, its batch is that much smaller, and its
+//! mates stay where they are; every other error, a failing host among them, ends the pass.
 
 use super::{
     batch::{Batch, BatchOptions},
@@ -90,12 +91,8 @@ impl Maker {
         for (index, scenario) in job.scenarios {
             match self.features(index, scenario) {
                 Ok(features) => ready.push(features),
-                Err(error @ (Error::Panic(_) | Error::Stopped)) => return Err(error),
-                Err(error) => {
-                    let token =
-                        self.infos.get(index).and_then(Option::as_ref).map_or_else(|| format!("#{index}"), |info| info.token.clone());
-                    skipped.push(Skipped { index, token, reason: error.to_string() });
-                }
+                Err(Error::Scenario { token, reason }) => skipped.push(Skipped { index, token, reason }),
+                Err(error) => return Err(error),
             }
         }
         if ready.is_empty() {

@@ -187,7 +187,7 @@ impl Trainer {
         }
         let mut metrics = MetricTable::default();
         self.state.tally.write("train", &mut metrics);
-        let validated = (epoch + 1) % self.config.trainer.check_val_every_n_epoch == 0 && self.validates();
+        let validated = (epoch + 1).is_multiple_of(self.config.trainer.check_val_every_n_epoch) && self.validates();
         if validated {
             let show = self.config.run.progress_bar;
             let Some(tally) = evaluate(run, module, data, Split::Validation, usize::MAX, show)? else { return Ok(false) };
@@ -232,7 +232,7 @@ impl Trainer {
                     self.state.step += 1;
                     self.state.nonfinite_in_a_row = 0;
                     self.state.tally.add(batch.len(), &trained.losses, &trained.metrics);
-                    if self.state.step % self.config.trainer.log_every_n_steps as u64 == 0 {
+                    if self.state.step.is_multiple_of(self.config.trainer.log_every_n_steps as u64) {
                         self.log_scalars(run, &[("loss/train_loss_step".to_owned(), loss)]);
                     }
                     run.event(&Event::Step { epoch, step: self.state.step as usize, total_steps, loss, learning_rate: rate });

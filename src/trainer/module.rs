@@ -2,12 +2,27 @@
 
 use super::session::{Losses, Session, Update};
 use crate::{
-    config::OptimizerConfig,
+    config::{OptimizerConfig, Precision},
     data::batch::Batch,
-    error::Result,
-    metrics::MetricSums,
+    error::{Error, Result},
+    graph::Scalar,
+    metrics::{self, MetricSums},
     optim::{self, schedule},
 };
+
+/// Numbers of a precision.
+///
+/// # Errors
+/// [`Error::Config`] for those that need a GPU.
+pub fn scalar(precision: Precision) -> Result<Scalar> {
+    match precision {
+        Precision::Single => Ok(Scalar::F32),
+        Precision::Double => Ok(Scalar::F64),
+        Precision::HalfMixed | Precision::BrainMixed => {
+            Err(Error::config("lightning.trainer.params.precision", "mixed precision needs the GPU backend"))
+        }
+    }
+}
 
 /// A network in training.
 pub struct TrainingModule {
@@ -56,7 +71,7 @@ impl TrainingModule {
         let losses = self.session.train(batch, number)?;
         if !losses.values.iter().all(|(_, value)| value.is_finite()) {
             self.session.discard();
-            return Ok(Trained { losses, metrics: crate::metrics::NONE, applied: false });
+            return Ok(Trained { losses, metrics: metrics::NONE, applied: false });
         }
         let metrics = self.session.metrics(batch);
         let updated = self.session.update(&Update {

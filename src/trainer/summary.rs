@@ -1,6 +1,7 @@
 //! The model's parts with their numbers of parameters, as a table.
 
 use super::session::Session;
+use crate::graph::Scalar;
 
 /// One line for each part at the top of the model, then the sums.
 pub fn table(session: &Session) -> String {
@@ -15,8 +16,8 @@ pub fn table(session: &Session) -> String {
     }
     let total = session.parameters().len();
     let bytes = match scalar {
-        crate::graph::Scalar::F32 => 4,
-        crate::graph::Scalar::F64 => 8,
+        Scalar::F32 => 4,
+        Scalar::F64 => 8,
     };
     let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("trainable parameters".len());
     let mut text = format!("{:width$} | parameters\n{:-<width$}-+-----------\n", "part", "");

@@ -20,8 +20,10 @@ use training_engine::{
 pub struct Roads {
     pub scenarios: usize,
     pub thread_safe: bool,
-    /// Loading these fails.
+    /// The source leaves these out.
     pub failing: HashSet<usize>,
+    /// The source itself fails at these.
+    pub broken: HashSet<usize>,
     /// These come without a route.
     pub invalid: HashSet<usize>,
     /// Loading these panics.
@@ -73,6 +75,7 @@ impl Roads {
             scenarios,
             thread_safe: true,
             failing: HashSet::new(),
+            broken: HashSet::new(),
             invalid: HashSet::new(),
             panicking: HashSet::new(),
             undescribed: HashSet::new(),
@@ -128,7 +131,7 @@ impl ScenarioSource for Roads {
     }
     fn info(&self, index: usize) -> Result<ScenarioInfo> {
         if self.undescribed.contains(&index) {
-            return Err(Error::Host { callback: "info".into(), token: format!("#{index}"), reason: "no idea".into() });
+            return Err(Error::scenario(format!("scenario {index}"), "no idea"));
         }
         Ok(ScenarioInfo {
             token: format!("scenario {index}"),
@@ -142,6 +145,9 @@ impl ScenarioSource for Roads {
         self.threads.lock().unwrap().insert(std::thread::current().id());
         assert!(!self.panicking.contains(&index), "scenario {index} panics");
         if self.failing.contains(&index) {
+            return Err(Error::scenario(format!("scenario {index}"), "left out by the host"));
+        }
+        if self.broken.contains(&index) {
             return Err(Error::Host { callback: "load".into(), token: format!("scenario {index}"), reason: "disk on fire".into() });
         }
         Ok(self.scenario(index))
