@@ -1,1 +1,88 @@
-//! Placeholder.
+//! How a graph is computed. A backend owns the memory of a run: parameters, gradients, moments, statistics, arena.
+
+pub mod cpu;
+
+use crate::{
+    error::Result,
+    graph::{Feed, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+};
+
+/// A flat buffer of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buffer {
+    /// Trained parameters.
+    Parameters,
+    /// Gradients of the step, summed over accumulated batches.
+    Gradients,
+    /// First moments of the optimiser.
+    FirstMoments,
+    /// Second moments of the optimiser.
+    SecondMoments,
+    /// Running statistics of the batch norms, as of the last applied step.
+    Statistics,
+    /// Running statistics as the last training pass left them; an applied update makes them the statistics.
+    PendingStatistics,
+}
+
+/// One update of all parameters; formula of AdamW (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay rates of the moments.
+    pub beta: [f64; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay of the parameters in `decayed`.
+    pub weight_decay: f64,
+    /// Number of this update, from 1.
+    pub count: u64,
+    /// Largest norm of the whole gradient; none to leave it.
+    pub clip_norm: Option<f64>,
+}
+
+/// What an update did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Updated {
+    /// Norm of the whole gradient before clipping.
+    pub gradient_norm: f64,
+    /// False if the norm was not finite; parameters, moments and statistics are then as before.
+    pub applied: bool,
+}
+
+/// Runs plans. Every method is called by one thread at a time.
+pub trait Backend: Send {
+    /// Short name, such as `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// Precision of all buffers.
+    fn scalar(&self) -> Scalar;
+
+    /// Runs every node of a plan on a batch. The first training pass after an update begins with gradients of zero;
+    /// further ones before the next update add to them.
+    ///
+    /// # Errors
+    /// The feed does not fit the plan.
+    fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()>;
+
+    /// A result of the last run of `plan`: the rows that the batch has.
+    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> RealsRef<'a>;
+
+    /// Clips the gradient and updates parameters and statistics, unless the gradient is not finite; ends with gradients of zero.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated>;
+
+    /// Sets gradients to zero and forgets pending statistics: drops what was accumulated.
+    fn discard(&mut self);
+
+    /// A copy of a buffer.
+    fn read(&self, buffer: Buffer) -> Vec<f64>;
+
+    /// Overwrites a buffer.
+    ///
+    /// # Errors
+    /// The length differs.
+    fn write(&mut self, buffer: Buffer, values: &[f64]) -> Result<()>;
+}

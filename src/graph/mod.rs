@@ -1,1 +1,165 @@
-//! Placeholder.
+//! What is computed, without saying how: a flat list of operations on matrices, recorded once and run many times.
+//!
+//! - [`builder`]: records operations with checked shapes; the model is written against it.
+//! - [`op`]: every operation, its formula, and what its gradient reads.
+//! - [`autodiff`]: appends the gradient operations.
+//! - [`plan`]: gives every tensor a fixed place in one arena from its lifetime.
+//! - [`parameters`]: names, shapes and places in the flat parameter buffer.
+//! - [`feed`]: what changes from batch to batch: row counts, inputs, index lists.
+//! - [`random`]: counter-based random numbers.
+//!
+//! Every tensor is a row-major matrix `[rows, width]`. The number of rows may depend on the batch: it is a [`Rows`], a
+//! multiple of one of the batch's counts, so that rows which a mask excludes do not exist at all.
+
+pub mod autodiff;
+pub mod builder;
+pub mod feed;
+pub mod op;
+pub mod parameters;
+pub mod plan;
+pub mod random;
+
+pub use builder::{Builder, Mode};
+pub use feed::{Feed, Reals, RealsMut, RealsRef, Scalar, Step};
+pub use op::{Activation, Attention, Op, RowMap};
+pub use parameters::{Matrix, Parameter, Parameters, Scope, Vector};
+pub use plan::Plan;
+
+/// Index of a tensor in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub usize);
+
+/// A count that the batch states: how many agents, tokens, ... it holds. The owner of the feed gives them meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Symbol(pub usize);
+
+/// A number of rows: a constant, or a multiple of a count of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rows {
+    /// The count; none for a constant.
+    pub symbol: Option<Symbol>,
+    /// Factor, or the constant.
+    pub times: usize,
+}
+
+impl Rows {
+    /// A constant number.
+    pub const fn fixed(times: usize) -> Self {
+        Self { symbol: None, times }
+    }
+    /// One row for each of a count.
+    pub const fn of(symbol: Symbol) -> Self {
+        Self { symbol: Some(symbol), times: 1 }
+    }
+    /// `times` rows for each of these.
+    pub const fn times(self, times: usize) -> Self {
+        Self { symbol: self.symbol, times: self.times * times }
+    }
+    /// The number, given the batch's counts.
+    pub fn resolve(self, counts: &[usize]) -> usize {
+        self.symbol.map_or(1, |s| counts[s.0]) * self.times
+    }
+}
+
+/// What a tensor's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// The precision of the run.
+    Real,
+    /// `i32`, for positions that a forward operation remembers for its gradient.
+    Index,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the feed, under this slot.
+    Input(usize),
+    /// In the flat parameter buffer at this offset.
+    Parameter(usize),
+    /// In the flat gradient buffer at this offset, which is that of its parameter.
+    Gradient(usize),
+    /// In the arena; the plan says where.
+    Arena,
+}
+
+/// A matrix `[rows, width]`.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Dotted name of the scope and operation that made it.
+    pub name: String,
+    /// Number of rows.
+    pub rows: Rows,
+    /// Number of columns.
+    pub width: usize,
+    /// What its elements are.
+    pub element: Element,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// Direction of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Computes `outputs` from `inputs`. `outputs[0]` is the result, others are kept for the gradient.
+    Forward,
+    /// Computes the gradients of the forward node's inputs.
+    Backward,
+}
+
+/// One operation.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Dotted name.
+    pub name: String,
+    /// What is computed.
+    pub op: Op,
+    /// Forward or backward.
+    pub pass: Pass,
+    /// Forward: the operands. Backward: the forward node's operands, then its outputs (`None` where the gradient does not
+    /// read them), then the gradient of `outputs[0]`.
+    pub inputs: Vec<Option<TensorId>>,
+    /// Forward: result and remembered tensors. Backward: the gradient of each forward operand, `None` where there is none.
+    pub outputs: Vec<Option<TensorId>>,
+    /// Backward: add to the output instead of overwriting it. Parameter gradients are always added to.
+    pub accumulate: Vec<bool>,
+    /// Number that keeps the random numbers of this node apart from all others'.
+    pub stream: u32,
+}
+
+impl Node {
+    /// Operand `i`, which this operation always has.
+    pub fn input(&self, i: usize) -> TensorId {
+        self.inputs[i].expect("operand of the node")
+    }
+    /// Output `i`, which this operation always has.
+    pub fn output(&self, i: usize) -> TensorId {
+        self.outputs[i].expect("output of the node")
+    }
+}
+
+/// A recorded computation.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    /// All tensors.
+    pub tensors: Vec<Tensor>,
+    /// All operations in the order in which they run.
+    pub nodes: Vec<Node>,
+    /// Gradient of a tensor, after [`autodiff`].
+    pub gradients: std::collections::HashMap<TensorId, TensorId>,
+    /// Gradient of the loss, which the backend sets to 1 before the first backward node; none without [`autodiff`].
+    pub seed: Option<TensorId>,
+    /// Results that stay readable after the run, by name.
+    pub results: Vec<(String, TensorId)>,
+}
+
+impl Graph {
+    /// A tensor.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0]
+    }
+    /// A named result.
+    pub fn result(&self, name: &str) -> Option<TensorId> {
+        self.results.iter().find(|(n, _)| n == name).map(|(_, id)| *id)
+    }
+}

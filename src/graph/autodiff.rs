@@ -1,0 +1,86 @@
+//! Appends the gradient of a scalar to a graph.
+
+use super::{Element, Graph, Node, Parameters, Pass, Place, Tensor, TensorId};
+use crate::error::{Error, Result};
+
+/// Walks the recorded nodes backwards once and appends the gradient nodes of `loss`, whose own gradient is 1.
+///
+/// Gradients of parameters are added to the gradient buffer. A tensor that does not lead to the loss gets none.
+///
+/// # Errors
+/// A parameter that does not reach the loss and is not in `frozen` (prefixes of names): its gradient would silently be 0.
+pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters, frozen: &[&str]) -> Result<()> {
+    let forward = graph.nodes.len();
+    let needs = needs_gradient(graph);
+    let seed = new_gradient(graph, loss);
+    graph.gradients.insert(loss, seed);
+    graph.seed = Some(seed);
+    let mut touched = vec![false; parameters.len()];
+
+    for index in (0..forward).rev() {
+        let node = graph.nodes[index].clone();
+        let result = node.output(0);
+        let Some(&dy) = graph.gradients.get(&result) else { continue };
+        for vector in node.op.parameters() {
+            touched[vector.range()].fill(true);
+        }
+        let (mut outputs, mut accumulate) = (Vec::new(), Vec::new());
+        for (operand, &x) in node.inputs.iter().enumerate() {
+            let x = x.expect("forward nodes have all operands");
+            if let Place::Parameter(offset) = graph.tensor(x).place {
+                let tensor = graph.tensor(x);
+                touched[offset..offset + tensor.rows.times * tensor.width].fill(true);
+            }
+            if !needs[x.0] || !node.op.differentiable(operand) {
+                outputs.push(None);
+                accumulate.push(false);
+                continue;
+            }
+            let is_parameter = matches!(graph.tensor(x).place, Place::Parameter(_));
+            let known = graph.gradients.get(&x).copied();
+            let dx = known.unwrap_or_else(|| {
+                let dx = new_gradient(graph, x);
+                graph.gradients.insert(x, dx);
+                dx
+            });
+            outputs.push(Some(dx));
+            accumulate.push(known.is_some() || is_parameter);
+        }
+        let (reads_operand, reads_output) = node.op.backward_reads();
+        let operands = node.inputs.iter().enumerate().map(|(i, &x)| x.filter(|_| reads_operand(i)));
+        let results = node.outputs.iter().enumerate().map(|(i, &y)| y.filter(|_| reads_output(i)));
+        let inputs = operands.chain(results).chain([Some(dy)]).collect();
+        graph.nodes.push(Node { name: node.name, op: node.op, pass: Pass::Backward, inputs, outputs, accumulate, stream: node.stream });
+    }
+    check_reachable(parameters, &touched, frozen)
+}
+
+/// Which tensors lead from a parameter: those that have a gradient.
+fn needs_gradient(graph: &Graph) -> Vec<bool> {
+    let mut needs: Vec<bool> = graph.tensors.iter().map(|t| matches!(t.place, Place::Parameter(_))).collect();
+    for node in &graph.nodes {
+        let any = !node.op.parameters().is_empty()
+            || node.inputs.iter().enumerate().any(|(i, x)| node.op.differentiable(i) && x.is_some_and(|x| needs[x.0]));
+        if any {
+            needs[node.output(0).0] = true;
+        }
+    }
+    needs
+}
+
+/// The gradient's tensor: for a parameter a view of the gradient buffer, otherwise new room in the arena.
+fn new_gradient(graph: &mut Graph, of: TensorId) -> TensorId {
+    let tensor = graph.tensor(of).clone();
+    let place = if let Place::Parameter(offset) = tensor.place { Place::Gradient(offset) } else { Place::Arena };
+    graph.tensors.push(Tensor { name: format!("d({})", tensor.name), element: Element::Real, place, ..tensor });
+    TensorId(graph.tensors.len() - 1)
+}
+
+fn check_reachable(parameters: &Parameters, touched: &[bool], frozen: &[&str]) -> Result<()> {
+    for p in parameters.iter().filter(|p| !p.statistic) {
+        if !touched[p.range()].iter().all(|&t| t) && !frozen.iter().any(|f| p.name.starts_with(f)) {
+            return Err(Error::Graph(format!("parameter '{}' does not reach the loss", p.name)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Every operation with its formula. Forward and backward stand side by side in the backends under the same names.
+//!
+//! `x` is the first operand and `y` the result unless stated; `dy` is the gradient of the result. An operation that has
+//! parameters adds to their gradients in its backward pass.
+
+use super::{Matrix, Vector};
+
+/// What is applied to a result before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// max(x, 0).
+    Relu,
+    /// x Φ(x) with the exact normal distribution function.
+    Gelu,
+}
+
+/// Which row of the second operand belongs to row i of the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowMap {
+    /// i.
+    Same,
+    /// i modulo the number.
+    Periodic(usize),
+    /// i divided by the number.
+    Grouped(usize),
+}
+
+/// Multi-head attention over segments of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attention {
+    /// Number of heads; head h reads columns `h * head_width ..` after each operand's offset.
+    pub heads: usize,
+    /// Width of a head; scores are scaled by `1 / sqrt(head_width)`.
+    pub head_width: usize,
+    /// Column at which queries, keys and values start in their operands.
+    pub offsets: [usize; 3],
+    /// Index slot with six numbers a segment: query start, count, stride; key start, count, stride (rows).
+    /// The result has the rows of the queries. A query belongs to one segment; a key may belong to several.
+    /// Segments without keys give zero.
+    pub segments: usize,
+    /// Dropout rate of the attention weights (after the softmax).
+    pub dropout: f64,
+    /// Masks each key from this position on with this probability, anew for every segment (state dropout).
+    pub key_dropout: Option<(usize, f64)>,
+}
+
+/// Every operation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// y = activation(x Wᵀ + b). W `[out, in]` may be part of a larger matrix. With [`Activation::Gelu`] the second output
+    /// keeps the value before the activation.
+    Linear { weight: Matrix, bias: Option<Vector>, activation: Activation },
+    /// y = activation((x - mean) / sqrt(var + 1e-5) * gamma + beta) along a row. Second output `[rows, 2]`: mean, 1/sqrt(..).
+    LayerNorm { gamma: Vector, beta: Vector, activation: Activation },
+    /// As LayerNorm along a column, over all rows; `running` are the offsets of mean and variance in the statistics.
+    /// In training: batch statistics (biased variance), and the pending statistics take 0.9 old + 0.1 new (unbiased
+    /// variance). Otherwise: running statistics. Without rows nothing happens. Second output `[2, width]`: mean, 1/sqrt(..).
+    BatchNorm { gamma: Vector, beta: Vector, running: [Vector; 2], train: bool, activation: Activation },
+    /// Column `channel` v of x: y = [cos(2π v f), sin(2π v f), v] with the frequencies f `[bands]`. x has no gradient.
+    Fourier { frequencies: Vector, channel: usize },
+    /// y[i] = x[index[i]].
+    Gather { index: usize },
+    /// Operands one below the other.
+    Concat,
+    /// Largest value of each column in each segment of consecutive rows. Index slot: start, count, flag per segment; a set
+    /// flag, or no row, adds a row of zeros to the comparison. Second output (index): row of the maximum, -1 for the zeros.
+    SegmentMax { segments: usize },
+    /// y[i] = x[i] + z[map(i)], z being the second operand.
+    Add { map: RowMap },
+    /// y[i * M + m] = x[i] + z[m], M being the rows of the second operand.
+    Outer,
+    /// y = x * mask / (1 - rate), each element kept with probability 1 - rate.
+    Dropout { rate: f64 },
+    /// y = x + z * path * mask. `mask` drops elements of z as Dropout does; `path` drops whole groups of rows with
+    /// probability `drop_path`, kept ones are scaled by 1 / (1 - drop_path). The group of row i is i / `group`, or the i-th
+    /// entry of index slot `group_index`.
+    Residual { dropout: f64, drop_path: f64, group: usize, group_index: Option<usize> },
+    /// Operands: query, key, value matrices (which may be one). Second output `[rows, heads]`: log of the softmax
+    /// denominators (maximum included).
+    Attention(Attention),
+    /// 1-D neighborhood attention in sequences of `length` consecutive rows. x `[n * length, 3 * C]` holds q, k, v with heads
+    /// inside each. Token i sees `window` tokens from clamp(i - window / 2, 0, length - window) on. Score of token j:
+    /// q·k / sqrt(C / heads) + bias[head, j - i + window - 1]; `bias` is `[heads, 2 * window - 1]`.
+    Neighborhood { length: usize, heads: usize, window: usize, bias: Vector },
+    /// Rows of a 1-D convolution with kernel 3 and padding 1: for each sequence of `length` rows and each of `positions` p,
+    /// y = for c in columns, for t in 0..3: x[p - 1 + t][c], zero outside.
+    Unfold { length: usize, positions: Vec<usize> },
+    /// For each sequence of `length` rows, output row o = sum over (i, w) of `weights[o]` of w * x[i].
+    Mix { length: usize, weights: Vec<Vec<(usize, f64)>> },
+    /// Row i of operand k becomes row i * K + k; K operands.
+    Interleave,
+    /// K operands `[rows, steps * 2]` of pairs become `[rows, steps * 2K]`: pair s of operand k goes to columns s * 2K + 2k ...
+    JoinSteps { steps: usize },
+    /// Prediction `[n, steps * channels]`, target (input) `[>= n, steps * target_channels]`, valid (input) `[>= n, steps]`:
+    /// sum over valid steps of the smooth L1 distance (beta 1) summed over `channels`, divided by the number of valid
+    /// steps; 0 without any. Result `[1, 1]`.
+    SmoothL1 { steps: usize, channels: usize, target_channels: usize },
+    /// Mean over rows and steps of | ‖(c2, c3)‖ - 1 | of `[n, steps * channels]`. Result `[1, 1]`.
+    UnitNorm { steps: usize, channels: usize },
+    /// Logits `[rows, 1]`; index slot `segments`: start, count per scenario; index slot `target`: the row that is right.
+    /// Mean of the negative log softmax; 0 without scenario. Result `[1, 1]`.
+    CrossEntropy { segments: usize, target: usize },
+    /// Trajectory `[n, steps * channels]` (x, y, cos, sin, ..) and signed distance (input) `[>= n, size * size]`: the hinge
+    /// loss of the discs that cover the ego; see `objectives::collision`. Result `[1, 1]`.
+    Collision { steps: usize, channels: usize, size: usize, discs: Vec<f64>, radius: f64, resolution: f64 },
+    /// Hidden `[n, D]`; index slot: anchor, positive, negative rows per triplet. Mean of the negative log softmax of the
+    /// cosine similarities over `temperature`; 0 without any. Result `[1, 1]`.
+    Triplet { triplets: usize, temperature: f64 },
+    /// Sum of scalars. Result `[1, 1]`.
+    Sum,
+}
+
+impl Op {
+    /// Short name, the same as that of its kernels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Linear { .. } => "linear",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::BatchNorm { .. } => "batch_norm",
+            Op::Fourier { .. } => "fourier",
+            Op::Gather { .. } => "gather",
+            Op::Concat => "concat",
+            Op::SegmentMax { .. } => "segment_max",
+            Op::Add { .. } => "add",
+            Op::Outer => "outer",
+            Op::Dropout { .. } => "dropout",
+            Op::Residual { .. } => "residual",
+            Op::Attention(_) => "attention",
+            Op::Neighborhood { .. } => "neighborhood",
+            Op::Unfold { .. } => "unfold",
+            Op::Mix { .. } => "mix",
+            Op::Interleave => "interleave",
+            Op::JoinSteps { .. } => "join_steps",
+            Op::SmoothL1 { .. } => "smooth_l1",
+            Op::UnitNorm { .. } => "unit_norm",
+            Op::CrossEntropy { .. } => "cross_entropy",
+            Op::Collision { .. } => "collision",
+            Op::Triplet { .. } => "triplet",
+            Op::Sum => "sum",
+        }
+    }
+
+    /// What the backward pass reads: whether operand i, and whether output i.
+    pub fn backward_reads(&self) -> (fn(usize) -> bool, fn(usize) -> bool) {
+        const ALL: fn(usize) -> bool = |_| true;
+        const NONE: fn(usize) -> bool = |_| false;
+        const RESULT: fn(usize) -> bool = |i| i == 0;
+        const KEPT: fn(usize) -> bool = |i| i == 1;
+        match self {
+            Op::Linear { activation: Activation::None, .. } => (ALL, NONE),
+            Op::Linear { activation: Activation::Relu, .. } => (ALL, RESULT),
+            Op::Linear { activation: Activation::Gelu, .. } => (ALL, KEPT),
+            Op::LayerNorm { activation: Activation::None, .. } | Op::BatchNorm { activation: Activation::None, .. } => (ALL, KEPT),
+            Op::LayerNorm { .. } | Op::BatchNorm { .. } => (ALL, ALL),
+            Op::Fourier { .. } => (ALL, RESULT),
+            Op::SegmentMax { .. } => (NONE, KEPT),
+            Op::Attention(_) => (ALL, ALL),
+            Op::Neighborhood { .. } => (ALL, NONE),
+            Op::SmoothL1 { .. } | Op::UnitNorm { .. } | Op::CrossEntropy { .. } | Op::Collision { .. } | Op::Triplet { .. } => (ALL, NONE),
+            Op::Gather { .. }
+            | Op::Concat
+            | Op::Add { .. }
+            | Op::Outer
+            | Op::Dropout { .. }
+            | Op::Residual { .. }
+            | Op::Unfold { .. }
+            | Op::Mix { .. }
+            | Op::Interleave
+            | Op::JoinSteps { .. }
+            | Op::Sum => (NONE, NONE),
+        }
+    }
+
+    /// Whether operand i has a gradient at all (targets and values of the feed do not).
+    pub fn differentiable(&self, operand: usize) -> bool {
+        match self {
+            Op::Fourier { .. } => false,
+            Op::SmoothL1 { .. } | Op::Collision { .. } => operand == 0,
+            _ => true,
+        }
+    }
+
+    /// Offsets and lengths of the parameters that the operation reads itself.
+    pub fn parameters(&self) -> Vec<Vector> {
+        match self {
+            Op::Linear { weight, bias, .. } => weight.rows_as_vectors().chain(*bias).collect(),
+            Op::LayerNorm { gamma, beta, .. } | Op::BatchNorm { gamma, beta, .. } => vec![*gamma, *beta],
+            Op::Fourier { frequencies, .. } => vec![*frequencies],
+            Op::Neighborhood { bias, .. } => vec![*bias],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Gives every tensor of a graph a fixed place in one arena from its lifetime, for batches up to some capacity.
+
+use super::{Element, Graph, Place, TensorId};
+
+/// Elements to which places are aligned (64 bytes of single precision).
+const ALIGNMENT: usize = 16;
+
+/// A graph with a place for every tensor.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What is run.
+    pub graph: Graph,
+    /// Largest count of each symbol that the places allow.
+    pub capacity: Vec<usize>,
+    /// Elements of the arena of reals.
+    pub real_len: usize,
+    /// Elements of the arena of indexes.
+    pub index_len: usize,
+    offsets: Vec<usize>,
+}
+
+impl Plan {
+    /// Plans `graph` for batches whose counts are at most `capacity`.
+    pub fn new(graph: Graph, capacity: Vec<usize>) -> Self {
+        let spans = lifetimes(&graph);
+        let mut plan = Self { offsets: vec![usize::MAX; graph.tensors.len()], graph, capacity, real_len: 0, index_len: 0 };
+        plan.real_len = plan.place(Element::Real, &spans);
+        plan.index_len = plan.place(Element::Index, &spans);
+        plan
+    }
+
+    /// First element of a tensor of the arena.
+    pub fn offset(&self, id: TensorId) -> usize {
+        self.offsets[id.0]
+    }
+
+    /// True if a batch with these counts fits.
+    pub fn fits(&self, counts: &[usize]) -> bool {
+        counts.len() == self.capacity.len() && counts.iter().zip(&self.capacity).all(|(n, max)| n <= max)
+    }
+
+    /// Places all tensors of one element kind, largest lifetimes first come first served; gives the arena's length.
+    fn place(&mut self, element: Element, spans: &[Option<(usize, usize)>]) -> usize {
+        let mut order: Vec<usize> = (0..self.graph.tensors.len())
+            .filter(|&i| spans[i].is_some() && self.graph.tensors[i].element == element && self.graph.tensors[i].place == Place::Arena)
+            .collect();
+        order.sort_by_key(|&i| spans[i]);
+        // Tensors alive at the present node as (offset, end, last use), ordered by offset.
+        let mut alive: Vec<(usize, usize, usize)> = Vec::new();
+        let mut total = 0;
+        for i in order {
+            let (first, last) = spans[i].expect("filtered");
+            alive.retain(|&(_, _, until)| until >= first);
+            let tensor = &self.graph.tensors[i];
+            let len = (tensor.rows.resolve(&self.capacity) * tensor.width).next_multiple_of(ALIGNMENT);
+            let (mut offset, mut slot) = (0, 0);
+            for (k, &(from, to, _)) in alive.iter().enumerate() {
+                if from >= offset + len {
+                    break;
+                }
+                offset = offset.max(to);
+                slot = k + 1;
+            }
+            alive.insert(slot, (offset, offset + len, last));
+            self.offsets[i] = offset;
+            total = total.max(offset + len);
+        }
+        total
+    }
+}
+
+/// First and last node that touches each tensor; results live to the end.
+fn lifetimes(graph: &Graph) -> Vec<Option<(usize, usize)>> {
+    let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.tensors.len()];
+    for (n, node) in graph.nodes.iter().enumerate() {
+        for id in node.inputs.iter().chain(&node.outputs).flatten() {
+            let span = spans[id.0].get_or_insert((n, n));
+            span.1 = n;
+        }
+    }
+    for id in graph.results.iter().map(|(_, id)| *id) {
+        if let Some(span) = &mut spans[id.0] {
+            span.1 = graph.nodes.len();
+        }
+    }
+    if let Some(seed) = graph.seed {
+        if let Some(span) = &mut spans[seed.0] {
+            span.0 = 0;
+        }
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Builder, Mode, RowMap, Rows, Symbol};
+
+    #[test]
+    fn places_of_living_tensors_do_not_overlap() {
+        let mut b = Builder::new(Mode::Evaluate);
+        let x = b.input("x", 0, Rows::of(Symbol(0)), 5);
+        let mut chain = vec![b.add(x, x, RowMap::Same).unwrap()];
+        for i in 0..6 {
+            let next = b.add(chain[i], chain[i / 2], RowMap::Same).unwrap();
+            chain.push(next);
+        }
+        b.result("y", chain[1]);
+        let plan = Plan::new(b.finish(), vec![7]);
+        let spans = lifetimes(&plan.graph);
+        let places: Vec<_> = (0..plan.graph.tensors.len())
+            .filter_map(|i| spans[i].filter(|_| plan.graph.tensors[i].place == Place::Arena).map(|s| (plan.offsets[i], s)))
+            .collect();
+        for (i, a) in places.iter().enumerate() {
+            for b in &places[i + 1..] {
+                let together = a.1.0 <= b.1.1 && b.1.0 <= a.1.1;
+                assert!(!together || a.0.abs_diff(b.0) >= 35, "{a:?} {b:?}");
+            }
+        }
+        assert!(plan.real_len < 48 * chain.len(), "memory is used again");
+        assert!(plan.fits(&[7]) && !plan.fits(&[8]));
+    }
+}
