@@ -46,6 +46,11 @@ Polyline::Polyline(const std::vector<Point>& raw) {
     }
 }
 
+Polyline::Polyline(const std::vector<Point>& raw, Point first_direction, Point last_direction) : Polyline(raw) {
+    tangents_.front() = first_direction;
+    tangents_.back() = last_direction;
+}
+
 Point Polyline::at(double s) const {
     if (s <= 0.0) {
         return points_.front() + s * tangents_.front();
@@ -89,8 +94,12 @@ std::vector<Point> Polyline::offset(double sideways) const {
     return moved;
 }
 
+Polyline Polyline::parallel(double sideways) const {
+    return Polyline(offset(sideways), tangents_.front(), tangents_.back());
+}
+
 Polyline Polyline::reversed() const {
-    return Polyline(std::vector<Point>(points_.rbegin(), points_.rend()));
+    return Polyline(std::vector<Point>(points_.rbegin(), points_.rend()), -1.0 * tangents_.back(), -1.0 * tangents_.front());
 }
 
 double Polyline::project(Point p) const {
@@ -119,7 +128,7 @@ Polyline smooth_curve(Point a, Point from, Point b, Point to, double reach) {
         const double u = 1.0 - t;
         raw.push_back(u * u * u * a + 3.0 * u * u * t * c1 + 3.0 * u * t * t * c2 + t * t * t * b);
     }
-    return Polyline(raw);
+    return Polyline(raw, from, to);
 }
 
 std::vector<Point> corners(const Box& box) {

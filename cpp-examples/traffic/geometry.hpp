@@ -36,6 +36,8 @@ public:
     Polyline() = default;
     // Resamples the given points (two or more, not all equal) evenly.
     explicit Polyline(const std::vector<Point>& raw);
+    // The same with known directions at both ends (unit vectors).
+    Polyline(const std::vector<Point>& raw, Point first_direction, Point last_direction);
 
     double length() const { return length_; }
     const std::vector<Point>& points() const { return points_; }
@@ -46,6 +48,8 @@ public:
     double max_curvature() const;
     // Vertices moved sideways, positive to the left.
     std::vector<Point> offset(double distance) const;
+    // The curve at a distance, positive to the left.
+    Polyline parallel(double distance) const;
     Polyline reversed() const;
     // Arc length of the nearest point.
     double project(Point p) const;

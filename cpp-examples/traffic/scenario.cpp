@@ -42,6 +42,12 @@ std::vector<std::string> route_of(const Recording& recording, const Track& track
             begin = i;
         }
     }
+    // Lanes are entered with the front axle; the rear axle may still be in the one before.
+    const Polyline& center = town.lanes[track.lanes[begin].first].center;
+    const TrackState& state = track.states[first - track.first_step];
+    if (begin > 0 && dot(Point{state.x, state.y} - center.points().front(), center.direction(0.0)) < 0.0) {
+        --begin;
+    }
     for (std::size_t i = begin; i < track.lanes.size(); ++i) {
         add(town.lanes[track.lanes[i].first].roadblock, track.lanes[i].second);
     }

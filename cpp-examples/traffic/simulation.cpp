@@ -187,7 +187,7 @@ void Simulation::extend_plan(Vehicle& v) {
     if (!here.connector && here.junction != none) {
         // Too late to reach the lane for the next road of the plan: take what this lane offers.
         const double left = here.center.length() - v.front(v.s);
-        if (left < 22.0 && v.from_lane == none && !v.plan.empty() && town_->connector_to(v.lane, v.plan.front()) == none) {
+        if (left < 22.0 + v.speed * v.speed / 5.0 && v.from_lane == none && !v.plan.empty() && town_->connector_to(v.lane, v.plan.front()) == none) {
             v.plan.clear();
             const Index pick = random_.below(here.successors.size());
             v.plan.push_back(town_->lanes[town_->lanes[here.successors[pick]].target].road);

@@ -41,7 +41,7 @@ void add_road(Town& town, const Street& street, const Polyline& middle, Index fr
         lane.id = "lane_" + std::to_string(town.lanes.size());
         lane.roadblock = road.id;
         lane.road = index;
-        lane.center = Polyline(middle.offset(-(i + 0.5) * lane_width));
+        lane.center = middle.parallel(-(i + 0.5) * lane_width);
         lane.left = middle.offset(-i * lane_width);
         lane.right = middle.offset(-(i + 1) * lane_width);
         lane.speed_limit = street.speed_limit;
@@ -57,7 +57,7 @@ void add_road(Town& town, const Street& street, const Polyline& middle, Index fr
         road.lanes.push_back(town.lanes.size());
         town.lanes.push_back(std::move(lane));
     }
-    road.kerb = Polyline(middle.offset(-street.half_width()));
+    road.kerb = middle.parallel(-street.half_width());
     if (from != none) {
         town.junctions[from].arms[static_cast<Index>(from_arm)].out_road = index;
     }
