@@ -135,7 +135,7 @@ void build_crosswalks(Town& town) {
             const Point out = junction.direction(a);
             const Point side = left_of(out);  // right of a driver who comes in
             const Point middle = junction.center + (arm.stop_line - 3.0) * out;
-            const double reach = arm.half_width + 2.0;
+            const double reach = arm.half_width + 2.3;
             walk.ends[0] = middle + reach * side;
             walk.ends[1] = middle - reach * side;
             const Point half = (walk.width / 2.0) * out;

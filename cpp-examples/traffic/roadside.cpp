@@ -48,7 +48,7 @@ void place_road_works(Town& town, const Road& road, Random& random) {
 }  // namespace
 
 void build_pavement(Town& town) {
-    constexpr double setback = 2.0;  // of the walking line from the kerb
+    constexpr double setback = 2.3;  // of the walking line from the kerb
     Pavement& pavement = town.pavement;
     // The ends of the crosswalks are the nodes of the corners.
     std::vector<std::array<Index, 2>> nodes;
