@@ -108,7 +108,8 @@ double Polyline::project(Point p) const {
     for (std::size_t i = 0; i + 1 < points_.size(); ++i) {
         const Point along = points_[i + 1] - points_[i];
         const double t = std::clamp(dot(p - points_[i], along) / std::max(dot(along, along), 1e-12), 0.0, 1.0);
-        const double far = distance(p, points_[i] + t * along);
+        const Point away = p - points_[i] - t * along;
+        const double far = dot(away, away);
         if (far < best) {
             best = far;
             place = (static_cast<double>(i) + t) * spacing_;
