@@ -38,6 +38,12 @@ double Vehicle::lateral() const {
     return from_lane == none ? sideways : sideways + change_offset * (1.0 - smooth_step(change_done / change_length));
 }
 
+// The tail follows where the front has been.
+bool Vehicle::tail_in_old_lane() const {
+    const double done = (change_done - body.behind_front_axle()) / change_length;
+    return from_lane != none && std::fabs(change_offset) * (1.0 - smooth_step(done)) > 0.6;
+}
+
 Simulation::Simulation(std::shared_ptr<const Town> town, const std::string& log_name, std::uint64_t seed)
     : town_(std::move(town)),
       random_(seed),
@@ -232,7 +238,7 @@ void Simulation::update_occupancy() {
             const double length = town_->lanes[v.previous_lane].center.length();
             occupancy_[v.previous_lane].push_back({i, length + v.rear(v.s), length + v.front(v.s)});
         }
-        if (v.from_lane != none && std::fabs(v.lateral() - v.sideways) > 0.6) {
+        if (v.tail_in_old_lane()) {
             const double s = town_->lanes[v.from_lane].center.project(v.front_axle);
             occupancy_[v.from_lane].push_back({i, v.rear(s), v.front(s)});
         }

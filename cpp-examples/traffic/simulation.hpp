@@ -44,7 +44,8 @@ struct Vehicle {
     bool has_grant(Index connector) const;
     double front(double at) const { return at + body.front_overhang; }
     double rear(double at) const { return at - body.behind_front_axle(); }
-    double lateral() const;  // present offset from the middle of `lane`
+    double lateral() const;  // present offset of the front axle from the middle of `lane`
+    bool tail_in_old_lane() const;
 };
 
 // A stretch of a lane that a vehicle takes up.
