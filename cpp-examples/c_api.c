@@ -669,7 +669,8 @@ static void panics(const char *folder) {
 static void forks(void) {
     Host host = new_host(0, NOTHING);
     TeSource table = table_of(&host);
-    TeEngine *engine = build(&table, NULL, NULL);
+    static TeEngine *engine; /* the child gives its memory up, but still knows where it is: no leak for valgrind */
+    engine = build(&table, NULL, NULL);
     const pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {

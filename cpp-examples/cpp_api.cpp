@@ -103,10 +103,10 @@ void exceptions() {
 
 void errors() {
     try {
-        te::Engine engine("{modle: 3}");
+        te::Engine engine("{model: {dimm: 3}}");
         CHECK(false);
     } catch (const te::Error &error) {
-        CHECK(error.status() == TE_INVALID_CONFIG && std::string(error.what()).find("model") != std::string::npos);
+        CHECK(error.status() == TE_INVALID_CONFIG && std::string(error.what()).find("model.dim") != std::string::npos);
     }
     try {
         te::Map map("broken", {te::Lane{}});

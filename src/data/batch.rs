@@ -46,34 +46,35 @@ pub mod symbol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Input {
-    /// [HISTORIES * (T - 1), 9]: differences of consecutive steps (position 2, velocity 2, cos and sin of the turn), width and
+    /// `[HISTORIES * (T - 1), 9]`: differences of consecutive steps (position 2, velocity 2, cos and sin of the turn), width and
     /// length, 1 where both steps are valid; differences are 0 (cos 1) where not.
     History,
-    /// [SCENARIOS, state_channel]: ego state.
+    /// `[SCENARIOS, state_channel]`: ego state.
     EgoState,
-    /// [POINTS, 10]: centre point less the polygon's centre, vector, cos and sin of its orientation, left less centre, right less centre.
+    /// `[POINTS, 10]`: centre point less the polygon's centre, vector, cos and sin of its orientation, left less
+    /// centre, right less centre.
     MapPoints,
-    /// [LIMITS, 1]: m/s.
+    /// `[LIMITS, 1]`: m/s.
     SpeedLimit,
-    /// [STATICS, 2]: width, length.
+    /// `[STATICS, 2]`: width, length.
     StaticShape,
-    /// [TOKENS, 3]: x, y, wrapped heading.
+    /// `[TOKENS, 3]`: x, y, wrapped heading.
     TokenPose,
-    /// [LINE_POINTS, 6]: point less the line's first point, vector, cos and sin of the orientation.
+    /// `[LINE_POINTS, 6]`: point less the line's first point, vector, cos and sin of the orientation.
     LinePoints,
-    /// [LINES, 3]: x, y, orientation of the first point.
+    /// `[LINES, 3]`: x, y, orientation of the first point.
     LinePose,
-    /// [SCENARIOS, F * 6]: x, y, cos, sin, vx, vy of the ego's future; empty without futures, as are the next three.
+    /// `[SCENARIOS, F * 6]`: x, y, cos, sin, vx, vy of the ego's future; empty without futures, as are the next three.
     EgoTarget,
-    /// [SCENARIOS, F]: 1 where the ego's future is valid; 0 for scenarios that are not imitated.
+    /// `[SCENARIOS, F]`: 1 where the ego's future is valid; 0 for scenarios that are not imitated.
     EgoValid,
-    /// [AGENTS, F * 6]: as EgoTarget, relative to the agent's present pose as `agents.target` has it.
+    /// `[AGENTS, F * 6]`: as EgoTarget, relative to the agent's present pose as `agents.target` has it.
     AgentTarget,
-    /// [AGENTS, F].
+    /// `[AGENTS, F]`.
     AgentValid,
-    /// [IMITATED, H * H]: signed distance to the edge of the drivable area; empty without the collision loss.
+    /// `[IMITATED, H * H]`: signed distance to the edge of the drivable area; empty without the collision loss.
     CostMap,
-    /// [SCENARIOS, 1]: first channel of the ego state; the others follow in the slots behind, see [`ego_channel`].
+    /// `[SCENARIOS, 1]`: first channel of the ego state; the others follow in the slots behind, see [`ego_channel`].
     EgoChannels,
 }
 
@@ -81,56 +82,56 @@ pub enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Index {
-    /// [HISTORIES]: category.
+    /// `[HISTORIES]`: category.
     HistoryCategory,
-    /// [SCENARIOS]: category of the ego (0); read without `use_ego_history`.
+    /// `[SCENARIOS]`: category of the ego (0); read without `use_ego_history`.
     EgoCategory,
-    /// [POLYGONS * 3]: first point, number of points, 1 if a point is missing.
+    /// `[POLYGONS * 3]`: first point, number of points, 1 if a point is missing.
     PolygonPoints,
-    /// [POINTS]: polygon of each point.
+    /// `[POINTS]`: polygon of each point.
     PointPolygon,
-    /// [POLYGONS].
+    /// `[POLYGONS]`.
     PolygonType,
-    /// [POLYGONS].
+    /// `[POLYGONS]`.
     PolygonOnRoute,
-    /// [POLYGONS].
+    /// `[POLYGONS]`.
     PolygonLight,
-    /// [POLYGONS]: row among LIMITS, or the number of LIMITS where there is none.
+    /// `[POLYGONS]`: row among LIMITS, or the number of LIMITS where there is none.
     PolygonLimit,
-    /// [STATICS].
+    /// `[STATICS]`.
     StaticCategory,
-    /// [TOKENS]: row in (egos unless they are among the histories; histories; polygons; statics) stacked. Tokens of a scenario lie together:
-    /// ego, agents, polygons, statics.
+    /// `[TOKENS]`: row in (egos unless they are among the histories; histories; polygons; statics) stacked.
+    /// Tokens of a scenario lie together: ego, agents, polygons, statics.
     TokenSource,
-    /// [TOKENS]: scenario of each token.
+    /// `[TOKENS]`: scenario of each token.
     TokenScenario,
-    /// [SCENARIOS * 6]: attention among the tokens of a scenario.
+    /// `[SCENARIOS * 6]`: attention among the tokens of a scenario.
     TokenSegments,
-    /// [SCENARIOS]: token of each ego.
+    /// `[SCENARIOS]`: token of each ego.
     EgoToken,
-    /// [AGENTS]: token of each agent.
+    /// `[AGENTS]`: token of each agent.
     AgentToken,
-    /// [SCENARIOS * 6]: attention of one query to the K tokens of the ego state.
+    /// `[SCENARIOS * 6]`: attention of one query to the K tokens of the ego state.
     StateSegments,
-    /// [SCENARIOS]: zeros; repeats the ego query.
+    /// `[SCENARIOS]`: zeros; repeats the ego query.
     StateQuery,
-    /// [LINES * 3]: first point, number of points, 1 if a point is missing.
+    /// `[LINES * 3]`: first point, number of points, 1 if a point is missing.
     LinePointSegments,
-    /// [LINE_POINTS]: line of each point.
+    /// `[LINE_POINTS]`: line of each point.
     PointLine,
-    /// [LINES]: scenario of each line.
+    /// `[LINES]`: scenario of each line.
     LineScenario,
-    /// [SCENARIOS * M * 6]: attention over the lines of a scenario for each mode; rows of queries are line * M + mode.
+    /// `[SCENARIOS * M * 6]`: attention over the lines of a scenario for each mode; rows of queries are line * M + mode.
     LineSegments,
-    /// [LINES * 6]: attention over the modes of a line.
+    /// `[LINES * 6]`: attention over the modes of a line.
     ModeSegments,
-    /// [SCENARIOS * 6]: attention of a scenario's queries to its tokens.
+    /// `[SCENARIOS * 6]`: attention of a scenario's queries to its tokens.
     CrossSegments,
-    /// [IMITATED]: row (line * M + mode) that is right.
+    /// `[IMITATED]`: row (line * M + mode) that is right.
     Choice,
-    /// [IMITATED * 2]: first row and number of rows of each scenario's queries.
+    /// `[IMITATED * 2]`: first row and number of rows of each scenario's queries.
     ChoiceSegments,
-    /// [TRIPLETS * 3]: scenarios of anchor, positive, negative.
+    /// `[TRIPLETS * 3]`: scenarios of anchor, positive, negative.
     Triplets,
 }
 
@@ -139,7 +140,7 @@ pub const INPUTS: usize = Input::EgoChannels as usize + 1;
 /// Number of index slots.
 pub const INDEXES: usize = Index::Triplets as usize + 1;
 
-/// Input slot of one channel of the ego state, a column of its own: [SCENARIOS, 1].
+/// Input slot of one channel of the ego state, a column of its own: `[SCENARIOS, 1]`.
 pub const fn ego_channel(channel: usize) -> usize {
     Input::EgoChannels as usize + channel
 }
@@ -174,7 +175,7 @@ pub struct Batch {
     pub agents: Vec<Range<usize>>,
     /// Original row (1-based: row 0 is the ego) in the features of each of AGENTS.
     pub agent_rows: Vec<usize>,
-    /// [SCENARIOS, F, 3]: x, y, heading of the ego's future, unmasked, for the metrics; empty without futures.
+    /// `[SCENARIOS, F, 3]`: x, y, heading of the ego's future, unmasked, for the metrics; empty without futures.
     pub ego_future: Vec<f64>,
     /// H, rows and columns of the cost maps; 0 without.
     pub cost_map_size: usize,

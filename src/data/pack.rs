@@ -228,7 +228,7 @@ impl Pack<'_> {
         }
     }
 
-    /// Target of one agent: [F, 6].
+    /// Target of one agent: `[F, 6]`.
     fn target<T: Real>(&self, features: &Features, row: usize, out: &mut Vec<T>) {
         let (agents, future) = (&features.agents, self.model.future_steps);
         for step in 0..future {
@@ -239,7 +239,7 @@ impl Pack<'_> {
         }
     }
 
-    /// Validity of one agent's future: [F]; 0 where the scenario is not imitated.
+    /// Validity of one agent's future: `[F]`; 0 where the scenario is not imitated.
     fn future_valid<T: Real>(&self, scenario: usize, features: &Features, row: usize, out: &mut Vec<T>) {
         let imitated = scenario < self.imitated;
         let future = &features.agents.valid[row * features.agents.steps + self.model.history_steps..][..self.model.future_steps];

@@ -154,8 +154,7 @@ pub unsafe extern "C" fn te_engine_free(engine: *mut TeEngine) -> TeStatus {
         }
         let inner = handle::borrow(engine.cast_const())?;
         if inner.process != std::process::id() {
-            std::mem::forget(handle::take(engine)?);
-            return Ok(());
+            return handle::abandon(engine);
         }
         if let Err(TryLockError::WouldBlock) = inner.engine.try_lock() {
             return Err(Failure::new(TE_BUSY, "the engine is in use by another call"));

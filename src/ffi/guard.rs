@@ -46,8 +46,10 @@ pub extern "C" fn te_last_error() -> *const c_char {
 
 fn panic_text(payload: Box<dyn Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| text.to_string()).or_else(|| payload.downcast_ref::<String>().cloned());
-    // A payload may panic again when it is dropped: leak it rather than leave the guard.
-    std::mem::forget(payload);
+    // A payload may panic again when it is dropped.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
     text.unwrap_or_else(|| "no message".into())
 }
 

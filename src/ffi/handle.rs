@@ -53,6 +53,19 @@ pub unsafe fn look<'a, O: Opaque>(handle: *const O) -> Option<&'a O::Inner> {
     unsafe { ((*block.cast::<AtomicU64>()).load(Ordering::Acquire) == O::MARK).then(|| &(*block).inner) }
 }
 
+/// Marks a handle as freed and leaves its memory alone.
+///
+/// # Safety
+/// As [`borrow`].
+pub unsafe fn abandon<O: Opaque>(handle: *mut O) -> Outcome {
+    // SAFETY: passed on to the caller; `borrow` found a live block.
+    unsafe {
+        borrow(handle.cast_const())?;
+        (*handle.cast::<AtomicU64>()).store(FREED, Ordering::Release);
+    }
+    Ok(())
+}
+
 /// Takes a value back from the host; null is `None`.
 ///
 /// # Safety

@@ -14,11 +14,11 @@ use crate::{
 /// What the metrics read of the network's outputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Predictions<'a> {
-    /// [R * M, F * 6].
+    /// `[R * M, F * 6]`.
     pub trajectory: RealsRef<'a>,
-    /// [R * M, 1].
+    /// `[R * M, 1]`.
     pub logits: RealsRef<'a>,
-    /// [A, F * 6].
+    /// `[A, F * 6]`.
     pub prediction: RealsRef<'a>,
     /// F.
     pub steps: usize,

@@ -8,7 +8,7 @@ use crate::{
     graph::{Builder, RowMap, Rows, Scope, TensorId},
 };
 
-/// -> [B, D] of the egos unless they are among the histories, then [histories, D].
+/// -> `[B, D]` of the egos unless they are among the histories, then `[histories, D]`.
 pub fn record(b: &mut Builder, p: &Scope, config: &ModelConfig) -> Result<Vec<TensorId>> {
     b.enter(p.name());
     let mut tokens = Vec::with_capacity(2);
@@ -26,7 +26,7 @@ pub fn record(b: &mut Builder, p: &Scope, config: &ModelConfig) -> Result<Vec<Te
     Ok(tokens)
 }
 
-/// x [n, D] plus the embedding of its category.
+/// x `[n, D]` plus the embedding of its category.
 fn with_category(b: &mut Builder, p: &Scope, x: TensorId, index: Index, rows: Rows) -> Result<TensorId> {
     let category = embedding(b, &p.at("type_emb"), index as usize, rows)?; // [n, D]
     b.add(x, category, RowMap::Same)

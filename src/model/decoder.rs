@@ -14,7 +14,7 @@ use crate::{
     graph::{Activation, Attention, Builder, RowMap, Rows, Scope, TensorId},
 };
 
-/// memory [N, D], ego [B, D] -> queries [R * M, D].
+/// memory `[N, D]`, ego `[B, D]` -> queries `[R * M, D]`.
 pub fn record(b: &mut Builder, p: &Scope, memory: TensorId, ego: TensorId, config: &ModelConfig) -> Result<TensorId> {
     b.enter(p.name());
     let lines = reference_lines(b, p)?; // [R, D]
@@ -44,7 +44,7 @@ pub fn record(b: &mut Builder, p: &Scope, memory: TensorId, ego: TensorId, confi
     Ok(x)
 }
 
-/// -> [R, D].
+/// -> `[R, D]`.
 fn reference_lines(b: &mut Builder, p: &Scope) -> Result<TensorId> {
     let rows = Rows::of(symbol::LINES);
     let points = b.input("line points", Input::LinePoints as usize, Rows::of(symbol::LINE_POINTS), 6);
@@ -55,7 +55,7 @@ fn reference_lines(b: &mut Builder, p: &Scope) -> Result<TensorId> {
     b.add(x, position, RowMap::Same)
 }
 
-/// x [R * M, D] -> the same.
+/// x `[R * M, D]` -> the same.
 fn decoder_layer(
     b: &mut Builder,
     p: &Scope,

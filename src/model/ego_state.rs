@@ -13,7 +13,7 @@ const HEADS: usize = 4;
 /// The first channels (the pose) are never masked.
 const ALWAYS_SEEN: usize = 3;
 
-/// -> [B, D].
+/// -> `[B, D]`.
 pub fn record(b: &mut Builder, p: &Scope, config: &ModelConfig) -> Result<TensorId> {
     b.enter(p.name());
     let y = if config.state_attn_encoder { attention(b, p, config)? } else { mlp(b, p, config)? };

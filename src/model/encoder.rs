@@ -8,7 +8,7 @@ use crate::{
     graph::{Activation, Attention, Builder, Scope, TensorId},
 };
 
-/// x [N, D] -> [N, D], normalised.
+/// x `[N, D]` -> `[N, D]`, normalised.
 pub fn record(b: &mut Builder, p: &Scope, mut x: TensorId, config: &ModelConfig) -> Result<TensorId> {
     let steps = config.encoder_depth.saturating_sub(1).max(1);
     for layer in 0..config.encoder_depth {

@@ -8,7 +8,7 @@ use crate::{
 /// Frequencies of one value.
 pub const BANDS: usize = 64;
 
-/// x [n, K] -> [n, D].
+/// x `[n, K]` -> `[n, D]`.
 pub fn record(b: &mut Builder, p: &Scope, x: TensorId) -> Result<TensorId> {
     b.enter(p.name());
     let frequencies = p.vector("freqs.weight")?; // [K, bands]

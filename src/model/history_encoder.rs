@@ -21,7 +21,7 @@ pub fn lengths(first: usize) -> [usize; LEVELS] {
     [first, first.div_ceil(2), first.div_ceil(2).div_ceil(2)]
 }
 
-/// x [n * (T - 1), 9] -> [n, D].
+/// x `[n * (T - 1), 9]` -> `[n, D]`.
 pub fn record(b: &mut Builder, p: &Scope, x: TensorId, config: &ModelConfig) -> Result<TensorId> {
     b.enter(p.name());
     let lengths = lengths(config.history_steps - 1);
@@ -47,7 +47,7 @@ pub fn record(b: &mut Builder, p: &Scope, x: TensorId, config: &ModelConfig) -> 
     Ok(y)
 }
 
-/// x [n * length, C] -> the same.
+/// x `[n * length, C]` -> the same.
 fn transformer_block(b: &mut Builder, p: &Scope, x: TensorId, level: usize, length: usize, rate: f64) -> Result<TensorId> {
     b.enter(format!("{level}"));
     let h = b.layer_norm(x, &p.at("norm1"), Activation::None)?;
@@ -63,13 +63,13 @@ fn transformer_block(b: &mut Builder, p: &Scope, x: TensorId, level: usize, leng
     Ok(x)
 }
 
-/// Convolution with kernel 3 and padding 1 at some positions: x [n * length, C] -> [n * positions, out].
+/// Convolution with kernel 3 and padding 1 at some positions: x `[n * length, C]` -> `[n * positions, out]`.
 fn convolution(b: &mut Builder, p: &Scope, x: TensorId, length: usize, positions: Vec<usize>) -> Result<TensorId> {
     let windows = b.unfold(x, length, positions)?; // [n * positions, 3 * C]
     b.linear(windows, p, Activation::None)
 }
 
-/// Merges the levels from the coarsest to the finest and gives the last step: [n, D].
+/// Merges the levels from the coarsest to the finest and gives the last step: `[n, D]`.
 fn pyramid(b: &mut Builder, p: &Scope, outs: &[TensorId; LEVELS], lengths: &[usize; LEVELS]) -> Result<TensorId> {
     // Positions of each level that the last step reads: two at the finest level, then what these are interpolated from.
     let mut positions = vec![vec![lengths[0] - 2, lengths[0] - 1]];

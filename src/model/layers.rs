@@ -6,7 +6,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Linear, LayerNorm, ReLU, Linear: x [n, D] -> [n, out].
+/// Linear, LayerNorm, ReLU, Linear: x `[n, D]` -> `[n, out]`.
 pub fn mlp_head(b: &mut Builder, p: &Scope, x: TensorId) -> Result<TensorId> {
     let p = p.at("mlp");
     b.enter(p.name());
@@ -17,13 +17,13 @@ pub fn mlp_head(b: &mut Builder, p: &Scope, x: TensorId) -> Result<TensorId> {
     Ok(y)
 }
 
-/// Rows of an embedding table by an index slot: [rows, D].
+/// Rows of an embedding table by an index slot: `[rows, D]`.
 pub fn embedding(b: &mut Builder, p: &Scope, index: usize, rows: Rows) -> Result<TensorId> {
     let table = b.parameter(p, "weight")?; // [categories, D]
     Ok(b.gather(table, index, rows))
 }
 
-/// Some of query (0), key (1) and value (2) of an attention's packed projection: x [n, D] -> [n, parts * D].
+/// Some of query (0), key (1) and value (2) of an attention's packed projection: x `[n, D]` -> `[n, parts * D]`.
 pub fn in_projection(b: &mut Builder, p: &Scope, x: TensorId, parts: Range<usize>) -> Result<TensorId> {
     let weight = p.matrix("in_proj_weight")?; // [3 * D, D]
     let rows = parts.start * weight.columns..parts.end * weight.columns;

@@ -11,7 +11,7 @@ use crate::{
     graph::{Builder, RowMap, Rows, Scope, TensorId},
 };
 
-/// -> [L, D].
+/// -> `[L, D]`.
 pub fn record(b: &mut Builder, p: &Scope) -> Result<TensorId> {
     b.enter(p.name());
     let polygons = Rows::of(symbol::POLYGONS);

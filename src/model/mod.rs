@@ -30,17 +30,17 @@ pub use heads::trajectory_heads;
 /// What the network returns.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs {
-    /// [R * M, F * 6]: x, y, cos, sin, vx, vy of every candidate; row is line * M + mode. Without gradient in training.
+    /// `[R * M, F * 6]`: x, y, cos, sin, vx, vy of every candidate; row is line * M + mode. Without gradient in training.
     pub trajectory: TensorId,
-    /// [R * M, 1].
+    /// `[R * M, 1]`.
     pub logits: TensorId,
-    /// [A, F * 6]: predicted futures of the agents.
+    /// `[A, F * 6]`: predicted futures of the agents.
     pub prediction: TensorId,
-    /// [R * M, D]: what the heads decode.
+    /// `[R * M, D]`: what the heads decode.
     pub queries: TensorId,
-    /// [B, D]: projected ego token, with `use_hidden_proj`.
+    /// `[B, D]`: projected ego token, with `use_hidden_proj`.
     pub hidden: Option<TensorId>,
-    /// [B, F * 4]: trajectory without a reference line, with `ref_free_traj`.
+    /// `[B, F * 4]`: trajectory without a reference line, with `ref_free_traj`.
     pub ref_free_trajectory: Option<TensorId>,
 }
 

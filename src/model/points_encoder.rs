@@ -15,7 +15,7 @@ pub struct Groups {
     pub rows: Rows,
 }
 
-/// points [n, C] -> [groups, D].
+/// points `[n, C]` -> `[groups, D]`.
 pub fn record(b: &mut Builder, p: &Scope, points: TensorId, groups: &Groups) -> Result<TensorId> {
     b.enter(p.name());
     let q = p.at("first_mlp");

@@ -7,7 +7,7 @@ use crate::{
     graph::{Builder, RowMap, Rows, Scope, TensorId},
 };
 
-/// -> [S, D].
+/// -> `[S, D]`.
 pub fn record(b: &mut Builder, p: &Scope) -> Result<TensorId> {
     b.enter(p.name());
     let statics = Rows::of(symbol::STATICS);

@@ -19,7 +19,7 @@ const REAR: f64 = 1.127;
 /// Metres a pixel.
 pub const RESOLUTION: f64 = 0.2;
 
-/// chosen [imitated, F * 6] -> scalar.
+/// chosen `[imitated, F * 6]` -> scalar.
 pub fn record(b: &mut Builder, chosen: TensorId, steps: usize, size: usize) -> TensorId {
     let map = b.input("cost map", Input::CostMap as usize, Rows::of(symbol::IMITATED), size * size);
     let interval = (FRONT + REAR) / DISCS as f64;

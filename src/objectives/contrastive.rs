@@ -8,7 +8,7 @@ use crate::{
 
 const TEMPERATURE: f64 = 0.1;
 
-/// hidden [B, D] -> scalar.
+/// hidden `[B, D]` -> scalar.
 pub fn record(b: &mut Builder, hidden: TensorId) -> TensorId {
     b.loss(Op::Triplet { triplets: Index::Triplets as usize, temperature: TEMPERATURE }, &[hidden])
 }

@@ -5,7 +5,7 @@ use crate::{
     graph::{Builder, Op, Rows, TensorId},
 };
 
-/// prediction [A, F * 6] -> scalar: smooth L1, mean over valid steps.
+/// prediction `[A, F * 6]` -> scalar: smooth L1, mean over valid steps.
 pub fn record(b: &mut Builder, prediction: TensorId, steps: usize) -> TensorId {
     let agents = Rows::of(symbol::AGENTS);
     let target = b.input("agent target", Input::AgentTarget as usize, agents, steps * 6);

@@ -44,15 +44,15 @@ pub struct Losses {
 /// The network's outputs for one batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outputs {
-    /// [LINES * M, F * 6]: x, y, cos, sin, vx, vy of every candidate; row is line * M + mode.
+    /// `[LINES * M, F * 6]`: x, y, cos, sin, vx, vy of every candidate; row is line * M + mode.
     pub trajectory: Vec<f64>,
-    /// [LINES * M].
+    /// `[LINES * M]`.
     pub logits: Vec<f64>,
-    /// [AGENTS, F * 6]: predicted futures, relative to the present pose as the targets are.
+    /// `[AGENTS, F * 6]`: predicted futures, relative to the present pose as the targets are.
     pub prediction: Vec<f64>,
-    /// [B, D], with `use_hidden_proj`; else empty.
+    /// `[B, D]`, with `use_hidden_proj`; else empty.
     pub hidden: Vec<f64>,
-    /// [B, F * 4], with `ref_free_traj`; else empty.
+    /// `[B, F * 4]`, with `ref_free_traj`; else empty.
     pub ref_free_trajectory: Vec<f64>,
     /// F.
     pub steps: usize,
@@ -78,12 +78,12 @@ impl Outputs {
         // The first of equals.
         self.rows(batch, scenario).rev().max_by(|&a, &b| self.logits[a].total_cmp(&self.logits[b]))
     }
-    /// x, y, heading of one candidate: [F].
+    /// x, y, heading of one candidate: `[F]`.
     pub fn poses(&self, row: usize) -> Vec<[f64; 3]> {
         let steps = self.trajectory[row * self.steps * 6..][..self.steps * 6].chunks_exact(6);
         steps.map(|s| [s[0], s[1], s[3].atan2(s[2])]).collect()
     }
-    /// x, y, heading of a scenario's most probable candidate: [F]; empty without a line.
+    /// x, y, heading of a scenario's most probable candidate: `[F]`; empty without a line.
     pub fn best_trajectory(&self, batch: &Batch, scenario: usize) -> Vec<[f64; 3]> {
         self.best_row(batch, scenario).map(|row| self.poses(row)).unwrap_or_default()
     }
