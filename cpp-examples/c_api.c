@@ -367,8 +367,19 @@ static void maps(void) {
     later.description.struct_size = sizeof later;
     later.description.lanes = &later_lanes[0].lane;
     OK(te_map_new(&later.description, &map));
+    const char *text = NULL;
+    OK(te_map_skipped(map, &text));
+    CHECK(strcmp(text, "") == 0);
     FAILS(te_fit((TeEngine *)(void *)map, NULL), TE_INVALID_ARGUMENT, "freed, or of another kind");
     OK(te_map_free(map));
+
+    /* A lane without length is left out and named. */
+    points[1] = points[0];
+    OK(te_map_new(&good, &map));
+    OK(te_map_skipped(map, &text));
+    CHECK(strstr(text, "a: ") != NULL && strstr(text, "b: ") != NULL);
+    OK(te_map_free(map));
+    FAILS(te_map_skipped(NULL, &text), TE_INVALID_ARGUMENT, "map is null");
 }
 
 static void building(void) {
