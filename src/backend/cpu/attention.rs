@@ -4,7 +4,7 @@ use super::{
     call::{Call, Out},
     dropout::Mask,
     gemm::{View, gemm, gemm_at},
-    math::{Real, dot},
+    math::{Real, dot, simd, sum},
 };
 use crate::graph::Attention;
 
@@ -110,7 +110,7 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
                 if !shared.dropout.keeps_all() {
                     let factors = &mut factors[..keys];
                     shared.dropout.row(shared.counter(head, row), factors);
-                    p.iter_mut().zip(factors).for_each(|(p, f)| *p *= *f);
+                    multiply(p, factors);
                 }
             }
             let v = shared.head(2, head, segment.key[0], segment.key[2]);
@@ -121,23 +121,57 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
     });
 }
 
-/// Turns scores into probabilities; gives the log of the denominator, -∞ (and zeros) if every key is masked.
-fn softmax<T: Real>(p: &mut [T]) -> T {
-    let mut most = T::LOWEST;
-    for &p in &*p {
-        #[allow(clippy::eq_op)]
-        let larger = (p > most) | (p != p);
-        most = if larger { p } else { most };
+simd! {
+    /// Turns scores into probabilities; gives the log of the denominator, -∞ (and zeros) if every key is masked.
+    fn softmax<T: Real>(p: &mut [T]) -> T {
+        let mut lanes = [T::LOWEST; 8];
+        let (head, tail) = p.as_chunks::<8>();
+        for p in head {
+            for (lane, &p) in lanes.iter_mut().zip(p) {
+                *lane = if p > *lane { p } else { *lane };
+            }
+        }
+        // What is not a number is seen in the sum below.
+        let most = lanes.iter().chain(tail).fold(T::LOWEST, |most, &p| if p > most { p } else { most });
+        if most == T::LOWEST && p.iter().all(|&p| p == T::LOWEST) {
+            p.fill(T::ZERO);
+            return most;
+        }
+        for p in p.iter_mut() {
+            *p = (*p - most).exp();
+        }
+        let total = sum(p);
+        let inverse = T::ONE / total;
+        for p in p.iter_mut() {
+            *p *= inverse;
+        }
+        most + total.ln()
     }
-    if most == T::LOWEST {
-        p.fill(T::ZERO);
-        return most;
+    /// p = exp(p - lse).
+    fn probabilities<T: Real>(p: &mut [T], lse: T) {
+        for p in p.iter_mut() {
+            *p = (*p - lse).exp();
+        }
     }
-    p.iter_mut().for_each(|p| *p = (*p - most).exp());
-    let total = super::math::sum(p);
-    let inverse = T::ONE / total;
-    p.iter_mut().for_each(|p| *p *= inverse);
-    most + total.ln()
+    /// ds = p (ds - d).
+    fn slopes<T: Real>(ds: &mut [T], p: &[T], d: T) {
+        for (ds, &p) in ds.iter_mut().zip(p) {
+            *ds = p * (*ds - d);
+        }
+    }
+    /// ds = p (ds f - d), p = p f.
+    fn dropped_slopes<T: Real>(ds: &mut [T], p: &mut [T], f: &[T], d: T) {
+        for ((ds, p), &f) in ds.iter_mut().zip(p).zip(f) {
+            *ds = *p * (*ds * f - d);
+            *p *= f;
+        }
+    }
+    /// y *= f.
+    fn multiply<T: Real>(y: &mut [T], f: &[T]) {
+        for (y, &f) in y.iter_mut().zip(f) {
+            *y *= f;
+        }
+    }
 }
 
 /// With P the probabilities, M the dropout factors and dO the gradient of the result: dV = (P M)ᵀ dO; dP = M (dO Vᵀ);
@@ -182,16 +216,13 @@ pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
                 }
                 let place = row(i) * out + head * width..row(i) * out + (head + 1) * width;
                 let d = dot(&y[place.clone()], &dy[place]);
-                p.iter_mut().for_each(|p| *p = (*p - lse).exp());
+                probabilities(p, lse);
                 if shared.dropout.keeps_all() {
-                    ds.iter_mut().zip(&*p).for_each(|(ds, &p)| *ds = p * (*ds - d));
+                    slopes(ds, p, d);
                 } else {
                     let factors = &mut factors[..keys];
                     shared.dropout.row(shared.counter(head, row(i)), factors);
-                    for ((ds, p), &f) in ds.iter_mut().zip(p).zip(&*factors) {
-                        *ds = *p * (*ds * f - d);
-                        *p *= f;
-                    }
+                    dropped_slopes(ds, p, factors, d);
                 }
             }
             // Where a head's rows of an operand lie in its gradient.
