@@ -6,12 +6,11 @@
 
 use std::time::Instant;
 use training_engine::{
-    backend::Update,
     config::{ModelConfig, ObjectiveConfig},
-    data::batch::{BatchOptions, collate},
+    data::{batch::BatchOptions, collate},
     features::{AgentFeatures, CostMap, Features, MapFeatures, ReferenceLineFeatures, StaticFeatures},
     graph::{Scalar, random},
-    trainer::session::Session,
+    trainer::session::{Session, Update},
 };
 
 const SEEN: usize = 30;
