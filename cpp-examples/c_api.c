@@ -541,16 +541,17 @@ static void training(void) {
 
 /* An engine without data predicts; its weights go to a file and back. */
 static void planning(const char *folder) {
-    char path[4096], missing[4096];
+    char path[4096], missing[4096], blocked[4096 + 16];
     snprintf(path, sizeof path, "%s/weights.safetensors", folder);
     snprintf(missing, sizeof missing, "%s/no/such/file", folder);
+    snprintf(blocked, sizeof blocked, "%s/below", path);
     TeEngine *engine = build(NULL, NULL, NULL);
     lies(engine);
     predicting(engine);
     OK(te_engine_save_weights(engine, path));
     OK(te_engine_load_weights(engine, path));
     FAILS(te_engine_load_weights(engine, missing), TE_FILE_ERROR, missing);
-    FAILS(te_engine_save_weights(engine, missing), TE_FILE_ERROR, folder);
+    FAILS(te_engine_save_weights(engine, blocked), TE_FILE_ERROR, path); /* a file stands where a folder would have to */
     FAILS(te_engine_save_weights(engine, NULL), TE_INVALID_ARGUMENT, "path is null");
     FAILS(te_engine_save_weights(engine, ""), TE_INVALID_ARGUMENT, "path is empty");
     CHECK(te_fit(engine, NULL) != TE_OK); /* no data */
