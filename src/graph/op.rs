@@ -47,6 +47,7 @@ pub struct Attention {
 }
 
 /// Every operation.
+#[allow(missing_docs, reason = "the formulas name the fields")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// y = activation(x Wᵀ + b). W `[out, in]` may be part of a larger matrix. With [`Activation::Gelu`] the second output

@@ -50,6 +50,8 @@ pub struct CpuBackend<T> {
     index_arena: Vec<i32>,
     scratch: Vec<T>,
     partials: Vec<T>,
+    /// Sums of squares of blocks of the gradient.
+    norms: Vec<f64>,
 }
 
 impl<T: Real> CpuBackend<T> {
@@ -66,6 +68,7 @@ impl<T: Real> CpuBackend<T> {
             index_arena: Vec::new(),
             scratch: Vec::new(),
             partials: Vec::new(),
+            norms: Vec::new(),
         }
     }
 

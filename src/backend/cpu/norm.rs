@@ -171,7 +171,7 @@ pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], ru
     let kept = unsafe { call.output(1).rows(0..2) };
     let (means, scales) = kept.split_at_mut(n);
     if train {
-        let per = block(n).max(rows.div_ceil(256));
+        let per = block(n).max(rows.div_ceil(128));
         // SAFETY: only this call touches the pending statistics.
         let [old_mean, old_var] = running.map(|v| unsafe { call.pending.part(v.range()) });
         let blocks = call.each_rows(rows, per, 2 * n, |rows, sums| {

@@ -1,7 +1,7 @@
 //! Largest value of each column in each segment of rows, of a matrix or of a linear layer's result.
 
 use super::{
-    call::{Call, Out, block, sum_block},
+    call::{Call, block, sum_block},
     gemm::{View, gemm},
     linear::{ROWS, view},
     math::{Real, simd},
@@ -92,7 +92,7 @@ pub fn backward<T: Real>(call: &mut Call<T>, segments: usize) {
     let list = call.index(segments);
     let kept = call.index_input(2);
     if !accumulate {
-        zero(call, dx);
+        call.zero(dx);
     }
     let rows = call.dy_rows();
     let dx = dx.with_width(width);
@@ -111,10 +111,6 @@ pub fn backward<T: Real>(call: &mut Call<T>, segments: usize) {
             }
         }
     });
-}
-
-fn zero<T: Real>(call: &mut Call<T>, dx: Out<T>) {
-    call.for_rows(dx.len() / dx.width.max(1), block(dx.width), [dx], 0, |_, [dx], _| dx.fill(T::ZERO));
 }
 
 /// True if each of the first `count` segments starts behind the one before it.
@@ -178,7 +174,7 @@ pub fn linear_backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector
     let gradients = call.parameter_gradients();
     let dx = call.dx(0).map(|(dx, accumulate)| {
         if !accumulate {
-            zero(call, dx);
+            call.zero(dx);
         }
         dx
     });
