@@ -1,6 +1,8 @@
 //! Reads recorded scenarios (`*.json.gz`) and finds the folders of reference data.
 #![allow(dead_code)]
 
+pub mod golden;
+
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
