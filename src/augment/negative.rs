@@ -87,8 +87,7 @@ pub fn insert_leading_agent(features: &mut Features, point: usize, scale: f64, m
     let [x, y, heading] = causal.free_path.as_chunks::<3>().0[point];
     let rows = source * agents.steps..(source + 1) * agents.steps;
     let present = rows.start + PRESENT;
-    let turn = agents.heading[present] - heading;
-    let frame = EgoFrame::new([agents.position[2 * present], agents.position[2 * present + 1]], turn);
+    let frame = EgoFrame::new([agents.position[2 * present], agents.position[2 * present + 1]], agents.heading[present] - heading);
     let now = agents.heading.len() + PRESENT;
     for at in rows {
         let valid = agents.valid[at];
@@ -98,7 +97,7 @@ pub fn insert_leading_agent(features: &mut Features, point: usize, scale: f64, m
         let velocity = frame.vector([agents.velocity[2 * at], agents.velocity[2 * at + 1]]);
         let size = [agents.shape[2 * at] * shape(), agents.shape[2 * at + 1] * shape()];
         agents.position.extend(seen([x + stretch * from[0], y + stretch * from[1]]));
-        agents.heading.push(if valid { frame.heading(agents.heading[at]) } else { 0.0 });
+        agents.heading.push(if valid { agents.heading[at] - agents.heading[present] + heading } else { 0.0 });
         agents.velocity.extend(seen([stretch * velocity[0], stretch * velocity[1]]));
         agents.shape.extend(seen(size));
         agents.valid.push(valid);
