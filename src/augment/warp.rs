@@ -14,8 +14,11 @@ const BORDER: f32 = -200.0;
 const STEP_BITS: u32 = 5;
 const STEPS: i32 = 1 << STEP_BITS;
 const FINE: f64 = (STEPS * STEPS) as f64;
-/// Columns and rows of border around the shifted map: enough that a tap clamped to it is all border.
-const MARGIN: usize = 2;
+/// Pixels from the middle to what is farthest from it in the cut-out, and a tap beyond: CROPPED_SIZE / sqrt(2) and some more.
+const REACH: usize = CROPPED_SIZE * 708 / 1000 + 3;
+/// Pixels that are interpolated side by side.
+const LANES: usize = 20;
+const _: () = assert!(CROPPED_SIZE.is_multiple_of(LANES));
 
 /// The middle of a cost map.
 ///
@@ -36,8 +39,9 @@ pub fn cropped(map: &CostMap) -> Result<CostMap> {
 /// As [`cropped`].
 pub fn warped(map: &CostMap, position: [f64; 2], heading: f64) -> Result<CostMap> {
     let first = margin(map)?;
-    let shifted = shift(map, [position[0] / RESOLUTION, -position[1] / RESOLUTION]);
-    let values = turn(&shifted, map.size, -heading, first..first + CROPPED_SIZE);
+    let around = (REACH * 2).saturating_sub(map.size).div_ceil(2);
+    let shifted = shift(map, [position[0] / RESOLUTION, -position[1] / RESOLUTION], around);
+    let values = turn(&shifted, map.size, around, -heading, first);
     Ok(CostMap { size: CROPPED_SIZE, values })
 }
 
@@ -65,8 +69,9 @@ fn split(steps: i32) -> (i32, f32) {
     (steps >> STEP_BITS, (steps & (STEPS - 1)) as f32 * (1.0 / STEPS as f32))
 }
 
-/// The pixel at column x and row y becomes that at (x, y) + `offset`, with [`MARGIN`] of border around the whole.
-fn shift(map: &CostMap, offset: [f64; 2]) -> Vec<f32> {
+/// The pixel at column x and row y becomes that at (x, y) + `offset`. The result has so many more rows and columns `around` it,
+/// all border.
+fn shift(map: &CostMap, offset: [f64; 2], around: usize) -> Vec<f32> {
     let size = map.size;
     // the published matrix is in single precision
     let [(dx, fx), (dy, fy)] = offset.map(|o| split(quantised(f64::from(o as f32))));
@@ -81,14 +86,14 @@ fn shift(map: &CostMap, offset: [f64; 2]) -> Vec<f32> {
             line[(columns.start - i64::from(dx)) as usize..][..source.len()].copy_from_slice(source);
         }
     };
-    let stride = size + 2 * MARGIN;
+    let stride = size + 2 * around;
     let mut shifted = vec![BORDER; stride * stride];
     let (mut upper, mut lower) = (vec![0.0; size + 1], vec![0.0; size + 1]);
     line(&mut lower, dy);
     for y in 0..size {
         std::mem::swap(&mut upper, &mut lower);
         line(&mut lower, dy + y as i32 + 1);
-        let row = &mut shifted[(y + MARGIN) * stride + MARGIN..][..size];
+        let row = &mut shifted[(y + around) * stride + around..][..size];
         let (a, b, c, d) = (&upper[..size], &upper[1..], &lower[..size], &lower[1..]);
         for x in 0..size {
             row[x] = a[x] * w00 + b[x] * w01 + c[x] * w10 + d[x] * w11;
@@ -97,22 +102,35 @@ fn shift(map: &CostMap, offset: [f64; 2]) -> Vec<f32> {
     shifted
 }
 
-/// Turns a map of `size` with its margin about its middle and keeps the square `kept` of rows and columns.
-fn turn(shifted: &[f32], size: usize, angle: f64, kept: std::ops::Range<usize>) -> Vec<f32> {
-    let stride = size + 2 * MARGIN;
+/// Turns a map of `size`, with so much border `around` it, about its middle and keeps the cut-out from row and column `first`.
+fn turn(shifted: &[f32], size: usize, around: usize, angle: f64, first: usize) -> Vec<f32> {
+    let stride = size + 2 * around;
     let [[ax, bx, cx], [ay, by, cy]] = inverse_rotation(angle, (size / 2) as f64);
-    let columns: Vec<[i32; 2]> = kept.clone().map(|x| [fine(ax * x as f64), fine(ay * x as f64)]).collect();
-    let mut turned = vec![0.0; kept.len() * kept.len()];
-    let limit = size as i32;
-    let address = |pixel: i32| (pixel.clamp(-(MARGIN as i32), limit) + MARGIN as i32) as usize;
-    for (row, y) in turned.chunks_exact_mut(kept.len()).zip(kept) {
-        let start = [fine(bx * y as f64 + cx), fine(by * y as f64 + cy)].map(|c| c + STEPS / 2);
-        for (value, column) in row.iter_mut().zip(&columns) {
-            let (x, fx) = split((start[0] + column[0]) >> STEP_BITS);
-            let (y, fy) = split((start[1] + column[1]) >> STEP_BITS);
-            let taps = &shifted[address(y) * stride + address(x)..];
-            let (gx, gy) = (1.0 - fx, 1.0 - fy);
-            *value = taps[0] * (gy * gx) + taps[1] * (gy * fx) + taps[stride] * (fy * gx) + taps[stride + 1] * (fy * fx);
+    let kept = first..first + CROPPED_SIZE;
+    let columns_x: Vec<i32> = kept.clone().map(|x| fine(ax * x as f64)).collect();
+    let columns_y: Vec<i32> = kept.clone().map(|x| fine(ay * x as f64)).collect();
+    let (columns_x, columns_y) = (columns_x.as_chunks::<LANES>().0, columns_y.as_chunks::<LANES>().0);
+    let mut turned = vec![0.0; CROPPED_SIZE * CROPPED_SIZE];
+    let around = (around as i32) << (2 * STEP_BITS);
+    for (row, y) in turned.chunks_exact_mut(CROPPED_SIZE).zip(kept) {
+        let [x, y] = [fine(bx * y as f64 + cx), fine(by * y as f64 + cy)].map(|c| c + STEPS / 2 + around);
+        for ((values, columns_x), columns_y) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(columns_x).zip(columns_y) {
+            // separate loops: all but the loads work on several pixels at a time
+            let (mut at, mut fx, mut fy) = ([0_u32; LANES], [0.0; LANES], [0.0; LANES]);
+            for i in 0..LANES {
+                let (column, part_x) = split((x + columns_x[i]) >> STEP_BITS);
+                let (row, part_y) = split((y + columns_y[i]) >> STEP_BITS);
+                (at[i], fx[i], fy[i]) = (row as u32 * stride as u32 + column as u32, part_x, part_y);
+            }
+            let (mut a, mut b, mut c, mut d) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
+            for i in 0..LANES {
+                let taps = &shifted[at[i] as usize..][..stride + 2];
+                (a[i], b[i], c[i], d[i]) = (taps[0], taps[1], taps[stride], taps[stride + 1]);
+            }
+            for i in 0..LANES {
+                let (gx, gy) = (1.0 - fx[i], 1.0 - fy[i]);
+                values[i] = a[i] * (gy * gx) + b[i] * (gy * fx[i]) + c[i] * (fy[i] * gx) + d[i] * (fy[i] * fx[i]);
+            }
         }
     }
     turned
