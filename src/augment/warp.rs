@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::features::{CostMap, cost_map::RESOLUTION};
+use std::cell::RefCell;
 
 /// Rows and columns of the cost maps of a triplet: those that a moved ego's map still fills.
 pub const CROPPED_SIZE: usize = 500;
@@ -39,9 +40,13 @@ pub fn cropped(map: &CostMap) -> Result<CostMap> {
 /// As [`cropped`].
 pub fn warped(map: &CostMap, position: [f64; 2], heading: f64) -> Result<CostMap> {
     let first = margin(map)?;
-    let around = (REACH * 2).saturating_sub(map.size).div_ceil(2);
-    let shifted = shift(map, [position[0] / RESOLUTION, -position[1] / RESOLUTION], around);
-    let values = turn(&shifted, map.size, around, -heading, first);
+    thread_local! {
+        static SHIFTED: RefCell<Shifted> = RefCell::default();
+    }
+    let values = SHIFTED.with_borrow_mut(|shifted| {
+        shifted.fill(map, [position[0] / RESOLUTION, -position[1] / RESOLUTION]);
+        shifted.turned(-heading, first)
+    });
     Ok(CostMap { size: CROPPED_SIZE, values })
 }
 
@@ -69,71 +74,96 @@ fn split(steps: i32) -> (i32, f32) {
     (steps >> STEP_BITS, (steps & (STEPS - 1)) as f32 * (1.0 / STEPS as f32))
 }
 
-/// The pixel at column x and row y becomes that at (x, y) + `offset`. The result has so many more rows and columns `around` it,
-/// all border.
-fn shift(map: &CostMap, offset: [f64; 2], around: usize) -> Vec<f32> {
-    let size = map.size;
-    // the published matrix is in single precision
-    let [(dx, fx), (dy, fy)] = offset.map(|o| split(quantised(f64::from(o as f32))));
-    let (gx, gy) = (1.0 - fx, 1.0 - fy);
-    let [w00, w01, w10, w11] = [gy * gx, gy * fx, fy * gx, fy * fx];
-    // columns dx..=dx + size of a source row
-    let line = |line: &mut [f32], y: i32| {
-        line.fill(BORDER);
-        let columns = i64::from(dx).max(0)..(i64::from(dx) + line.len() as i64).min(size as i64);
-        if (0..size as i64).contains(&i64::from(y)) && columns.start < columns.end {
-            let source = &map.values[y as usize * size..][columns.start as usize..columns.end as usize];
-            line[(columns.start - i64::from(dx)) as usize..][..source.len()].copy_from_slice(source);
-        }
-    };
-    let stride = size + 2 * around;
-    let mut shifted = vec![BORDER; stride * stride];
-    let (mut upper, mut lower) = (vec![0.0; size + 1], vec![0.0; size + 1]);
-    line(&mut lower, dy);
-    for y in 0..size {
-        std::mem::swap(&mut upper, &mut lower);
-        line(&mut lower, dy + y as i32 + 1);
-        let row = &mut shifted[(y + around) * stride + around..][..size];
-        let (a, b, c, d) = (&upper[..size], &upper[1..], &lower[..size], &lower[1..]);
-        for x in 0..size {
-            row[x] = a[x] * w00 + b[x] * w01 + c[x] * w10 + d[x] * w11;
-        }
-    }
-    shifted
+/// A shifted map within a border; its memory is used again.
+#[derive(Debug, Default)]
+struct Shifted {
+    /// Rows and columns of the map.
+    size: usize,
+    /// Rows and columns of border on each side.
+    around: usize,
+    /// Row-major.
+    values: Vec<f32>,
 }
 
-/// Turns a map of `size`, with so much border `around` it, about its middle and keeps the cut-out from row and column `first`.
-fn turn(shifted: &[f32], size: usize, around: usize, angle: f64, first: usize) -> Vec<f32> {
-    let stride = size + 2 * around;
-    let [[ax, bx, cx], [ay, by, cy]] = inverse_rotation(angle, (size / 2) as f64);
-    let kept = first..first + CROPPED_SIZE;
-    let columns_x: Vec<i32> = kept.clone().map(|x| fine(ax * x as f64)).collect();
-    let columns_y: Vec<i32> = kept.clone().map(|x| fine(ay * x as f64)).collect();
-    let (columns_x, columns_y) = (columns_x.as_chunks::<LANES>().0, columns_y.as_chunks::<LANES>().0);
-    let mut turned = vec![0.0; CROPPED_SIZE * CROPPED_SIZE];
-    let around = (around as i32) << (2 * STEP_BITS);
-    for (row, y) in turned.chunks_exact_mut(CROPPED_SIZE).zip(kept) {
-        let [x, y] = [fine(bx * y as f64 + cx), fine(by * y as f64 + cy)].map(|c| c + STEPS / 2 + around);
-        for ((values, columns_x), columns_y) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(columns_x).zip(columns_y) {
-            // separate loops: all but the loads work on several pixels at a time
-            let (mut at, mut fx, mut fy) = ([0_u32; LANES], [0.0; LANES], [0.0; LANES]);
-            for i in 0..LANES {
-                let (column, part_x) = split((x + columns_x[i]) >> STEP_BITS);
-                let (row, part_y) = split((y + columns_y[i]) >> STEP_BITS);
-                (at[i], fx[i], fy[i]) = (row as u32 * stride as u32 + column as u32, part_x, part_y);
-            }
-            let (mut a, mut b, mut c, mut d) = ([0.0; LANES], [0.0; LANES], [0.0; LANES], [0.0; LANES]);
-            for i in 0..LANES {
-                let taps = &shifted[at[i] as usize..][..stride + 2];
-                (a[i], b[i], c[i], d[i]) = (taps[0], taps[1], taps[stride], taps[stride + 1]);
-            }
-            for i in 0..LANES {
-                let (gx, gy) = (1.0 - fx[i], 1.0 - fy[i]);
-                values[i] = a[i] * (gy * gx) + b[i] * (gy * fx[i]) + c[i] * (fy[i] * gx) + d[i] * (fy[i] * fx[i]);
+impl Shifted {
+    fn stride(&self) -> usize {
+        self.size + 2 * self.around
+    }
+
+    /// The pixel at column x and row y becomes the map's at (x, y) + `offset`.
+    fn fill(&mut self, map: &CostMap, offset: [f64; 2]) {
+        let size = map.size;
+        if self.size != size {
+            let around = (2 * REACH).saturating_sub(size).div_ceil(2);
+            *self = Self { size, around, values: vec![BORDER; (size + 2 * around).pow(2)] };
+        }
+        // the published matrix is in single precision
+        let [(dx, fx), (dy, fy)] = offset.map(|o| split(quantised(f64::from(o as f32))));
+        let (gx, gy) = (1.0 - fx, 1.0 - fy);
+        let [w00, w01, w10, w11] = [gy * gx, gy * fx, fy * gx, fy * fx];
+        let (mut upper, mut lower) = (vec![0.0; size + 1], vec![0.0; size + 1]);
+        source_row(&mut lower, map, dx, dy);
+        let (stride, around) = (self.stride(), self.around);
+        for (y, row) in self.values.chunks_exact_mut(stride).skip(around).take(size).enumerate() {
+            std::mem::swap(&mut upper, &mut lower);
+            source_row(&mut lower, map, dx, dy + y as i32 + 1);
+            let row = &mut row[around..][..size];
+            let (a, b, c, d) = (&upper[..size], &upper[1..], &lower[..size], &lower[1..]);
+            for x in 0..size {
+                row[x] = a[x] * w00 + b[x] * w01 + c[x] * w10 + d[x] * w11;
             }
         }
     }
-    turned
+
+    /// The map turned about its middle, the part of it from row and column `first`.
+    fn turned(&self, angle: f64, first: usize) -> Vec<f32> {
+        let stride = self.stride();
+        let [[ax, bx, cx], [ay, by, cy]] = inverse_rotation(angle, (self.size / 2) as f64);
+        let kept = first..first + CROPPED_SIZE;
+        let [columns_x, columns_y] = [ax, ay].map(|a| kept.clone().map(|x| fine(a * x as f64)).collect::<Vec<i32>>());
+        let columns = || columns_x.as_chunks::<LANES>().0.iter().zip(columns_y.as_chunks::<LANES>().0);
+        let around = (self.around as i32) << (2 * STEP_BITS);
+        let mut turned = vec![0.0; CROPPED_SIZE * CROPPED_SIZE];
+        for (row, y) in turned.chunks_exact_mut(CROPPED_SIZE).zip(kept) {
+            let [x, y] = [fine(bx * y as f64 + cx), fine(by * y as f64 + cy)].map(|c| c + STEPS / 2 + around);
+            for (values, (columns_x, columns_y)) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(columns()) {
+                // separate loops: all but the loads work on several pixels at a time
+                let (mut at, mut fx, mut fy) = ([0_u32; LANES], [0.0; LANES], [0.0; LANES]);
+                for i in 0..LANES {
+                    let (column, part_x) = split((x + columns_x[i]) >> STEP_BITS);
+                    let (row, part_y) = split((y + columns_y[i]) >> STEP_BITS);
+                    (at[i], fx[i], fy[i]) = (row as u32 * stride as u32 + column as u32, part_x, part_y);
+                }
+                let (mut upper, mut lower) = ([[0.0; 2]; LANES], [[0.0; 2]; LANES]);
+                for i in 0..LANES {
+                    let taps = &self.values[at[i] as usize..][..stride + 2];
+                    (upper[i], lower[i]) = ([taps[0], taps[1]], [taps[stride], taps[stride + 1]]);
+                }
+                for i in 0..LANES {
+                    let ([a, b], [c, d], fx, fy) = (upper[i], lower[i], fx[i], fy[i]);
+                    let (gx, gy) = (1.0 - fx, 1.0 - fy);
+                    values[i] = a * (gy * gx) + b * (gy * fx) + c * (fy * gx) + d * (fy * fx);
+                }
+            }
+        }
+        turned
+    }
+}
+
+/// Pixels of row `y` from column `x` on, border where the map has none.
+fn source_row(line: &mut [f32], map: &CostMap, x: i32, y: i32) {
+    let (x, y, size) = (i64::from(x), i64::from(y), map.size as i64);
+    let (first, last) = (x.max(0), (x + line.len() as i64).min(size));
+    if !(0..size).contains(&y) || first >= last {
+        line.fill(BORDER);
+        return;
+    }
+    let source = &map.values[(y * size + first) as usize..(y * size + last) as usize];
+    let (left, rest) = line.split_at_mut((first - x) as usize);
+    let (middle, right) = rest.split_at_mut(source.len());
+    left.fill(BORDER);
+    middle.copy_from_slice(source);
+    right.fill(BORDER);
 }
 
 /// From turned columns and rows to those before, for a rotation by `angle` about (middle, middle); rows are (a, b, c) of
