@@ -273,3 +273,17 @@ fn random_changes_never_panic() {
     }
     assert!(built > 10 && rejected > 10, "{built} built, {rejected} rejected");
 }
+
+/// One map serves many threads.
+#[test]
+fn maps_are_shared_by_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let scenario = scenario_on(road());
+    shared(&*scenario.map);
+    let build = || FeatureBuilder::default().build(&scenario).unwrap().cost_map.unwrap().values;
+    let alone = build();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(build)).collect();
+        threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), alone));
+    });
+}

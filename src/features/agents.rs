@@ -31,7 +31,7 @@ pub(crate) fn nearest(scenario: &Scenario, ego: &EgoTrack, present: &[usize], li
     ranked.into_iter().map(|(_, i)| i).collect()
 }
 
-/// Row 0 is the ego (its rear axle), then the selected agents. `ego_future_valid` [80] says which of the ego's future steps
+/// Row 0 is the ego (its rear axle), then the selected agents. `ego_future_valid` `[80]` says which of the ego's future steps
 /// may be learnt from.
 pub(crate) fn build(scenario: &Scenario, ego: &EgoTrack, selected: &[usize], frame: &EgoFrame, ego_future_valid: &[bool]) -> AgentFeatures {
     let steps = scenario.ego.len();
@@ -74,7 +74,7 @@ pub(crate) fn build(scenario: &Scenario, ego: &EgoTrack, selected: &[usize], fra
     features
 }
 
-/// [A, 80, 3]: displacement and turn since the present step, 0 where the step is not valid.
+/// `[A, 80, 3]`: displacement and turn since the present step, 0 where the step is not valid.
 pub(crate) fn target(agents: &AgentFeatures) -> Vec<f64> {
     let mut target = Vec::with_capacity(agents.count * FUTURE_STEPS * 3);
     for row in 0..agents.count {

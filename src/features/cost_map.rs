@@ -1,7 +1,7 @@
 //! The drivable area around the ego as an image, and the signed distance to its edge.
 
 use super::CostMap;
-use super::distance_transform::{NONE, squared_distances};
+use super::distance_transform::{MAX_SIZE, NONE, squared_distances};
 use super::ego::{EgoTrack, PRESENT};
 use super::normalise::EgoFrame;
 use super::raster::{Bitmap, Pixel};
@@ -68,15 +68,18 @@ impl CostMap {
     /// # Errors
     /// [`Error::Data`] unless the mask holds `size` x `size` zeros and ones.
     pub fn from_mask(mask: &[u8], size: usize) -> Result<Self> {
-        if size.checked_mul(size) != Some(mask.len()) || mask.iter().any(|&p| p > 1) {
+        if size > MAX_SIZE || size * size != mask.len() || mask.iter().any(|&p| p > 1) {
             return Err(Error::Data(format!("a mask of {} pixels is not {size} x {size} zeros and ones", mask.len())));
         }
-        let values = mask.iter().zip(squared_distances(mask, size)).map(|(&inside, squared)| {
-            let distance = if squared == NONE { ONE_KIND } else { f64::from(squared).sqrt() * RESOLUTION };
-            let rounded = round_to_half(distance) as f32;
-            if inside == 1 { rounded } else { -rounded }
+        let mut values = Vec::with_capacity(mask.len());
+        squared_distances(mask, size, |inside, squared| {
+            values.extend(inside.iter().zip(squared).map(|(&inside, &squared)| {
+                let distance = if squared == NONE { ONE_KIND } else { f64::from(squared).sqrt() * RESOLUTION };
+                let rounded = round_to_half(distance) as f32;
+                if inside == 1 { rounded } else { -rounded }
+            }));
         });
-        Ok(Self { size, values: values.collect() })
+        Ok(Self { size, values })
     }
 }
 

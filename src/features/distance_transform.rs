@@ -5,26 +5,30 @@
 
 /// A squared distance that stands for "there is no other kind".
 pub(crate) const NONE: i32 = i32::MAX;
+/// Pixels along a side at most.
+pub(crate) const MAX_SIZE: usize = 1 << 14;
 
-/// Squared distances in pixels for a row-major square image of zeros and ones; [`NONE`] everywhere if all pixels are equal.
-pub(crate) fn squared_distances(pixels: &[u8], size: usize) -> Vec<i32> {
-    let mut result = vertical_distances(pixels, size);
+/// Calls `write` for every row of a row-major square image of zeros and ones, from the first, with the row and its squared
+/// distances in pixels; these are [`NONE`] everywhere if all pixels are equal. `size` is at most [`MAX_SIZE`].
+pub(crate) fn squared_distances(pixels: &[u8], size: usize, mut write: impl FnMut(&[u8], &[i32])) {
+    let vertical = vertical_distances(pixels, size);
     let mut lower = LowerEnvelope::new(size);
-    for (kinds, row) in pixels.chunks_exact(size.max(1)).zip(result.chunks_exact_mut(size.max(1))) {
+    let mut squared = vec![NONE; size];
+    for (kinds, vertical) in pixels.chunks_exact(size.max(1)).zip(vertical.chunks_exact(size.max(1))) {
         let mut start = 0;
         while start < size {
             let kind = kinds[start];
             let end = start + kinds[start..].iter().take_while(|&&k| k == kind).count();
-            lower.transform(row, start, end);
+            lower.transform(vertical, &mut squared, start, end);
             start = end;
         }
+        write(kinds, &squared);
     }
-    result
 }
 
 /// Distance to the nearest pixel of the other kind in the same column; `size` or more if there is none.
-fn vertical_distances(pixels: &[u8], size: usize) -> Vec<i32> {
-    let far = size as i32;
+fn vertical_distances(pixels: &[u8], size: usize) -> Vec<u16> {
+    let far = size as u16;
     let rows = |y: usize| pixels[y * size..(y + 2) * size].split_at(size);
     let mut distances = vec![far; size * size];
     for y in 1..size {
@@ -59,29 +63,29 @@ impl LowerEnvelope {
         Self { sites: vec![0; size + 2], heights: vec![0; size + 2], count: 0 }
     }
 
-    /// Turns the vertical distances of the run `start..end` of a row into squared distances. The run's neighbours in the row
-    /// are of the other kind.
-    fn transform(&mut self, row: &mut [i32], start: usize, end: usize) {
-        let far = row.len() as i32;
+    /// Squared distances of the run `start..end` of a row from its vertical ones. The run's neighbours in the row are of the
+    /// other kind.
+    fn transform(&mut self, vertical: &[u16], squared: &mut [i32], start: usize, end: usize) {
+        let far = vertical.len() as u16;
         self.count = 0;
         if start > 0 {
             self.push(start as i64 - 1, 0);
         }
-        for (x, &distance) in (start..).zip(&row[start..end]) {
+        for (x, &distance) in (start..).zip(&vertical[start..end]) {
             if distance < far {
                 self.push(x as i64, i64::from(distance) * i64::from(distance));
             }
         }
-        if end < row.len() {
+        if end < vertical.len() {
             self.push(end as i64, 0);
         }
         if self.count == 0 {
-            row[start..end].fill(NONE);
+            squared[start..end].fill(NONE);
             return;
         }
         let (sites, heights) = (&self.sites[..self.count], &self.heights[..self.count]);
         let (mut k, mut site, mut height) = (0, sites[0], heights[0]);
-        for (x, result) in (start as i64..).zip(&mut row[start..end]) {
+        for (x, result) in (start as i64..).zip(&mut squared[start..end]) {
             let mut least = (x - site) * (x - site) + height;
             while k + 1 < sites.len() {
                 let (next, next_height) = (sites[k + 1], heights[k + 1]);
@@ -116,6 +120,12 @@ impl LowerEnvelope {
 mod tests {
     use super::*;
 
+    fn distances(pixels: &[u8], size: usize) -> Vec<i32> {
+        let mut all = Vec::new();
+        squared_distances(pixels, size, |_, row| all.extend_from_slice(row));
+        all
+    }
+
     fn brute_force(pixels: &[u8], size: usize) -> Vec<i32> {
         (0..size * size)
             .map(|i| {
@@ -138,7 +148,7 @@ mod tests {
         for size in [1, 2, 3, 7, 16, 31, 40] {
             for density in [0, 1, 2, 10, 50, 90, 99, 100] {
                 let pixels: Vec<u8> = (0..size * size).map(|_| u8::from(random() % 100 < density)).collect();
-                assert_eq!(squared_distances(&pixels, size), brute_force(&pixels, size), "size {size}, density {density}");
+                assert_eq!(distances(&pixels, size), brute_force(&pixels, size), "size {size}, density {density}");
             }
             // large areas: rectangles
             for _ in 0..20 {
@@ -146,9 +156,9 @@ mod tests {
                 let (w, h) = (random() % size + 1, random() % size + 1);
                 let inside = |v: usize, low: usize, extent: usize| (low..low + extent).contains(&v);
                 let pixels: Vec<u8> = (0..size * size).map(|i| u8::from(inside(i % size, x0, w) && inside(i / size, y0, h))).collect();
-                assert_eq!(squared_distances(&pixels, size), brute_force(&pixels, size));
+                assert_eq!(distances(&pixels, size), brute_force(&pixels, size));
             }
         }
-        assert!(squared_distances(&[], 0).is_empty());
+        assert!(distances(&[], 0).is_empty());
     }
 }

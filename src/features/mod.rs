@@ -79,19 +79,19 @@ pub struct AgentFeatures {
     pub count: usize,
     /// N: 21, or 101 with the future.
     pub steps: usize,
-    /// [A, N, 2]; row 0 is the rear axle, others box centres.
+    /// `[A, N, 2]`; row 0 is the rear axle, others box centres.
     pub position: Vec<f64>,
-    /// [A, N].
+    /// `[A, N]`.
     pub heading: Vec<f64>,
-    /// [A, N, 2].
+    /// `[A, N, 2]`.
     pub velocity: Vec<f64>,
-    /// [A, N, 2]: width, length.
+    /// `[A, N, 2]`: width, length.
     pub shape: Vec<f64>,
-    /// [A]: 0 ego, 1 vehicle, 2 pedestrian, 3 bicycle.
+    /// `[A]`: 0 ego, 1 vehicle, 2 pedestrian, 3 bicycle.
     pub category: Vec<i8>,
-    /// [A, N].
+    /// `[A, N]`.
     pub valid: Vec<bool>,
-    /// [A, 80, 3]: x, y, heading less those of the present step; empty without a future.
+    /// `[A, 80, 3]`: x, y, heading less those of the present step; empty without a future.
     pub target: Vec<f64>,
 }
 
@@ -100,31 +100,31 @@ pub struct AgentFeatures {
 pub struct MapFeatures {
     /// L.
     pub count: usize,
-    /// [L, 3, 20, 2]: centre, left, right.
+    /// `[L, 3, 20, 2]`: centre, left, right.
     pub point_position: Vec<f64>,
-    /// [L, 3, 20, 2].
+    /// `[L, 3, 20, 2]`.
     pub point_vector: Vec<f64>,
-    /// [L, 3, 20].
+    /// `[L, 3, 20]`.
     pub point_orientation: Vec<f64>,
-    /// [L, 3]: x, y, orientation.
+    /// `[L, 3]`: x, y, orientation.
     pub polygon_center: Vec<f64>,
-    /// [L, 2].
+    /// `[L, 2]`.
     pub polygon_position: Vec<f64>,
-    /// [L].
+    /// `[L]`.
     pub polygon_orientation: Vec<f64>,
-    /// [L]: 0 lane, 1 connector, 2 crosswalk.
+    /// `[L]`: 0 lane, 1 connector, 2 crosswalk.
     pub polygon_type: Vec<i8>,
-    /// [L].
+    /// `[L]`.
     pub polygon_on_route: Vec<bool>,
-    /// [L]: see [`crate::scenario::LightState`].
+    /// `[L]`: see [`crate::scenario::LightState`].
     pub polygon_light: Vec<i8>,
-    /// [L].
+    /// `[L]`.
     pub polygon_has_speed_limit: Vec<bool>,
-    /// [L], metres a second; 0 without a limit.
+    /// `[L]`, metres a second; 0 without a limit.
     pub polygon_speed_limit: Vec<f64>,
-    /// [L]: number of the road-block in the map, 0 for crosswalks.
+    /// `[L]`: number of the road-block in the map, 0 for crosswalks.
     pub polygon_road_block: Vec<i32>,
-    /// [L, 20].
+    /// `[L, 20]`.
     pub valid: Vec<bool>,
 }
 
@@ -133,15 +133,15 @@ pub struct MapFeatures {
 pub struct StaticFeatures {
     /// S.
     pub count: usize,
-    /// [S, 2].
+    /// `[S, 2]`.
     pub position: Vec<f64>,
-    /// [S].
+    /// `[S]`.
     pub heading: Vec<f64>,
-    /// [S, 2]: width, length.
+    /// `[S, 2]`: width, length.
     pub shape: Vec<f64>,
-    /// [S].
+    /// `[S]`.
     pub category: Vec<i8>,
-    /// [S].
+    /// `[S]`.
     pub valid: Vec<bool>,
 }
 
@@ -152,15 +152,15 @@ pub struct ReferenceLineFeatures {
     pub count: usize,
     /// Q.
     pub points: usize,
-    /// [R, Q, 2].
+    /// `[R, Q, 2]`.
     pub position: Vec<f64>,
-    /// [R, Q, 2].
+    /// `[R, Q, 2]`.
     pub vector: Vec<f64>,
-    /// [R, Q].
+    /// `[R, Q]`.
     pub orientation: Vec<f64>,
-    /// [R, Q].
+    /// `[R, Q]`.
     pub valid: Vec<bool>,
-    /// [R, 8, 2]: arc length along the line and distance to it, of the ego at each future second; empty without a future.
+    /// `[R, 8, 2]`: arc length along the line and distance to it, of the ego at each future second; empty without a future.
     pub future_projection: Vec<f64>,
 }
 
@@ -170,7 +170,7 @@ pub struct ReferenceLineFeatures {
 pub struct CostMap {
     /// Rows and columns.
     pub size: usize,
-    /// [size, size].
+    /// `[size, size]`.
     pub values: Vec<f32>,
 }
 
@@ -179,17 +179,17 @@ pub struct CostMap {
 pub struct CausalFeatures {
     /// The first thing ahead on the path is a red light (at whatever speed).
     pub waiting_for_red_light: bool,
-    /// [A]: the agent is ahead on the ego's path.
+    /// `[A]`: the agent is ahead on the ego's path.
     pub leading_agent: Vec<bool>,
-    /// [A]: metres from the ego's box to that of a leading agent, else 0.
+    /// `[A]`: metres from the ego's box to that of a leading agent, else 0.
     pub leading_distance: Vec<f64>,
-    /// [L]: the lane's red light is ahead on the ego's path.
+    /// `[L]`: the lane's red light is ahead on the ego's path.
     pub red_light: Vec<bool>,
-    /// [80]: false from where the ego drives through the nearest red light; empty without a future.
+    /// `[80]`: false from where the ego drives through the nearest red light; empty without a future.
     pub ego_future_valid: Vec<bool>,
-    /// [F, 3]: poses on the path between the ego and what is ahead of it.
+    /// `[F, 3]`: poses on the path between the ego and what is ahead of it.
     pub free_path: Vec<f64>,
-    /// [A]: steps that lie between the agent and the ego where their futures cross, positive if the agent passes first, 0 where
+    /// `[A]`: steps that lie between the agent and the ego where their futures cross, positive if the agent passes first, 0 where
     /// they do not; empty without a future.
     pub interaction_label: Vec<f64>,
 }

@@ -171,3 +171,74 @@ fn overlap(a: &MultiPolygon<f64>, b: &MultiPolygon<f64>) -> f64 {
         side(box_a.min().x, box_a.max().x, box_b.min().x, box_b.max().x) * side(box_a.min().y, box_a.max().y, box_b.min().y, box_b.max().y);
     if bound > MAX_OVERLAP { a.intersection(b).unsigned_area() } else { 0.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Lane;
+    use std::collections::{HashMap, VecDeque};
+
+    /// The published search: no visited set, parents by node and level, the last writer wins.
+    fn published(map: &Map, start: usize, targets: &[usize], levels: usize, direction: Direction) -> Option<Vec<usize>> {
+        let mut queue = VecDeque::from([(start, 1)]);
+        let mut parents: HashMap<(usize, usize), Option<(usize, usize)>> = HashMap::from([((start, 1), None)]);
+        while let Some((node, level)) = queue.pop_front() {
+            if level > levels {
+                return None;
+            }
+            if targets.contains(&node) {
+                let (mut path, mut at) = (Vec::new(), Some((node, level)));
+                while let Some(key) = at {
+                    path.push(key.0);
+                    at = parents[&key];
+                }
+                if direction == Direction::Forward {
+                    path.reverse();
+                }
+                return Some(path);
+            }
+            let road_block = &map.road_blocks[node];
+            for &next in if direction == Direction::Forward { &road_block.outgoing } else { &road_block.incoming } {
+                queue.push_back((next, level + 1));
+                parents.insert((next, level + 1), Some((node, level)));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn search_finds_the_published_path() {
+        let mut state = 3_u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut found = 0;
+        for _ in 0..60 {
+            let count = 4 + random(8);
+            let lanes = (0..count).map(|i| {
+                let line = |y: f64| vec![[0.0, y], [1.0, y]];
+                Lane {
+                    id: format!("lane {i}"),
+                    roadblock_id: format!("{i}"),
+                    kind: LaneKind::Lane,
+                    centerline: line(0.0),
+                    left: line(1.0),
+                    right: line(-1.0),
+                    successors: (0..1 + random(3)).map(|_| format!("lane {}", random(count))).collect(),
+                    speed_limit: None,
+                }
+            });
+            let map = Map::new("random", lanes.collect(), Vec::new()).unwrap();
+            for _ in 0..20 {
+                let (start, targets) = (random(count), [random(count), random(count)]);
+                for direction in [Direction::Forward, Direction::Backward] {
+                    let path = search(&map, start, &targets, 7, direction);
+                    assert_eq!(path, published(&map, start, &targets, 7, direction));
+                    found += usize::from(path.is_some_and(|path| path.len() > 2));
+                }
+            }
+        }
+        assert!(found > 100, "{found} paths");
+    }
+}

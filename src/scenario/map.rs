@@ -52,14 +52,14 @@ pub struct Crosswalk {
     pub polygon: Vec<[f64; 2]>,
 }
 
-/// A map polygon as the network sees it: [centre, left, right], 20 vectors each, global frame.
+/// A map polygon as the network sees it: `[centre, left, right]`, 20 vectors each, global frame.
 #[derive(Debug, Clone)]
 pub(crate) struct PolygonSamples {
-    /// [3, 20].
+    /// `[3, 20]`.
     pub(crate) position: [[Point; EQUAL_ARC_POINTS - 1]; 3],
-    /// [3, 20]: to the next point.
+    /// `[3, 20]`: to the next point.
     pub(crate) vector: [[Point; EQUAL_ARC_POINTS - 1]; 3],
-    /// [3, 20]: directions of the vectors.
+    /// `[3, 20]`: directions of the vectors.
     pub(crate) orientation: [[f64; EQUAL_ARC_POINTS - 1]; 3],
 }
 

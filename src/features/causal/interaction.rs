@@ -10,7 +10,7 @@ const CLOSE: f64 = 4.0;
 /// From the rear axle to the box centre as the published labels assume it; elsewhere the vehicle's own figure is used.
 const LABEL_REAR_AXLE_TO_CENTER: f64 = 1.67;
 
-/// [A]: where the boxes touch at the futures' nearest points, the ego's step less the agent's (positive: the agent passes
+/// `[A]`: where the boxes touch at the futures' nearest points, the ego's step less the agent's (positive: the agent passes
 /// first), else 0. Distances are exact, unlike the published matrix product of global coordinates.
 pub(crate) fn labels(input: &CausalInput) -> Vec<f64> {
     let ego = &input.ego.rear_axle[HISTORY_STEPS..];

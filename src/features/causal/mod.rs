@@ -85,7 +85,7 @@ pub(crate) fn build(input: &CausalInput) -> CausalFeatures {
     features
 }
 
-/// [F, 3]: poses of the path between the ego and what is ahead, where another agent could be put.
+/// `[F, 3]`: poses of the path between the ego and what is ahead, where another agent could be put.
 fn free_path(input: &CausalInput, path: &EgoPath, agent: Option<f64>, red: Option<f64>) -> Vec<f64> {
     let [forward, left] = input.ego.local_velocity;
     let speed = forward.hypot(left);
