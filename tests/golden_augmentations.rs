@@ -105,8 +105,7 @@ impl Case<'_> {
         }
         for (i, (a, b)) in ours.iter().zip(golden).enumerate() {
             let difference = (a - b).abs();
-            // written so that NaN fails
-            if !(difference <= tolerance) {
+            if difference.is_nan() || difference > tolerance {
                 self.report.failures.push(format!("{}: {key}[{i}] is {a}, not {b}", self.golden.name));
                 return;
             }

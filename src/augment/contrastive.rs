@@ -43,7 +43,7 @@ impl ContrastiveGenerator {
                 return fail("low", format!("component {i} must be at most that of high, and both finite: {low}, {high}"));
             }
         }
-        if !(self.max_interaction_horizon >= 0.0) {
+        if self.max_interaction_horizon.is_nan() || self.max_interaction_horizon < 0.0 {
             return fail("max_interaction_horizon", format!("{} must be at least 0", self.max_interaction_horizon));
         }
         Ok(())
