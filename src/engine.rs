@@ -1,236 +1,96 @@
 //! The built whole: trainer, model and data, and the calls that the C ABI exposes.
 
+pub use crate::trainer::{
+    host::{EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle},
+    predict::{AgentPrediction, Candidate, Prediction},
+};
 use crate::{
     config::Config,
+    data::DataModule,
     error::{Error, Result},
-    metrics::MetricTable,
-    scenario::{Scenario, ScenarioSource},
+    scenario::{Scenario, ScenarioSource, Split},
+    trainer::{Session, Trainer, TrainingModule, checkpoint, module, predict::Predictor, summary},
 };
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
-
-/// Severity of a log record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// The run cannot go on, or a result is lost.
-    Error = 1,
-    /// Something was skipped or replaced.
-    Warning = 2,
-    /// Progress.
-    Info = 3,
-    /// Details.
-    Debug = 4,
-}
-
-/// What happened; handed to the host's event callback.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// A training step was applied.
-    Step {
-        /// 0-based epoch.
-        epoch: usize,
-        /// Optimiser steps so far.
-        step: usize,
-        /// Steps of the whole run, as far as known.
-        total_steps: usize,
-        /// Total loss of the step's batch.
-        loss: f64,
-        /// Learning rate used.
-        learning_rate: f64,
-    },
-    /// A training step was not applied since its loss or gradient was not finite.
-    StepSkipped {
-        /// 0-based epoch.
-        epoch: usize,
-        /// Optimiser steps so far.
-        step: usize,
-        /// Tokens of the batch.
-        tokens: Vec<String>,
-    },
-    /// A scenario was skipped.
-    ScenarioSkipped {
-        /// Its token.
-        token: String,
-        /// Why.
-        reason: String,
-    },
-    /// An epoch ended, its validation included.
-    Epoch {
-        /// 0-based epoch.
-        epoch: usize,
-        /// Optimiser steps so far.
-        step: usize,
-        /// Losses and metrics by name, as logged.
-        metrics: MetricTable,
-    },
-    /// A checkpoint was written.
-    Checkpoint {
-        /// Its path.
-        path: String,
-    },
-}
-
-/// What the host says to an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// End the run after this step; `fit` then returns with `stopped` set.
-    Stop,
-}
-
-/// Receives log records; called from any thread, one call at a time.
-pub type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
-/// Receives events; called on the thread that called the engine.
-pub type EventSink = Arc<dyn Fn(&Event) -> Flow + Send + Sync>;
-
-/// The host's ears: both may be absent.
-#[derive(Clone, Default)]
-pub struct Host {
-    /// For log records.
-    pub log: Option<LogSink>,
-    /// For events.
-    pub event: Option<EventSink>,
-}
-
-/// Ends a run from any thread, or from a signal handler.
-#[derive(Debug, Clone, Default)]
-pub struct StopHandle(Arc<AtomicBool>);
-
-impl StopHandle {
-    /// Asks the run to end after the step in progress.
-    pub fn stop(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-    /// True once asked.
-    pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-    /// Forgets the request; a run does this when it starts.
-    pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-/// What `fit` did.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-pub struct FitReport {
-    /// Epochs completed, resumed ones included.
-    pub epochs: usize,
-    /// Optimiser steps applied, resumed ones included.
-    pub steps: usize,
-    /// Steps not applied since loss or gradient was not finite, in this run.
-    pub skipped_steps: usize,
-    /// Scenarios skipped, in this run.
-    pub skipped_scenarios: usize,
-    /// True if the host ended the run.
-    pub stopped: bool,
-    /// Best value of the monitored metric, if one was seen.
-    pub best_score: Option<f64>,
-    /// Path of the best checkpoint, empty if none was written.
-    pub best_checkpoint: String,
-    /// Path of the last checkpoint, empty if none was written.
-    pub last_checkpoint: String,
-    /// Losses and metrics of the last epoch by logged name (`loss/train_loss`, `val/minFDE`, ...).
-    pub metrics: MetricTable,
-}
-
-/// What `validate` and `test` found.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-pub struct EvaluationReport {
-    /// Scenarios evaluated.
-    pub scenarios: usize,
-    /// Scenarios skipped.
-    pub skipped_scenarios: usize,
-    /// Losses and metrics by logged name.
-    pub metrics: MetricTable,
-}
-
-/// One candidate of a prediction.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
-    /// Softmax over all candidates of the scenario.
-    pub probability: f64,
-    /// Reference line that it follows.
-    pub reference_line: usize,
-    /// Mode on that line.
-    pub mode: usize,
-    /// [80]: x, y, heading of the rear axle and velocity vx, vy; global frame.
-    pub states: Vec<[f64; 5]>,
-}
-
-/// Predicted future of an agent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AgentPrediction {
-    /// The host's id.
-    pub id: String,
-    /// [80]: x, y, heading of the box centre and velocity vx, vy; global frame.
-    pub states: Vec<[f64; 5]>,
-}
-
-/// Answer of `predict`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prediction {
-    /// Index of the most probable candidate.
-    pub best: usize,
-    /// Every candidate: R reference lines times M modes.
-    pub candidates: Vec<Candidate>,
-    /// Agents that the model saw, nearest first.
-    pub agents: Vec<AgentPrediction>,
-}
+use std::{path::Path, sync::Arc};
 
 /// An engine, immutable in its configuration once built; one thread uses it at a time.
+///
+/// Of a source that is not thread-safe, only the thread that built the engine or called `fit`, `validate` or `test` is used.
 pub struct Engine {
     config: Config,
     stop: StopHandle,
+    trainer: Trainer,
+    model: TrainingModule,
+    datamodule: Option<DataModule>,
+    predictor: Predictor,
 }
 
 impl Engine {
-    /// Builds trainer, model and data. `source` may be absent for an engine that only predicts.
+    /// Builds trainer, model and data, and goes back to the checkpoint that the configuration names. `source` may be absent
+    /// for an engine that only predicts.
     ///
     /// # Errors
     /// Whatever in the configuration cannot be had.
     pub fn build(config: Config, source: Option<Arc<dyn ScenarioSource>>, host: Host) -> Result<Self> {
-        let _ = (source, host);
-        Ok(Self { config, stop: StopHandle::default() })
+        let config = update_config_for_training(config, &host);
+        let stop = StopHandle::default();
+        let mut trainer = build_trainer(&config, host, stop.clone())?;
+        let network = build_model(&config)?;
+        let datamodule = source.map(|source| build_datamodule(&config, source, &network)).transpose()?;
+        let predictor = Predictor::new(&config, network.batch_options(false));
+        let mut model = build_training_module(&config, network);
+        trainer.resume(&mut model)?;
+        Ok(Self { config, stop, trainer, model, datamodule, predictor })
     }
 
-    /// Trains, validates after every epoch, writes checkpoints. Resumes first if the configuration names a checkpoint.
+    /// Trains, validates after every epoch, writes checkpoints, from where the engine is: the start, the checkpoint that the
+    /// configuration names, or where an earlier call was stopped.
+    ///
+    /// # Errors
+    /// See [`Trainer::fit`].
     pub fn fit(&mut self) -> Result<FitReport> {
-        Err(Error::Backend("unfinished".into()))
+        self.trainer.fit(&mut self.model, data(&self.datamodule)?)
     }
 
     /// Evaluates on the validation split.
+    ///
+    /// # Errors
+    /// See [`Trainer::evaluate`].
     pub fn validate(&mut self) -> Result<EvaluationReport> {
-        Err(Error::Backend("unfinished".into()))
+        self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, Split::Validation)
     }
 
     /// Evaluates on the test split.
+    ///
+    /// # Errors
+    /// See [`Trainer::evaluate`].
     pub fn test(&mut self) -> Result<EvaluationReport> {
-        Err(Error::Backend("unfinished".into()))
+        self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, Split::Test)
     }
 
     /// Plans one scenario; its future, if there, is not read.
+    ///
+    /// # Errors
+    /// See [`Predictor::predict`].
     pub fn predict(&mut self, scenario: &Scenario) -> Result<Prediction> {
-        let _ = scenario;
-        Err(Error::Backend("unfinished".into()))
+        self.predictor.predict(self.model.session_mut(), scenario)
     }
 
     /// Writes the weights by published name (safetensors), atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`].
     pub fn save_weights(&self, path: &Path) -> Result<()> {
-        let _ = path;
-        Err(Error::Backend("unfinished".into()))
+        checkpoint::save(path, self.model.session(), &self.config.to_text(), None)
     }
 
-    /// Reads weights; a missing, extra or misshapen one is an error that names it and nothing is changed.
+    /// Reads weights, from a file of weights or a checkpoint; a missing, extra or misshapen one is an error that names it and
+    /// nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::File`].
     pub fn load_weights(&mut self, path: &Path) -> Result<()> {
-        let _ = path;
-        Err(Error::Backend("unfinished".into()))
+        checkpoint::File::read(path)?.restore(self.model.session_mut(), false)
     }
 
     /// Ends a run in progress.
@@ -243,8 +103,58 @@ impl Engine {
         &self.config
     }
 
+    /// The trainer, which knows how far the run is.
+    pub fn trainer(&self) -> &Trainer {
+        &self.trainer
+    }
+
+    /// The network with its optimiser.
+    pub fn model(&self) -> &TrainingModule {
+        &self.model
+    }
+
     /// Table of the model's parts with their numbers of parameters.
     pub fn summary(&self) -> String {
-        String::new()
+        summary::table(self.model.session())
     }
+}
+
+/// Settles what depends on the machine or on other keys, and reports the result.
+pub fn update_config_for_training(config: Config, host: &Host) -> Config {
+    host.log(LogLevel::Debug, &config.to_text());
+    config
+}
+
+/// Loops, checkpoints, loggers.
+///
+/// # Errors
+/// [`Error::Config`].
+pub fn build_trainer(config: &Config, host: Host, stop: StopHandle) -> Result<Trainer> {
+    Trainer::new(config, host, stop)
+}
+
+/// The network with initial weights, and the losses that it is trained with.
+///
+/// # Errors
+/// [`Error::Config`].
+pub fn build_model(config: &Config) -> Result<Session> {
+    let scalar = module::scalar(config.run.precision)?;
+    Session::new(&config.model, &config.objectives, scalar, config.run.threads, config.run.seed)
+}
+
+/// Scenarios of the source, divided, as the model wants them.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn build_datamodule(config: &Config, source: Arc<dyn ScenarioSource>, model: &Session) -> Result<DataModule> {
+    DataModule::new(config, source, model.batch_options(config.objectives.use_contrast_loss))
+}
+
+/// The network with its optimiser and schedule.
+pub fn build_training_module(config: &Config, model: Session) -> TrainingModule {
+    TrainingModule::new(model, config.optimizer.clone())
+}
+
+fn data(datamodule: &Option<DataModule>) -> Result<&DataModule> {
+    datamodule.as_ref().ok_or_else(|| Error::Argument("the engine was built without a source of scenarios".into()))
 }

@@ -65,6 +65,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// Code of the C ABI; the numbers of `TeStatus` in `training_engine.h`.
+    pub fn status(&self) -> i32 {
+        match self {
+            Self::Argument(_) => 1,
+            Self::Config { .. } => 2,
+            Self::Scenario { .. } => 3,
+            Self::Host { .. } => 4,
+            Self::Data(_) => 5,
+            Self::File { .. } => 6,
+            Self::NotFinite(_) => 7,
+            Self::Backend(_) => 8,
+            Self::Graph(_) => 9,
+            Self::Stopped => 10,
+            Self::Panic(_) => 12,
+        }
+    }
+
     /// An [`Error::Config`] for a dotted key.
     pub fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Config { key: key.into(), reason: reason.into() }

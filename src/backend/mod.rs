@@ -1,5 +1,6 @@
 //! How a graph is computed. A backend owns the memory of a run: parameters, gradients, moments, statistics, arena.
 
+#[allow(unsafe_code)]
 pub mod cpu;
 
 use crate::{

@@ -1,14 +1,114 @@
 //! Configuration: text (YAML or JSON) and overrides to one validated, immutable value; all defaults stand here.
+//!
+//! - [`text`]: YAML, JSON and `key=value` to a tree.
+//! - [`tree`]: the tree, and its echo as YAML.
+//! - `keys`: the table of all keys: name, other names, field, range.
+//! - `setting`: how each type of field is read and written.
+
+mod keys;
+mod setting;
+pub mod text;
+pub mod tree;
 
 use crate::error::Result;
+use std::path::PathBuf;
 
 /// The final configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
+    /// The whole run.
+    pub run: RunConfig,
     /// `model.*`.
     pub model: ModelConfig,
+    /// `model.feature_builder.*`.
+    pub features: FeatureConfig,
     /// `custom_trainer.*` losses.
     pub objectives: ObjectiveConfig,
+    /// Optimiser and learning-rate schedule.
+    pub optimizer: OptimizerConfig,
+    /// `splitter.*`.
+    pub splitter: SplitterConfig,
+    /// `data_loader.params.*` and the cache.
+    pub loader: LoaderConfig,
+    /// `lightning.trainer.params.*`.
+    pub trainer: TrainerConfig,
+    /// `lightning.trainer.checkpoint.*`.
+    pub checkpoint: CheckpointConfig,
+    /// `logger.*`.
+    pub logger: LoggerConfig,
+}
+
+/// What concerns the whole run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// Source of all randomness.
+    pub seed: u64,
+    /// Threads of the backend; 0 takes all cores.
+    pub threads: usize,
+    /// Where to compute.
+    pub accelerator: Accelerator,
+    /// Precision of parameters and arithmetic.
+    pub precision: Precision,
+    /// Folder of everything that a run writes.
+    pub output_dir: PathBuf,
+    /// What to go on from.
+    pub checkpoint: CheckpointSource,
+    /// Show a progress bar on standard error, where that is a terminal.
+    pub progress_bar: bool,
+    /// Training steps with a non-finite loss or gradient, one after the other, that end the run.
+    pub max_nonfinite_steps: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            threads: 0,
+            accelerator: Accelerator::Auto,
+            precision: Precision::Single,
+            output_dir: "output".into(),
+            checkpoint: CheckpointSource::None,
+            progress_bar: false,
+            max_nonfinite_steps: 10,
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The best that there is.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Gpu,
+}
+
+/// Precision of parameters and arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// `32`.
+    Single,
+    /// `64`.
+    Double,
+    /// `16-mixed`.
+    HalfMixed,
+    /// `bf16-mixed`.
+    BrainMixed,
+}
+
+/// What a run goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckpointSource {
+    /// Nothing: it starts anew.
+    None,
+    /// The last checkpoint in the checkpoint folder.
+    Last,
+    /// The best checkpoint that the last one knows of.
+    Best,
+    /// A file.
+    Path(PathBuf),
 }
 
 /// The network's options, by their published names.
@@ -77,6 +177,19 @@ impl Default for ModelConfig {
     }
 }
 
+/// What features are built; the radius is the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureConfig {
+    /// Agents besides the ego, the nearest first.
+    pub max_agents: usize,
+}
+
+impl Default for FeatureConfig {
+    fn default() -> Self {
+        Self { max_agents: 48 }
+    }
+}
+
 /// Which losses are summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectiveConfig {
@@ -94,18 +207,217 @@ impl Default for ObjectiveConfig {
     }
 }
 
+/// Optimiser (AdamW) and schedule (linear warm-up, then a cosine, per epoch).
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimizerConfig {
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Weight decay of the decayed group.
+    pub weight_decay: f64,
+    /// Epochs over which the schedule runs.
+    pub epochs: usize,
+    /// Epochs of warm-up among them.
+    pub warmup_epochs: usize,
+    /// Largest norm of the whole gradient; none or 0 leaves it.
+    pub gradient_clip_val: Option<f64>,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self { lr: 1e-3, weight_decay: 1e-4, epochs: 25, warmup_epochs: 3, gradient_clip_val: Some(5.0) }
+    }
+}
+
+/// How scenarios are divided. Log lists, where one is given, stand above the source's own split; scenarios for which
+/// neither speaks are divided by log name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SplitterConfig {
+    /// Log names of the training split.
+    pub train_logs: Vec<String>,
+    /// Log names of the validation split.
+    pub val_logs: Vec<String>,
+    /// Log names of the test split.
+    pub test_logs: Vec<String>,
+    /// Share of the logs that goes to validation where nothing else decides.
+    pub val_fraction: f64,
+    /// Share of the logs that goes to the test where nothing else decides.
+    pub test_fraction: f64,
+}
+
+impl Default for SplitterConfig {
+    fn default() -> Self {
+        Self { train_logs: Vec::new(), val_logs: Vec::new(), test_logs: Vec::new(), val_fraction: 0.1, test_fraction: 0.1 }
+    }
+}
+
+/// How batches are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoaderConfig {
+    /// Scenarios of a batch.
+    pub batch_size: usize,
+    /// Threads that build features and pack batches ahead; 0 does it in the calling thread.
+    pub num_workers: usize,
+    /// Batches that each worker may be ahead.
+    pub prefetch_factor: usize,
+    /// Leave out the last training batch if it is not full. Validation and test always see every scenario.
+    pub drop_last: bool,
+    /// Page-locked memory for copies to a GPU; without one it changes nothing.
+    pub pin_memory: bool,
+    /// Built features that are kept in memory, MiB; 0 builds them anew in every epoch.
+    pub cache_memory_mb: usize,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self { batch_size: 32, num_workers: 4, prefetch_factor: 2, drop_last: true, pin_memory: false, cache_memory_mb: 1024 }
+    }
+}
+
+/// A number of batches, or a share of them: `1` and `1.0` differ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Limit {
+    /// At most so many.
+    Count(usize),
+    /// This share, rounded down.
+    Share(f64),
+}
+
+impl Limit {
+    /// How many of `batches` are used. A share above 0 that gives none gives one.
+    pub fn apply(self, batches: usize) -> usize {
+        match self {
+            Self::Count(count) => count.min(batches),
+            Self::Share(share) if share > 0.0 => ((batches as f64 * share) as usize).max(1).min(batches),
+            Self::Share(_) => 0,
+        }
+    }
+}
+
+/// The loops.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainerConfig {
+    /// Epochs after which training ends; none takes those of the schedule.
+    pub max_epochs: Option<usize>,
+    /// Training batches of an epoch.
+    pub limit_train_batches: Limit,
+    /// Validation batches.
+    pub limit_val_batches: Limit,
+    /// Test batches.
+    pub limit_test_batches: Limit,
+    /// Validation after every so many epochs.
+    pub check_val_every_n_epoch: usize,
+    /// Validation batches that are tried before training; -1 takes all.
+    pub num_sanity_val_steps: i64,
+    /// Steps between two records of the training loss in the logger.
+    pub log_every_n_steps: usize,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            max_epochs: None,
+            limit_train_batches: Limit::Share(1.0),
+            limit_val_batches: Limit::Share(1.0),
+            limit_test_batches: Limit::Share(1.0),
+            check_val_every_n_epoch: 1,
+            num_sanity_val_steps: 1,
+            log_every_n_steps: 50,
+        }
+    }
+}
+
+/// Whether a low or a high value of the monitored metric is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Low is good.
+    Min,
+    /// High is good.
+    Max,
+}
+
+/// Which checkpoints are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckpointConfig {
+    /// Their folder; none takes `checkpoints` in the output folder.
+    pub dirpath: Option<String>,
+    /// Name of a top-k checkpoint: `{name}` and `{name:.3f}` stand for the epoch, the step and logged values.
+    pub filename: String,
+    /// Logged value that ranks them.
+    pub monitor: String,
+    /// Whether low or high is good.
+    pub mode: Mode,
+    /// How many of the best are kept; 0 keeps none, -1 all.
+    pub save_top_k: i64,
+    /// Keep the last one as well.
+    pub save_last: bool,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self {
+            dirpath: None,
+            filename: "{epoch}-{val/minFDE:.3f}".into(),
+            monitor: "loss/val_loss".into(),
+            mode: Mode::Min,
+            save_top_k: 5,
+            save_last: true,
+        }
+    }
+}
+
+/// What is logged to files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggerConfig {
+    /// Write a TensorBoard event file.
+    pub tensorboard: bool,
+    /// Its folder; none takes the output folder.
+    pub dirpath: Option<String>,
+}
+
+impl Default for LoggerConfig {
+    fn default() -> Self {
+        Self { tensorboard: true, dirpath: None }
+    }
+}
+
 impl Config {
     /// Parses YAML or JSON and applies `key=value` overrides in order.
     ///
     /// # Errors
     /// [`crate::error::Error::Config`] with the dotted key; an unknown key names the nearest known one.
     pub fn from_text(text: &str, overrides: &[&str]) -> Result<Self> {
-        let _ = (text, overrides);
-        Ok(Self::default())
+        let mut tree = keys::canonical(text::parse(text)?)?;
+        for item in overrides {
+            let (key, value) = text::parse_override(item)?;
+            let mut single = tree::Value::Map(Vec::new());
+            single.set(&key, value);
+            for (key, value) in keys::canonical(single)?.leaves() {
+                tree.set(&key, value);
+            }
+        }
+        keys::read(&tree)
     }
 
     /// The final configuration as YAML text with every default.
     pub fn to_text(&self) -> String {
-        String::new()
+        keys::write(self).to_yaml()
+    }
+
+    /// Epochs after which training ends.
+    pub fn max_epochs(&self) -> usize {
+        self.trainer.max_epochs.unwrap_or(self.optimizer.epochs)
+    }
+
+    /// Folder of the checkpoints.
+    pub fn checkpoint_folder(&self) -> PathBuf {
+        self.checkpoint.dirpath.as_ref().map_or_else(|| self.run.output_dir.join("checkpoints"), PathBuf::from)
+    }
+
+    /// Folder of the TensorBoard file.
+    pub fn logger_folder(&self) -> PathBuf {
+        self.logger.dirpath.as_ref().map_or_else(|| self.run.output_dir.clone(), PathBuf::from)
     }
 }
+
+#[cfg(test)]
+mod tests;

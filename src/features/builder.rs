@@ -37,6 +37,15 @@ impl FeatureBuilder {
         Ok(features)
     }
 
+    /// Positions in [`Scenario::agents`] of the agents in rows 1.. of the features.
+    ///
+    /// # Errors
+    /// See [`Scenario::validate`].
+    pub fn agents(&self, scenario: &Scenario) -> Result<Vec<usize>> {
+        scenario.validate()?;
+        Ok(agents::nearest(scenario, &EgoTrack::new(scenario), &agents::present(scenario), self.max_agents))
+    }
+
     /// As [`Self::build`], but without the last check: there may be no reference line.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters,
         let operands = node.inputs.iter().enumerate().map(|(i, &x)| x.filter(|_| reads_operand(i)));
         let results = node.outputs.iter().enumerate().map(|(i, &y)| y.filter(|_| reads_output(i)));
         let inputs = operands.chain(results).chain([Some(dy)]).collect();
-        graph.nodes.push(Node { name: node.name, op: node.op, pass: Pass::Backward, inputs, outputs, accumulate, stream: node.stream });
+        graph.nodes.push(Node { pass: Pass::Backward, inputs, outputs, accumulate, ..node });
     }
     check_reachable(parameters, &touched, frozen)
 }

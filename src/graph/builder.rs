@@ -335,6 +335,7 @@ impl Builder {
             op,
             pass: Pass::Forward,
             inputs: inputs.iter().copied().map(Some).collect(),
+            operands: inputs.to_vec(),
             outputs: outputs.iter().copied().map(Some).collect(),
             accumulate: Vec::new(),
             stream: self.streams,

@@ -119,6 +119,8 @@ pub struct Node {
     /// Forward: the operands. Backward: the forward node's operands, then its outputs (`None` where the gradient does not
     /// read them), then the gradient of `outputs[0]`.
     pub inputs: Vec<Option<TensorId>>,
+    /// The forward node's operands, for their shapes: in a backward node their values may be gone.
+    pub operands: Vec<TensorId>,
     /// Forward: result and remembered tensors. Backward: the gradient of each forward operand, `None` where there is none.
     pub outputs: Vec<Option<TensorId>>,
     /// Backward: add to the output instead of overwriting it. Parameter gradients are always added to.

@@ -1,1 +1,9 @@
-//! Placeholder.
+//! Which parameters decay, and how the learning rate moves. The update itself is one pass of the backend.
+
+pub mod groups;
+pub mod schedule;
+
+/// Decay rates of AdamW's moments.
+pub const BETA: [f64; 2] = [0.9, 0.999];
+/// Added to the root of AdamW's second moment.
+pub const EPSILON: f64 = 1e-8;

@@ -180,6 +180,17 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "training",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// One driving scenario.
 #[derive(Debug, Clone)]
 pub struct Scenario {

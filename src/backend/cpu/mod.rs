@@ -1,1 +1,265 @@
 //! The CPU backend: the embedded default and the reference for others.
+//!
+//! One file per family of operations, under the names of their kernels; [`call`] is what they all work with. Work is cut
+//! into tasks by shape alone and partial sums are added in the order of tasks: the number of threads changes no bit.
+
+mod attention;
+mod call;
+mod dropout;
+mod fourier;
+mod gemm;
+mod linear;
+mod losses;
+mod math;
+mod neighborhood;
+mod norm;
+mod optimizer;
+mod pool;
+mod rows;
+mod segment_max;
+
+use self::{
+    call::{Call, Out},
+    math::Real,
+    pool::Pool,
+};
+use super::{Backend, Buffer, Update, Updated};
+use crate::{
+    error::{Error, Result},
+    graph::{Feed, Op, Pass, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+};
+
+/// A CPU backend with zeroed buffers. `threads` of 0 means one for each core.
+pub fn new(scalar: Scalar, threads: usize, parameters: usize, statistics: usize) -> Box<dyn Backend> {
+    match scalar {
+        Scalar::F32 => Box::new(CpuBackend::<f32>::new(threads, parameters, statistics)),
+        Scalar::F64 => Box::new(CpuBackend::<f64>::new(threads, parameters, statistics)),
+    }
+}
+
+/// Memory of a run and the threads that work on it.
+pub struct CpuBackend<T> {
+    pool: Pool,
+    parameters: Vec<T>,
+    gradients: Vec<T>,
+    moments: [Vec<T>; 2],
+    statistics: Vec<T>,
+    pending: Vec<T>,
+    arena: Vec<T>,
+    index_arena: Vec<i32>,
+    scratch: Vec<T>,
+    partials: Vec<T>,
+}
+
+impl<T: Real> CpuBackend<T> {
+    fn new(threads: usize, parameters: usize, statistics: usize) -> Self {
+        let zeros = |n| vec![T::ZERO; n];
+        Self {
+            pool: Pool::new(threads),
+            parameters: zeros(parameters),
+            gradients: zeros(parameters),
+            moments: [zeros(parameters), zeros(parameters)],
+            statistics: zeros(statistics),
+            pending: zeros(statistics),
+            arena: Vec::new(),
+            index_arena: Vec::new(),
+            scratch: Vec::new(),
+            partials: Vec::new(),
+        }
+    }
+
+    fn buffer(&mut self, buffer: Buffer) -> &mut [T] {
+        match buffer {
+            Buffer::Parameters => &mut self.parameters,
+            Buffer::Gradients => &mut self.gradients,
+            Buffer::FirstMoments => &mut self.moments[0],
+            Buffer::SecondMoments => &mut self.moments[1],
+            Buffer::Statistics => &mut self.statistics,
+            Buffer::PendingStatistics => &mut self.pending,
+        }
+    }
+}
+
+impl<T: Real> Backend for CpuBackend<T> {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn scalar(&self) -> Scalar {
+        T::SCALAR
+    }
+
+    fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
+        let reals = check(plan, feed)?;
+        if self.arena.len() < plan.real_len {
+            self.arena.resize(plan.real_len, T::ZERO);
+        }
+        if self.index_arena.len() < plan.index_len {
+            self.index_arena.resize(plan.index_len, 0);
+        }
+        if let Some(seed) = plan.graph.seed {
+            self.arena[plan.offset(seed)] = T::ONE;
+        }
+        for node in &plan.graph.nodes {
+            let mut call = Call {
+                pool: &self.pool,
+                plan,
+                node,
+                feed,
+                step,
+                reals,
+                arena: Out::of(&mut self.arena),
+                index_arena: Out::of(&mut self.index_arena),
+                parameters: &self.parameters,
+                gradients: Out::of(&mut self.gradients),
+                statistics: &self.statistics,
+                pending: Out::of(&mut self.pending),
+                scratch: &mut self.scratch,
+                partials: &mut self.partials,
+            };
+            match node.pass {
+                Pass::Forward => forward(&mut call),
+                Pass::Backward => backward(&mut call),
+            }
+        }
+        Ok(())
+    }
+
+    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> RealsRef<'a> {
+        let t = plan.graph.tensor(tensor);
+        let len = t.rows.resolve(&feed.counts) * t.width;
+        T::view(match t.place {
+            Place::Arena => &self.arena[plan.offset(tensor)..][..len],
+            Place::Parameter(offset) => &self.parameters[offset..][..len],
+            Place::Gradient(offset) => &self.gradients[offset..][..len],
+            Place::Input(slot) => &T::feed(&feed.reals).unwrap_or_default()[feed.real_slots[slot].clone()][..len],
+        })
+    }
+
+    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {
+        let done = optimizer::update(self, update, decayed);
+        if done.applied {
+            self.statistics.copy_from_slice(&self.pending);
+        } else {
+            self.discard();
+        }
+        Ok(done)
+    }
+
+    fn discard(&mut self) {
+        self.gradients.fill(T::ZERO);
+        self.pending.copy_from_slice(&self.statistics);
+    }
+
+    fn read(&self, buffer: Buffer) -> Vec<f64> {
+        let values = match buffer {
+            Buffer::Parameters => &self.parameters,
+            Buffer::Gradients => &self.gradients,
+            Buffer::FirstMoments => &self.moments[0],
+            Buffer::SecondMoments => &self.moments[1],
+            Buffer::Statistics => &self.statistics,
+            Buffer::PendingStatistics => &self.pending,
+        };
+        values.iter().map(|x| x.f64()).collect()
+    }
+
+    fn write(&mut self, buffer: Buffer, values: &[f64]) -> Result<()> {
+        let target = self.buffer(buffer);
+        if target.len() != values.len() {
+            return Err(Error::Backend(format!("{buffer:?} holds {} numbers, not {}", target.len(), values.len())));
+        }
+        target.iter_mut().zip(values).for_each(|(t, &v)| *t = T::of(v));
+        if buffer == Buffer::Statistics {
+            self.pending.copy_from_slice(&self.statistics);
+        }
+        Ok(())
+    }
+}
+
+/// The feed's numbers, if everything that the plan reads is there.
+fn check<'a, T: Real>(plan: &Plan, feed: &'a Feed) -> Result<&'a [T]> {
+    let fail = |reason: String| Err(Error::Backend(reason));
+    let Some(reals) = T::feed(&feed.reals) else {
+        return fail(format!("the batch is in {:?}, the backend in {:?}", feed.reals.scalar(), T::SCALAR));
+    };
+    if !plan.fits(&feed.counts) {
+        return fail(format!("the batch has counts {:?}, the plan room for {:?}", feed.counts, plan.capacity));
+    }
+    if feed.index_slots.iter().any(|s| s.start > s.end || s.end > feed.indexes.len()) {
+        return fail("an index slot lies outside the batch".into());
+    }
+    for tensor in &plan.graph.tensors {
+        if let Place::Input(slot) = tensor.place {
+            let need = tensor.rows.resolve(&feed.counts) * tensor.width;
+            let have = feed.real_slots.get(slot).filter(|s| s.end <= reals.len()).map_or(0, |s| s.len());
+            if have < need {
+                return fail(format!("input '{}' needs {need} numbers and has {have}", tensor.name));
+            }
+        }
+    }
+    Ok(reals)
+}
+
+/// Computes a node's result.
+fn forward<T: Real>(call: &mut Call<T>) {
+    match &call.node.op {
+        Op::Linear { weight, bias, activation } => linear::forward(call, *weight, *bias, *activation),
+        Op::LayerNorm { gamma, beta, activation } => norm::layer_forward(call, *gamma, *beta, *activation),
+        Op::BatchNorm { gamma, beta, running, train, activation } => {
+            norm::batch_forward(call, [*gamma, *beta], *running, *train, *activation)
+        }
+        Op::Fourier { frequencies, channel } => fourier::forward(call, *frequencies, *channel),
+        Op::Gather { index } => rows::gather_forward(call, *index),
+        Op::Concat => rows::concat_forward(call),
+        Op::SegmentMax { segments } => segment_max::forward(call, *segments),
+        Op::Add { map } => rows::add_forward(call, *map),
+        Op::Outer => rows::outer_forward(call),
+        Op::Dropout { rate } => dropout::forward(call, *rate),
+        Op::Residual { dropout, drop_path, group, group_index } => {
+            dropout::residual_forward(call, *dropout, *drop_path, *group, *group_index)
+        }
+        Op::Attention(spec) => attention::forward(call, spec),
+        Op::Neighborhood { length, heads, window, bias } => neighborhood::forward(call, *length, *heads, *window, *bias),
+        Op::Unfold { length, positions } => rows::unfold_forward(call, *length, positions),
+        Op::Mix { length, weights } => rows::mix_forward(call, *length, weights),
+        Op::Interleave => rows::interleave_forward(call),
+        Op::JoinSteps { steps } => rows::join_steps_forward(call, *steps),
+        Op::SmoothL1 { steps, channels, target_channels } => losses::smooth_l1_forward(call, *steps, *channels, *target_channels),
+        Op::UnitNorm { steps, channels } => losses::unit_norm_forward(call, *steps, *channels),
+        Op::CrossEntropy { segments, target } => losses::cross_entropy_forward(call, *segments, *target),
+        Op::Collision { .. } => losses::collision_forward(call),
+        Op::Triplet { triplets, temperature } => losses::triplet_forward(call, *triplets, *temperature),
+        Op::Sum => losses::sum_forward(call),
+    }
+}
+
+/// Computes the gradients of a node's operands and parameters.
+fn backward<T: Real>(call: &mut Call<T>) {
+    match &call.node.op {
+        Op::Linear { weight, bias, activation } => linear::backward(call, *weight, *bias, *activation),
+        Op::LayerNorm { gamma, beta, activation } => norm::layer_backward(call, *gamma, *beta, *activation),
+        Op::BatchNorm { gamma, beta, train, activation, .. } => norm::batch_backward(call, [*gamma, *beta], *train, *activation),
+        Op::Fourier { frequencies, channel } => fourier::backward(call, *frequencies, *channel),
+        Op::Gather { index } => rows::gather_backward(call, *index),
+        Op::Concat => rows::concat_backward(call),
+        Op::SegmentMax { segments } => segment_max::backward(call, *segments),
+        Op::Add { map } => rows::add_backward(call, *map),
+        Op::Outer => rows::outer_backward(call),
+        Op::Dropout { rate } => dropout::backward(call, *rate),
+        Op::Residual { dropout, drop_path, group, group_index } => {
+            dropout::residual_backward(call, *dropout, *drop_path, *group, *group_index)
+        }
+        Op::Attention(spec) => attention::backward(call, spec),
+        Op::Neighborhood { length, heads, window, bias } => neighborhood::backward(call, *length, *heads, *window, *bias),
+        Op::Unfold { length, positions } => rows::unfold_backward(call, *length, positions),
+        Op::Mix { length, weights } => rows::mix_backward(call, *length, weights),
+        Op::Interleave => rows::interleave_backward(call),
+        Op::JoinSteps { steps } => rows::join_steps_backward(call, *steps),
+        Op::SmoothL1 { steps, channels, target_channels } => losses::smooth_l1_backward(call, *steps, *channels, *target_channels),
+        Op::UnitNorm { steps, channels } => losses::unit_norm_backward(call, *steps, *channels),
+        Op::CrossEntropy { segments, target } => losses::cross_entropy_backward(call, *segments, *target),
+        Op::Collision { .. } => losses::collision_backward(call),
+        Op::Triplet { triplets, temperature } => losses::triplet_backward(call, *triplets, *temperature),
+        Op::Sum => losses::sum_backward(call),
+    }
+}

@@ -1,0 +1,262 @@
+//! Multi-head attention over segments of rows. Probabilities are computed again for the gradient.
+
+use super::{
+    call::{Call, Out},
+    dropout::Mask,
+    gemm::{View, gemm, gemm_at},
+    math::{Real, dot},
+};
+use crate::graph::Attention;
+
+/// Queries that a task takes at a time.
+const QUERIES: usize = 64;
+/// Set in the stream of the numbers that mask whole keys.
+const KEYS: u32 = 0x8000_0000;
+
+/// Rows of the queries and keys of a segment.
+#[derive(Clone, Copy)]
+struct Segment {
+    /// Start, count, stride.
+    query: [usize; 3],
+    key: [usize; 3],
+}
+
+impl Segment {
+    fn of(list: &[i32], s: usize) -> Self {
+        let at = |i: usize| list[6 * s + i].max(0) as usize;
+        Self { query: [at(0), at(1), at(2)], key: [at(3), at(4), at(5)] }
+    }
+}
+
+/// What all tasks of a call share.
+struct Shared<'a, T> {
+    spec: &'a Attention,
+    list: &'a [i32],
+    /// Data and width of queries, keys, values.
+    operands: [(&'a [T], usize); 3],
+    scale: T,
+    dropout: Mask<'a, T>,
+    key_dropout: Option<(usize, Mask<'a, T>)>,
+}
+
+impl<'a, T: Real> Shared<'a, T> {
+    fn new(call: &Call<'a, T>, spec: &'a Attention) -> Self {
+        Self {
+            spec,
+            list: call.index(spec.segments),
+            operands: [call.input(0), call.input(1), call.input(2)],
+            scale: T::of(1.0 / (spec.head_width as f64).sqrt()),
+            dropout: Mask::new(call.step, call.node.stream, spec.dropout),
+            key_dropout: spec.key_dropout.map(|(from, rate)| (from, Mask::new(call.step, call.node.stream | KEYS, rate))),
+        }
+    }
+    fn segments(&self) -> usize {
+        self.list.len() / 6
+    }
+    /// Most scores of a task: queries by keys.
+    fn scores(&self) -> usize {
+        (0..self.segments()).map(|s| Segment::of(self.list, s)).map(|s| s.query[1].min(QUERIES) * s.key[1]).max().unwrap_or(0)
+    }
+    /// First column of a head in an operand.
+    fn column(&self, operand: usize, head: usize) -> usize {
+        self.spec.offsets[operand] + head * self.spec.head_width
+    }
+    /// Rows `start, start + stride, ..` of a head in an operand.
+    fn head(&self, operand: usize, head: usize, start: usize, stride: usize) -> View<'a, T> {
+        let (data, width) = self.operands[operand];
+        View::rows(data.get(start * width + self.column(operand, head)..).unwrap_or(&[]), stride * width)
+    }
+    /// Scaled scores `[queries, keys]`; keys that are masked get -∞.
+    fn fill_scores(&self, s: usize, segment: Segment, first: usize, queries: usize, head: usize, scores: &mut [T]) {
+        let (keys, width) = (segment.key[1], self.spec.head_width);
+        let q = self.head(0, head, segment.query[0] + first * segment.query[2], segment.query[2]);
+        let k = self.head(1, head, segment.key[0], segment.key[2]);
+        gemm([queries, width, keys], self.scale, q, k.transposed(), T::ZERO, scores, keys);
+        if let Some((from, mask)) = self.key_dropout {
+            for key in from..keys {
+                if mask.one(s, key) == T::ZERO {
+                    (0..queries).for_each(|i| scores[i * keys + key] = T::LOWEST);
+                }
+            }
+        }
+    }
+    /// Row of the random numbers of a query.
+    fn counter(&self, head: usize, query: usize) -> usize {
+        head + self.spec.heads * query
+    }
+}
+
+pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
+    let shared = Shared::new(call, spec);
+    let (y, lse) = (call.output(0), call.output(1));
+    let (heads, width) = (spec.heads, spec.head_width);
+    let scratch = shared.scores();
+    let factors = (0..shared.segments()).map(|s| Segment::of(shared.list, s).key[1]).max().unwrap_or(0);
+    call.tasks(shared.segments() * heads, scratch + factors, |task, scratch| {
+        let (s, head) = (task / heads, task % heads);
+        let segment = Segment::of(shared.list, s);
+        let ([start, count, stride], keys) = (segment.query, segment.key[1]);
+        let (scores, factors) = scratch.split_at_mut(scratch.len() - factors);
+        for first in (0..count).step_by(QUERIES) {
+            let queries = QUERIES.min(count - first);
+            let scores = &mut scores[..queries * keys];
+            shared.fill_scores(s, segment, first, queries, head, scores);
+            for i in 0..queries {
+                let row = start + (first + i) * stride;
+                let p = &mut scores[i * keys..(i + 1) * keys];
+                // SAFETY: a query belongs to one segment, so that this task alone writes its heads.
+                let lse = unsafe { lse.part(row * heads + head..row * heads + head + 1) };
+                lse[0] = softmax(p);
+                if !shared.dropout.keeps_all() {
+                    let factors = &mut factors[..keys];
+                    shared.dropout.row(shared.counter(head, row), factors);
+                    p.iter_mut().zip(factors).for_each(|(p, f)| *p *= *f);
+                }
+            }
+            let v = shared.head(2, head, segment.key[0], segment.key[2]);
+            let place = (start + first * stride) * y.width + head * width;
+            // SAFETY: as above.
+            unsafe { gemm_at([queries, keys, width], T::ONE, View::rows(scores, keys), v, T::ZERO, y, place, stride * y.width) };
+        }
+    });
+}
+
+/// Turns scores into probabilities; gives the log of the denominator, -∞ (and zeros) if every key is masked.
+fn softmax<T: Real>(p: &mut [T]) -> T {
+    let mut most = T::LOWEST;
+    for &p in &*p {
+        #[allow(clippy::eq_op)]
+        let larger = (p > most) | (p != p);
+        most = if larger { p } else { most };
+    }
+    if most == T::LOWEST {
+        p.fill(T::ZERO);
+        return most;
+    }
+    p.iter_mut().for_each(|p| *p = (*p - most).exp());
+    let total = super::math::sum(p);
+    let inverse = T::ONE / total;
+    p.iter_mut().for_each(|p| *p *= inverse);
+    most + total.ln()
+}
+
+/// With P the probabilities, M the dropout factors and dO the gradient of the result: dV = (P M)ᵀ dO; dP = M (dO Vᵀ);
+/// dS = P (dP - rowsum(P dP)), where the sum is dO · O; dQ = scale dS K; dK = scale dSᵀ Q.
+pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
+    let shared = Shared::new(call, spec);
+    let ((y, out), (lse, heads)) = (call.input(3), call.input(4));
+    let (dy, _) = call.dy();
+    let width = spec.head_width;
+    let grads: [Option<Out<T>>; 3] = std::array::from_fn(|i| call.dx(i).map(|(dx, _)| dx));
+    for (dx, accumulate) in (0..3).filter_map(|i| call.dx(i)) {
+        if !accumulate {
+            // SAFETY: no task runs.
+            unsafe { dx.part(0..dx.len()) }.fill(T::ZERO);
+        }
+    }
+    let scores = shared.scores();
+    let most_keys = (0..shared.segments()).map(|s| Segment::of(shared.list, s).key[1]).max().unwrap_or(0);
+    let one = |s: usize, head: usize, scratch: &mut [T]| {
+        let segment = Segment::of(shared.list, s);
+        let ([start, count, stride], [key_start, keys, key_stride]) = (segment.query, segment.key);
+        if keys == 0 {
+            return;
+        }
+        let (p, rest) = scratch.split_at_mut(scores);
+        let (ds, factors) = rest.split_at_mut(scores);
+        let (k, v) = (shared.head(1, head, key_start, key_stride), shared.head(2, head, key_start, key_stride));
+        for first in (0..count).step_by(QUERIES) {
+            let queries = QUERIES.min(count - first);
+            let (p, ds) = (&mut p[..queries * keys], &mut ds[..queries * keys]);
+            let row = |i: usize| start + (first + i) * stride;
+            shared.fill_scores(s, segment, first, queries, head, p);
+            let d_out = View::rows(&dy[row(0) * out + head * width..], stride * out);
+            gemm([queries, width, keys], T::ONE, d_out, v.transposed(), T::ZERO, ds, keys);
+            for i in 0..queries {
+                let (p, ds) = (&mut p[i * keys..(i + 1) * keys], &mut ds[i * keys..(i + 1) * keys]);
+                let lse = lse[row(i) * heads + head];
+                if lse == T::LOWEST {
+                    p.fill(T::ZERO);
+                    ds.fill(T::ZERO);
+                    continue;
+                }
+                let place = row(i) * out + head * width..row(i) * out + (head + 1) * width;
+                let d = dot(&y[place.clone()], &dy[place]);
+                p.iter_mut().for_each(|p| *p = (*p - lse).exp());
+                if shared.dropout.keeps_all() {
+                    ds.iter_mut().zip(&*p).for_each(|(ds, &p)| *ds = p * (*ds - d));
+                } else {
+                    let factors = &mut factors[..keys];
+                    shared.dropout.row(shared.counter(head, row(i)), factors);
+                    for ((ds, p), &f) in ds.iter_mut().zip(p).zip(&*factors) {
+                        *ds = *p * (*ds * f - d);
+                        *p *= f;
+                    }
+                }
+            }
+            // Where a head's rows of an operand lie in its gradient.
+            let place = |operand: usize, start: usize| start * shared.operands[operand].1 + shared.column(operand, head);
+            let (ds, p) = (View::rows(&*ds, keys), View::rows(&*p, keys));
+            let q = shared.head(0, head, row(0), stride);
+            // SAFETY: tasks are cut so that no two of them write the same rows and columns.
+            unsafe {
+                if let Some(dq) = grads[0] {
+                    gemm_at([queries, keys, width], shared.scale, ds, k, T::ONE, dq, place(0, row(0)), stride * dq.width);
+                }
+                if let Some(dk) = grads[1] {
+                    gemm_at(
+                        [keys, queries, width],
+                        shared.scale,
+                        ds.transposed(),
+                        q,
+                        T::ONE,
+                        dk,
+                        place(1, key_start),
+                        key_stride * dk.width,
+                    );
+                }
+                if let Some(dv) = grads[2] {
+                    gemm_at([keys, queries, width], T::ONE, p.transposed(), d_out, T::ONE, dv, place(2, key_start), key_stride * dv.width);
+                }
+            }
+        }
+    };
+    let room = 2 * scores + most_keys;
+    let segments = shared.segments();
+    match sharing(&shared, call, grads) {
+        Sharing::Nothing => call.tasks(segments * heads, room, |task, scratch| one(task / heads, task % heads, scratch)),
+        Sharing::Rows => call.tasks(heads, room, |head, scratch| (0..segments).for_each(|s| one(s, head, scratch))),
+        Sharing::Columns => {
+            call.tasks(1, room, |_, scratch| (0..segments * heads).for_each(|task| one(task / heads, task % heads, scratch)));
+        }
+    }
+}
+
+/// What segments write in common.
+enum Sharing {
+    /// Nothing: segments and heads are independent.
+    Nothing,
+    /// Rows of keys: heads are independent.
+    Rows,
+    /// Columns of queries, keys or values that are one tensor.
+    Columns,
+}
+
+fn sharing<T: Real>(shared: &Shared<T>, call: &Call<T>, grads: [Option<Out<T>>; 3]) -> Sharing {
+    let total = shared.spec.heads * shared.spec.head_width;
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        let same = grads[a].is_some() && grads[b].is_some() && call.node.outputs[a] == call.node.outputs[b];
+        if same && shared.spec.offsets[a].abs_diff(shared.spec.offsets[b]) < total {
+            return Sharing::Columns;
+        }
+    }
+    let segment = |s| Segment::of(shared.list, s).key;
+    // Keys of segments usually follow one another or interleave; only then is it cheap to see that none is shared.
+    let apart = |a: [usize; 3], b: [usize; 3]| {
+        let end = |s: [usize; 3]| s[0] + s[1].saturating_sub(1) * s[2];
+        a[1] == 0 || b[1] == 0 || end(a) < b[0] || end(b) < a[0] || (a[2] == b[2] && a[2] > 0 && a[0] % a[2] != b[0] % a[2])
+    };
+    let count = shared.segments();
+    let all_apart = (0..count).all(|a| (a + 1..count).all(|b| apart(segment(a), segment(b))));
+    if all_apart { Sharing::Nothing } else { Sharing::Rows }
+}

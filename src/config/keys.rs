@@ -1,0 +1,246 @@
+//! The table of all keys: name, other names, field, range. It reads, checks and echoes a configuration.
+
+use super::{Accelerator, Config, Precision, setting::Setting, tree::Value};
+use crate::error::{Error, Result};
+use std::collections::HashSet;
+
+/// What is done with every key in turn.
+trait Visitor {
+    /// Visits one key: its name, other names for the same field, the field, and what it may be.
+    fn key<T: Setting>(&mut self, name: &'static str, others: &'static [&'static str], field: &mut T, rule: Rule<T>) -> Result<()>;
+}
+
+/// What a field may be: a test, and the same in words.
+struct Rule<T>(fn(&T) -> bool, &'static str);
+
+const ANY_COUNT: Rule<usize> = Rule(|_| true, "");
+const SOME: Rule<usize> = Rule(|x| (1..=1_000_000).contains(x), "from 1 to 1000000");
+const RATE: Rule<f64> = Rule(|x| (0.0..1.0).contains(x), "at least 0 and below 1");
+const SWITCH: Rule<bool> = Rule(|_| true, "");
+const TEXT: Rule<String> = Rule(|x| !x.is_empty(), "not empty");
+const LOGS: Rule<Vec<String>> = Rule(|_| true, "");
+const FOLDER: Rule<Option<String>> = Rule(|x| x.as_ref().is_none_or(|x| !x.is_empty()), "not empty");
+
+fn any<T>() -> Rule<T> {
+    Rule(|_| true, "")
+}
+
+/// Shows every key to the visitor, in the order of the echo.
+#[rustfmt::skip]
+fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
+    let run = &mut c.run;
+    v.key("seed", &[], &mut run.seed, any())?;
+    v.key("output_dir", &[], &mut run.output_dir, Rule(|x| !x.as_os_str().is_empty(), "not empty"))?;
+    v.key("checkpoint", &["lightning.trainer.checkpoint.resume_path"], &mut run.checkpoint, any())?;
+    v.key("threads", &[], &mut run.threads, Rule(|x| *x <= 1024, "at most 1024"))?;
+    v.key("progress_bar", &["lightning.trainer.params.enable_progress_bar"], &mut run.progress_bar, SWITCH)?;
+    v.key("max_nonfinite_steps", &[], &mut run.max_nonfinite_steps, SOME)?;
+
+    let optimizer = &mut c.optimizer;
+    v.key("lr", &["custom_trainer.lr"], &mut optimizer.lr, Rule(|x| *x > 0.0, "above 0"))?;
+    v.key("weight_decay", &["custom_trainer.weight_decay"], &mut optimizer.weight_decay, Rule(|x| *x >= 0.0, "at least 0"))?;
+    v.key("epochs", &["custom_trainer.epochs"], &mut optimizer.epochs, SOME)?;
+    v.key("warmup_epochs", &["custom_trainer.warmup_epochs"], &mut optimizer.warmup_epochs, ANY_COUNT)?;
+
+    let objectives = &mut c.objectives;
+    v.key("custom_trainer.use_collision_loss", &["use_collision_loss"], &mut objectives.use_collision_loss, SWITCH)?;
+    v.key("custom_trainer.use_contrast_loss", &["use_contrast_loss"], &mut objectives.use_contrast_loss, SWITCH)?;
+    v.key("custom_trainer.regulate_yaw", &["regulate_yaw"], &mut objectives.regulate_yaw, SWITCH)?;
+
+    let model = &mut c.model;
+    v.key("model.dim", &[], &mut model.dim, Rule(|x| (8..=4096).contains(x), "from 8 to 4096"))?;
+    v.key("model.state_channel", &[], &mut model.state_channel, Rule(|x| (3..=7).contains(x), "from 3 to 7"))?;
+    v.key("model.history_channel", &[], &mut model.history_channel, Rule(|x| *x == 9, "9"))?;
+    v.key("model.history_steps", &[], &mut model.history_steps, Rule(|x| *x == 21, "21: 2 s at 10 Hz and the present"))?;
+    v.key("model.future_steps", &[], &mut model.future_steps, Rule(|x| *x == 80, "80: 8 s at 10 Hz"))?;
+    v.key("model.encoder_depth", &[], &mut model.encoder_depth, Rule(|x| (1..=64).contains(x), "from 1 to 64"))?;
+    v.key("model.decoder_depth", &[], &mut model.decoder_depth, Rule(|x| (1..=64).contains(x), "from 1 to 64"))?;
+    v.key("model.num_heads", &[], &mut model.num_heads, Rule(|x| (1..=256).contains(x), "from 1 to 256"))?;
+    v.key("model.num_modes", &[], &mut model.num_modes, Rule(|x| (1..=256).contains(x), "from 1 to 256"))?;
+    v.key("model.use_ego_history", &[], &mut model.use_ego_history, SWITCH)?;
+    v.key("model.state_attn_encoder", &[], &mut model.state_attn_encoder, SWITCH)?;
+    v.key("model.use_hidden_proj", &[], &mut model.use_hidden_proj, SWITCH)?;
+    v.key("model.cat_x", &[], &mut model.cat_x, SWITCH)?;
+    v.key("model.ref_free_traj", &[], &mut model.ref_free_traj, SWITCH)?;
+    v.key("model.dropout", &[], &mut model.dropout, RATE)?;
+    v.key("model.drop_path", &[], &mut model.drop_path, RATE)?;
+    v.key("model.state_dropout", &[], &mut model.state_dropout, RATE)?;
+    v.key("model.feature_builder.radius", &["model.radius", "radius"], &mut model.radius,
+        Rule(|x| (8.0..=1000.0).contains(x) && x.fract() == 0.0, "whole metres from 8 to 1000"))?;
+    v.key("model.feature_builder.max_agents", &["max_agents"], &mut c.features.max_agents, Rule(|x| *x <= 1000, "at most 1000"))?;
+
+    let loader = &mut c.loader;
+    v.key("data_loader.params.batch_size", &["batch_size"], &mut loader.batch_size, Rule(|x| (1..=65536).contains(x), "from 1 to 65536"))?;
+    v.key("data_loader.params.num_workers", &["num_workers"], &mut loader.num_workers, Rule(|x| *x <= 1024, "at most 1024"))?;
+    v.key("data_loader.params.prefetch_factor", &[], &mut loader.prefetch_factor, Rule(|x| (1..=1024).contains(x), "from 1 to 1024"))?;
+    v.key("data_loader.params.drop_last", &["drop_last"], &mut loader.drop_last, SWITCH)?;
+    v.key("data_loader.params.pin_memory", &["pin_memory"], &mut loader.pin_memory, SWITCH)?;
+    v.key("cache.memory_mb", &[], &mut loader.cache_memory_mb, Rule(|x| *x <= 1 << 40, "at most 2^40"))?;
+
+    let splitter = &mut c.splitter;
+    v.key("splitter.log_splits.train", &["splitter.train_logs"], &mut splitter.train_logs, LOGS)?;
+    v.key("splitter.log_splits.val", &["splitter.val_logs"], &mut splitter.val_logs, LOGS)?;
+    v.key("splitter.log_splits.test", &["splitter.test_logs"], &mut splitter.test_logs, LOGS)?;
+    v.key("splitter.val_fraction", &[], &mut splitter.val_fraction, RATE)?;
+    v.key("splitter.test_fraction", &[], &mut splitter.test_fraction, RATE)?;
+
+    let trainer = &mut c.trainer;
+    v.key("lightning.trainer.params.max_epochs", &["max_epochs"], &mut trainer.max_epochs,
+        Rule(|x| x.is_none_or(|x| (1..=1_000_000).contains(&x)), "from 1 to 1000000"))?;
+    v.key("lightning.trainer.params.accelerator", &["accelerator"], &mut c.run.accelerator, any())?;
+    v.key("lightning.trainer.params.precision", &["precision"], &mut c.run.precision, any())?;
+    v.key("lightning.trainer.params.gradient_clip_val", &["gradient_clip_val"], &mut c.optimizer.gradient_clip_val,
+        Rule(|x| x.is_none_or(|x| x >= 0.0), "at least 0"))?;
+    v.key("lightning.trainer.params.limit_train_batches", &[], &mut trainer.limit_train_batches, any())?;
+    v.key("lightning.trainer.params.limit_val_batches", &[], &mut trainer.limit_val_batches, any())?;
+    v.key("lightning.trainer.params.limit_test_batches", &[], &mut trainer.limit_test_batches, any())?;
+    v.key("lightning.trainer.params.check_val_every_n_epoch", &[], &mut trainer.check_val_every_n_epoch, SOME)?;
+    v.key("lightning.trainer.params.num_sanity_val_steps", &[], &mut trainer.num_sanity_val_steps, Rule(|x| *x >= -1, "at least -1"))?;
+    v.key("lightning.trainer.params.log_every_n_steps", &[], &mut trainer.log_every_n_steps, SOME)?;
+
+    let checkpoint = &mut c.checkpoint;
+    v.key("lightning.trainer.checkpoint.dirpath", &[], &mut checkpoint.dirpath, FOLDER)?;
+    v.key("lightning.trainer.checkpoint.filename", &[], &mut checkpoint.filename, TEXT)?;
+    v.key("lightning.trainer.checkpoint.monitor", &[], &mut checkpoint.monitor, TEXT)?;
+    v.key("lightning.trainer.checkpoint.mode", &[], &mut checkpoint.mode, any())?;
+    v.key("lightning.trainer.checkpoint.save_top_k", &[], &mut checkpoint.save_top_k, Rule(|x| *x >= -1, "at least -1"))?;
+    v.key("lightning.trainer.checkpoint.save_last", &[], &mut checkpoint.save_last, SWITCH)?;
+
+    let logger = &mut c.logger;
+    v.key("logger.tensorboard", &[], &mut logger.tensorboard, SWITCH)?;
+    v.key("logger.dirpath", &[], &mut logger.dirpath, FOLDER)
+}
+
+/// Collects all names: (every name, the first name of the same field).
+#[derive(Default)]
+struct Names(Vec<(&'static str, &'static str)>);
+
+impl Visitor for Names {
+    fn key<T: Setting>(&mut self, name: &'static str, others: &'static [&'static str], _: &mut T, _: Rule<T>) -> Result<()> {
+        self.0.push((name, name));
+        self.0.extend(others.iter().map(|other| (*other, name)));
+        Ok(())
+    }
+}
+
+impl Names {
+    fn all() -> Result<Self> {
+        let mut names = Self::default();
+        visit(&mut Config::default(), &mut names)?;
+        Ok(names)
+    }
+
+    /// First name of the field that `key` names.
+    fn field(&self, key: &str) -> Option<&'static str> {
+        self.0.iter().find(|(name, _)| *name == key).map(|(_, first)| *first)
+    }
+
+    /// The known name that a person who wrote `key` most likely meant: fewest letters changed, groups counting little.
+    fn nearest(&self, key: &str) -> &'static str {
+        let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+        let distance = |name: &str| strsim::levenshtein(key, name).min(strsim::levenshtein(&last(key), &last(name)) + 2);
+        self.0.iter().map(|(name, _)| *name).min_by_key(|name| distance(name)).unwrap_or_default()
+    }
+}
+
+struct Reader<'a>(&'a Value);
+
+impl Visitor for Reader<'_> {
+    fn key<T: Setting>(&mut self, name: &'static str, _: &'static [&'static str], field: &mut T, rule: Rule<T>) -> Result<()> {
+        let Some(node) = self.0.get(name) else { return Ok(()) };
+        let value = T::read(node).ok_or_else(|| Error::config(name, format!("{node} is not {}", T::EXPECTED)))?;
+        if !(rule.0)(&value) {
+            return Err(Error::config(name, format!("{node} must be {}", rule.1)));
+        }
+        *field = value;
+        Ok(())
+    }
+}
+
+struct Writer(Value);
+
+impl Visitor for Writer {
+    fn key<T: Setting>(&mut self, name: &'static str, _: &'static [&'static str], field: &mut T, _: Rule<T>) -> Result<()> {
+        self.0.set(name, field.write());
+        Ok(())
+    }
+}
+
+/// The same tree with every field under its first name.
+///
+/// # Errors
+/// A key that is not known; two names of one field with different values.
+pub(super) fn canonical(tree: Value) -> Result<Value> {
+    let names = Names::all()?;
+    let mut result = Value::Map(Vec::new());
+    for (key, value) in tree.leaves() {
+        let group = names.0.iter().any(|(name, _)| name.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.')));
+        match names.field(&key) {
+            Some(first) => {
+                if let Some(other) = result.get(first)
+                    && *other != value
+                {
+                    return Err(Error::config(key, format!("is another name of '{first}', and they differ: {value} and {other}")));
+                }
+                result.set(first, value);
+            }
+            None if group && value == Value::Null => {}
+            None if group => return Err(Error::config(key, format!("is a group of keys and cannot be {value}"))),
+            None => return Err(Error::config(&*key, format!("unknown; the nearest known key is '{}'", names.nearest(&key)))),
+        }
+    }
+    Ok(result)
+}
+
+/// A checked configuration from a canonical tree.
+pub(super) fn read(tree: &Value) -> Result<Config> {
+    let mut config = Config::default();
+    visit(&mut config, &mut Reader(tree))?;
+    check(&config)?;
+    Ok(config)
+}
+
+/// Every key with its value.
+pub(super) fn write(config: &Config) -> Value {
+    let mut writer = Writer(Value::Map(Vec::new()));
+    // Writing has nothing that fails.
+    let _ = visit(&mut config.clone(), &mut writer);
+    writer.0
+}
+
+/// What no single key can say.
+fn check(config: &Config) -> Result<()> {
+    let model = &config.model;
+    let fail = |key: &str, reason: String| Err(Error::config(key, reason));
+    if !model.dim.is_multiple_of(model.num_heads) {
+        return fail("model.dim", format!("{} must be a multiple of model.num_heads = {}", model.dim, model.num_heads));
+    }
+    if !model.dim.is_multiple_of(8) {
+        return fail("model.dim", format!("{} must be a multiple of 8", model.dim));
+    }
+    if config.objectives.use_contrast_loss {
+        return fail("custom_trainer.use_contrast_loss", "contrastive augmentation is not available in this version".into());
+    }
+    if config.run.accelerator == Accelerator::Gpu {
+        return fail("lightning.trainer.params.accelerator", "this build has no GPU backend; use cpu or auto".into());
+    }
+    if matches!(config.run.precision, Precision::HalfMixed | Precision::BrainMixed) {
+        return fail(
+            "lightning.trainer.params.precision",
+            "mixed precision needs the GPU backend, which this build lacks; use 32 or 64".into(),
+        );
+    }
+    let splitter = &config.splitter;
+    if splitter.val_fraction + splitter.test_fraction >= 1.0 {
+        return fail("splitter.val_fraction", "with splitter.test_fraction it must leave something to train on".into());
+    }
+    let mut seen = HashSet::new();
+    for (name, logs) in [("train", &splitter.train_logs), ("val", &splitter.val_logs), ("test", &splitter.test_logs)] {
+        let mut own = logs.iter().collect::<HashSet<_>>();
+        if let Some(log) = own.iter().find(|log| seen.contains(**log)) {
+            return fail(&format!("splitter.log_splits.{name}"), format!("log '{log}' is in another split as well"));
+        }
+        seen.extend(own.drain());
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! The data of a run: descriptions, splits, and a pass over each.
+
+use super::{
+    batch::BatchOptions,
+    cache::MemoryCache,
+    loader::{Loader, Maker, Skipped},
+    sampler,
+    splitter::{self, Splits},
+};
+use crate::{
+    config::Config,
+    error::{Error, Result},
+    features::FeatureBuilder,
+    scenario::{ScenarioSource, Split},
+};
+use std::sync::Arc;
+
+/// Scenarios of a source, divided.
+pub struct DataModule {
+    maker: Arc<Maker>,
+    splits: Splits,
+    config: Config,
+    undescribed: Vec<Skipped>,
+}
+
+impl DataModule {
+    /// Asks the source to describe its scenarios and divides them. `options` says how the model wants its batches.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the source has no scenario; what the source fails with, other than [`Error::Scenario`].
+    pub fn new(config: &Config, source: Arc<dyn ScenarioSource>, options: BatchOptions) -> Result<Self> {
+        if source.is_empty() {
+            return Err(Error::Data("the source has no scenario".into()));
+        }
+        let mut undescribed = Vec::new();
+        let mut infos = Vec::with_capacity(source.len());
+        for index in 0..source.len() {
+            match source.info(index) {
+                Ok(info) => infos.push(Some(info)),
+                Err(Error::Scenario { token, reason }) => {
+                    undescribed.push(Skipped { index, token, reason });
+                    infos.push(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let splits = splitter::split(&infos, &config.splitter, config.run.seed);
+        let builder = FeatureBuilder {
+            radius: config.model.radius,
+            max_agents: config.features.max_agents,
+            cost_map: config.objectives.use_collision_loss,
+        };
+        let cache = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
+        let maker = Maker { source, infos, builder, options, cache };
+        Ok(Self { maker: Arc::new(maker), splits, config: config.clone(), undescribed })
+    }
+
+    /// Scenarios that the source could not describe; they are in no split.
+    pub fn undescribed(&self) -> &[Skipped] {
+        &self.undescribed
+    }
+
+    /// Number of scenarios of a split, before any is found to be unusable.
+    pub fn len(&self, split: Split) -> usize {
+        self.splits.of(split).len()
+    }
+
+    /// True if a split has no scenario.
+    pub fn is_empty(&self, split: Split) -> bool {
+        self.len(split) == 0
+    }
+
+    /// Number of batches of a pass over a split.
+    ///
+    /// # Errors
+    /// As [`Self::pass`].
+    pub fn batches(&self, split: Split) -> Result<usize> {
+        Ok(self.plan(split, 0)?.len())
+    }
+
+    /// Starts a pass over a split from batch `first`, at most `limit` batches. Training is shuffled for every epoch, others keep
+    /// their order.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
+    pub fn pass(&self, split: Split, epoch: usize, first: usize, limit: usize) -> Result<Loader> {
+        let plan = self.plan(split, epoch)?.into_iter().skip(first).take(limit).collect();
+        Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
+    }
+
+    fn plan(&self, split: Split, epoch: usize) -> Result<Vec<Vec<usize>>> {
+        let indices = self.splits.of(split);
+        let trainer = &self.config.trainer;
+        let (key, limit) = match split {
+            Split::Train => ("train", trainer.limit_train_batches),
+            Split::Validation => ("val", trainer.limit_val_batches),
+            Split::Test => ("test", trainer.limit_test_batches),
+        };
+        if indices.is_empty() && limit.apply(1) > 0 {
+            return Err(self.empty(split, key));
+        }
+        let (size, training) = (self.config.loader.batch_size, split == Split::Train);
+        let mut plan = if training {
+            sampler::batches(&sampler::shuffled(indices, self.config.run.seed, epoch), size, self.config.loader.drop_last)
+        } else {
+            sampler::batches(indices, size, false)
+        };
+        plan.truncate(limit.apply(plan.len()));
+        Ok(plan)
+    }
+
+    fn empty(&self, split: Split, key: &str) -> Error {
+        let (all, lost) = (self.maker.infos.len(), self.undescribed.len());
+        let counts = [Split::Train, Split::Validation, Split::Test].map(|split| format!("{} {}", self.len(split), split.name()));
+        Error::Data(format!(
+            "the {} split is empty (of {all} scenarios: {}, {lost} without a description); give it logs with 'splitter.log_splits.{key}', \
+             or do without it with 'lightning.trainer.params.limit_{key}_batches=0'",
+            split.name(),
+            counts.join(", "),
+        ))
+    }
+}

@@ -1,0 +1,257 @@
+//! Batches in order, made ahead by worker threads.
+//!
+//! Workers build features and pack batches; how many there are changes nothing in what comes out. A source that is not
+//! thread-safe is only ever called on the thread that asks for batches: it loads the scenarios of the batches ahead, and the
+//! workers do the rest. A scenario that breaks a rule ([`Error::Scenario`]) is left out, its batch is that much smaller, and its
+//! mates stay where they are; every other error, a failing host among them, ends the pass.
+
+use super::{
+    batch::{Batch, BatchOptions},
+    cache::MemoryCache,
+    collate::collate_into,
+};
+use crate::{
+    error::{Error, Result},
+    features::{FeatureBuilder, Features},
+    scenario::{Scenario, ScenarioInfo, ScenarioSource},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+/// Everything that making a batch needs, shared by all threads and passes.
+pub struct Maker {
+    /// Where scenarios come from.
+    pub source: Arc<dyn ScenarioSource>,
+    /// Their descriptions.
+    pub infos: Vec<Option<ScenarioInfo>>,
+    /// Makes features.
+    pub builder: FeatureBuilder,
+    /// Says how batches are packed.
+    pub options: BatchOptions,
+    /// Features of earlier passes.
+    pub cache: MemoryCache,
+}
+
+/// A scenario that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its position in the source.
+    pub index: usize,
+    /// Its token.
+    pub token: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What became of one planned batch.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its position in the pass.
+    pub position: usize,
+    /// The batch; none if all its scenarios were left out.
+    pub batch: Option<Batch>,
+    /// Scenarios that were left out.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A planned batch on its way to a worker. Scenarios are there already if the source is not thread-safe.
+struct Job {
+    position: usize,
+    scenarios: Vec<(usize, Option<Result<Scenario>>)>,
+}
+
+impl Maker {
+    /// Calls the source, unless the features are there.
+    fn load(&self, index: usize) -> Option<Result<Scenario>> {
+        if self.cache.contains(index) { None } else { Some(self.source.load(index)) }
+    }
+
+    fn features(&self, index: usize, scenario: Option<Result<Scenario>>) -> Result<Features> {
+        let scenario = match (scenario, self.cache.get(index)) {
+            (Some(scenario), _) => scenario?,
+            (None, Some(features)) => return Ok(features),
+            (None, None) => self.source.load(index)?,
+        };
+        if !scenario.has_future() {
+            let reason = format!("{} ego states are no training scenario: history and future are needed", scenario.ego.len());
+            return Err(Error::scenario(&scenario.token, reason));
+        }
+        let features = self.builder.build(&scenario)?;
+        self.cache.put(index, &features);
+        Ok(features)
+    }
+
+    fn make(&self, job: Job, spare: Option<Batch>) -> Result<Loaded> {
+        let mut skipped = Vec::new();
+        let mut ready = Vec::with_capacity(job.scenarios.len());
+        for (index, scenario) in job.scenarios {
+            match self.features(index, scenario) {
+                Ok(features) => ready.push(features),
+                Err(Error::Scenario { token, reason }) => skipped.push(Skipped { index, token, reason }),
+                Err(error) => return Err(error),
+            }
+        }
+        if ready.is_empty() {
+            return Ok(Loaded { position: job.position, batch: None, skipped });
+        }
+        let mut batch = spare.unwrap_or_else(|| Batch::empty(self.options.scalar));
+        collate_into(&mut batch, &ready.iter().collect::<Vec<_>>(), &[], &self.options)?;
+        Ok(Loaded { position: job.position, batch: Some(batch), skipped })
+    }
+}
+
+/// Runs `body`; a panic becomes an error.
+fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Err(Error::Panic(format!("while a batch was made: {}", text.unwrap_or("no message"))))
+    })
+}
+
+/// What the threads exchange.
+#[derive(Default)]
+struct Exchange {
+    jobs: VecDeque<Job>,
+    done: BTreeMap<usize, Result<Loaded>>,
+    spare: Vec<Batch>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    exchange: Mutex<Exchange>,
+    /// A job came, or the pass is over.
+    work: Condvar,
+    /// A batch is done.
+    ready: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Exchange> {
+        // Nothing panics while it holds the lock.
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, maker: &Maker) {
+        loop {
+            let (job, spare) = {
+                let mut exchange = self.lock();
+                loop {
+                    if exchange.closed {
+                        return;
+                    }
+                    if let Some(job) = exchange.jobs.pop_front() {
+                        break (job, exchange.spare.pop());
+                    }
+                    exchange = self.work.wait(exchange).unwrap_or_else(PoisonError::into_inner);
+                }
+            };
+            let position = job.position;
+            let loaded = guarded(|| maker.make(job, spare));
+            self.lock().done.insert(position, loaded);
+            self.ready.notify_all();
+        }
+    }
+}
+
+/// One pass over planned batches. Dropping it ends and joins its threads.
+pub struct Loader {
+    maker: Arc<Maker>,
+    plan: Vec<Vec<usize>>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Batches that may be under way.
+    window: usize,
+    submitted: usize,
+    given: usize,
+}
+
+impl Loader {
+    /// Starts a pass with `workers` threads (0: batches are made when they are asked for, in the calling thread), each of
+    /// which may be `prefetch` batches ahead.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] if a thread cannot be started.
+    pub fn new(maker: Arc<Maker>, plan: Vec<Vec<usize>>, workers: usize, prefetch: usize) -> Result<Self> {
+        let workers = workers.min(plan.len());
+        let mut loader =
+            Self { maker, plan, shared: Arc::default(), workers: Vec::new(), window: workers * prefetch.max(1), submitted: 0, given: 0 };
+        for i in 0..workers {
+            let (shared, maker) = (Arc::clone(&loader.shared), Arc::clone(&loader.maker));
+            let thread = std::thread::Builder::new().name(format!("te-loader-{i}"));
+            let thread = thread.spawn(move || shared.work(&maker)).map_err(|e| Error::Backend(format!("a loader thread: {e}")))?;
+            loader.workers.push(thread);
+        }
+        Ok(loader)
+    }
+
+    /// Number of planned batches.
+    pub fn len(&self) -> usize {
+        self.plan.len()
+    }
+
+    /// True without a planned batch.
+    pub fn is_empty(&self) -> bool {
+        self.plan.is_empty()
+    }
+
+    /// Takes a batch back, so that its memory serves again.
+    pub fn recycle(&self, batch: Batch) {
+        self.shared.lock().spare.push(batch);
+    }
+
+    fn job(&self, position: usize) -> Job {
+        let load = !self.workers.is_empty() && !self.maker.source.is_thread_safe();
+        let scenarios = self.plan[position].iter().map(|&index| (index, if load { self.maker.load(index) } else { None })).collect();
+        Job { position, scenarios }
+    }
+
+    fn load_next(&mut self) -> Result<Loaded> {
+        if self.workers.is_empty() {
+            let spare = self.shared.lock().spare.pop();
+            return guarded(|| self.maker.make(self.job(self.given), spare));
+        }
+        while self.submitted < self.plan.len().min(self.given + self.window) {
+            let job = guarded(|| Ok(self.job(self.submitted)))?;
+            self.submitted += 1;
+            self.shared.lock().jobs.push_back(job);
+            self.shared.work.notify_one();
+        }
+        let mut exchange = self.shared.lock();
+        loop {
+            if let Some(loaded) = exchange.done.remove(&self.given) {
+                return loaded;
+            }
+            exchange = self.shared.ready.wait(exchange).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Planned batches in order. After an error the pass is over.
+impl Iterator for Loader {
+    type Item = Result<Loaded>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.given >= self.plan.len() {
+            return None;
+        }
+        let loaded = self.load_next();
+        self.given = if loaded.is_ok() { self.given + 1 } else { self.plan.len() };
+        Some(loaded)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            // Its panics were caught and handed over.
+            let _ = worker.join();
+        }
+    }
+}

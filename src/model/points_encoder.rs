@@ -1,0 +1,41 @@
+//! Two-stage PointNet over the valid points of each polygon or line; a missing point counts as a row of zeros in both maxima.
+
+use crate::{
+    error::Result,
+    graph::{Activation, Builder, RowMap, Rows, Scope, TensorId},
+};
+
+/// Where the points of each group lie.
+pub struct Groups {
+    /// Index slot: first point, number of points, whether one is missing.
+    pub segments: usize,
+    /// Index slot: group of each point.
+    pub of_point: usize,
+    /// Number of groups.
+    pub rows: Rows,
+}
+
+/// points `[n, C]` -> `[groups, D]`.
+pub fn record(b: &mut Builder, p: &Scope, points: TensorId, groups: &Groups) -> Result<TensorId> {
+    b.enter(p.name());
+    let q = p.at("first_mlp");
+    let h = b.linear(points, &q.at(0), Activation::None)?; // [n, 128]
+    let h = b.batch_norm(h, &q.at(1), Activation::Relu)?; // [n, 128]
+    let first = b.linear(h, &q.at(3), Activation::None)?; // [n, 256]
+    let pooled = b.segment_max(first, groups.segments, groups.rows); // [groups, 256]
+
+    // The layer reads (point, pooled). The pooled half is the same for all points of a group: it is done once a group.
+    let q = p.at("second_mlp");
+    let weight = q.at(0).matrix("weight")?; // [256, 512]
+    let half = weight.columns / 2;
+    let own = b.linear_part(first, weight.column_range(0..half), Some(q.at(0).vector("bias")?), Activation::None)?; // [n, 256]
+    let shared = b.linear_part(pooled, weight.column_range(half..2 * half), None, Activation::None)?; // [groups, 256]
+    let n = b.rows(points);
+    let shared = b.gather(shared, groups.of_point, n); // [n, 256]
+    let h = b.add(own, shared, RowMap::Same)?;
+    let h = b.batch_norm(h, &q.at(1), Activation::Relu)?; // [n, 256]
+    let second = b.linear(h, &q.at(3), Activation::None)?; // [n, D]
+    let y = b.segment_max(second, groups.segments, groups.rows); // [groups, D]
+    b.leave();
+    Ok(y)
+}

@@ -1,0 +1,158 @@
+//! What a run tells its host, and how the host ends it.
+
+use crate::metrics::MetricTable;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Severity of a log record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// The run cannot go on, or a result is lost.
+    Error = 1,
+    /// Something was skipped or replaced.
+    Warning = 2,
+    /// Progress.
+    Info = 3,
+    /// Details.
+    Debug = 4,
+}
+
+/// What happened; handed to the host's event callback.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A training step was applied.
+    Step {
+        /// 0-based epoch.
+        epoch: usize,
+        /// Optimiser steps so far.
+        step: usize,
+        /// Steps of the whole run, as far as known.
+        total_steps: usize,
+        /// Total loss of the step's batch.
+        loss: f64,
+        /// Learning rate used.
+        learning_rate: f64,
+    },
+    /// A training step was not applied since its loss or gradient was not finite.
+    StepSkipped {
+        /// 0-based epoch.
+        epoch: usize,
+        /// Optimiser steps so far.
+        step: usize,
+        /// Tokens of the batch.
+        tokens: Vec<String>,
+    },
+    /// A scenario was skipped.
+    ScenarioSkipped {
+        /// Its token.
+        token: String,
+        /// Why.
+        reason: String,
+    },
+    /// An epoch ended, its validation included.
+    Epoch {
+        /// 0-based epoch.
+        epoch: usize,
+        /// Optimiser steps so far.
+        step: usize,
+        /// Losses and metrics by name, as logged.
+        metrics: MetricTable,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Its path.
+        path: String,
+    },
+}
+
+/// What the host says to an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// End the run after this step; `fit` then returns with `stopped` set.
+    Stop,
+}
+
+/// Receives log records; called from any thread, one call at a time.
+pub type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
+/// Receives events; called on the thread that called the engine.
+pub type EventSink = Arc<dyn Fn(&Event) -> Flow + Send + Sync>;
+
+/// The host's ears: both may be absent.
+#[derive(Clone, Default)]
+pub struct Host {
+    /// For log records.
+    pub log: Option<LogSink>,
+    /// For events.
+    pub event: Option<EventSink>,
+}
+
+impl Host {
+    /// Hands over a log record.
+    pub fn log(&self, level: LogLevel, message: &str) {
+        if let Some(sink) = &self.log {
+            sink(level, message);
+        }
+    }
+
+    /// Hands over an event.
+    pub fn event(&self, event: &Event) -> Flow {
+        self.event.as_ref().map_or(Flow::Continue, |sink| sink(event))
+    }
+}
+
+/// Ends a run from any thread, or from a signal handler.
+#[derive(Debug, Clone, Default)]
+pub struct StopHandle(Arc<AtomicBool>);
+
+impl StopHandle {
+    /// Asks the run to end after the step in progress.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    /// True once asked.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    /// Forgets the request; a run does this when it starts.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What `fit` did.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct FitReport {
+    /// Epochs completed, resumed ones included.
+    pub epochs: usize,
+    /// Optimiser steps applied, resumed ones included.
+    pub steps: usize,
+    /// Steps not applied since loss or gradient was not finite, in this run.
+    pub skipped_steps: usize,
+    /// Scenarios skipped, in this run.
+    pub skipped_scenarios: usize,
+    /// True if the host ended the run.
+    pub stopped: bool,
+    /// Best value of the monitored metric, if one was seen.
+    pub best_score: Option<f64>,
+    /// Path of the best checkpoint, empty if none was written.
+    pub best_checkpoint: String,
+    /// Path of the last checkpoint, empty if none was written.
+    pub last_checkpoint: String,
+    /// Losses and metrics of the last epoch by logged name (`loss/train_loss`, `val/minFDE`, ...).
+    pub metrics: MetricTable,
+}
+
+/// What `validate` and `test` found.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct EvaluationReport {
+    /// Scenarios evaluated.
+    pub scenarios: usize,
+    /// Scenarios skipped.
+    pub skipped_scenarios: usize,
+    /// Losses and metrics by logged name.
+    pub metrics: MetricTable,
+}

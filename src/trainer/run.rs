@@ -1,0 +1,60 @@
+//! One call of the host, such as `fit`: what it is told, and whether it wants to go on.
+
+use super::host::{Event, Flow, Host, LogLevel, StopHandle};
+use crate::data::Skipped;
+use std::collections::HashSet;
+
+/// The host's side of a run.
+pub struct Run<'a> {
+    host: &'a Host,
+    stop: &'a StopHandle,
+    asked: bool,
+    skipped: HashSet<usize>,
+    first_reason: Option<String>,
+}
+
+impl<'a> Run<'a> {
+    /// Starts a run: an earlier request to stop is forgotten.
+    pub fn new(host: &'a Host, stop: &'a StopHandle) -> Self {
+        stop.reset();
+        Self { host, stop, asked: false, skipped: HashSet::new(), first_reason: None }
+    }
+
+    /// A log record.
+    pub fn log(&self, level: LogLevel, message: &str) {
+        self.host.log(level, message);
+    }
+
+    /// An event, to which the host may answer that the run shall end.
+    pub fn event(&mut self, event: &Event) {
+        if self.host.event(event) == Flow::Stop {
+            self.asked = true;
+        }
+    }
+
+    /// True if the run shall end.
+    pub fn is_stopped(&self) -> bool {
+        self.asked || self.stop.is_stopped()
+    }
+
+    /// Reports scenarios that were left out, each once.
+    pub fn skip(&mut self, skipped: &[Skipped]) {
+        for Skipped { index, token, reason } in skipped {
+            self.first_reason.get_or_insert_with(|| format!("'{token}': {reason}"));
+            if self.skipped.insert(*index) {
+                self.log(LogLevel::Warning, &format!("scenario '{token}' is skipped: {reason}"));
+                self.event(&Event::ScenarioSkipped { token: token.clone(), reason: reason.clone() });
+            }
+        }
+    }
+
+    /// Number of scenarios that were left out.
+    pub fn skipped(&self) -> usize {
+        self.skipped.len()
+    }
+
+    /// Why the first of them was left out.
+    pub fn first_reason(&self) -> &str {
+        self.first_reason.as_deref().unwrap_or("none was left out")
+    }
+}

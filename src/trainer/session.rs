@@ -1,0 +1,330 @@
+//! The one place that runs the network: it owns the backend with all memory of a run, and a plan for each purpose.
+
+pub use crate::backend::{Buffer, Update, Updated};
+use crate::{
+    backend::{Backend, cpu},
+    config::{ModelConfig, ObjectiveConfig},
+    data::batch::{Batch, BatchOptions},
+    error::{Error, Result},
+    graph::{Builder, Mode, Parameters, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
+    metrics::{self, MetricSums, Predictions},
+    model::{self, params},
+    objectives, optim,
+};
+use std::ops::Range;
+
+/// What a plan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Losses and gradients.
+    Train,
+    /// Losses without gradients.
+    Evaluate,
+    /// The network alone.
+    Predict,
+}
+
+/// A recorded graph with its memory plan.
+struct Recorded {
+    plan: Plan,
+    outputs: model::Outputs,
+    losses: objectives::Losses,
+    cost_map_size: usize,
+}
+
+/// Losses of one batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Losses {
+    /// Every loss by the name under which it is logged; the last is `loss`.
+    pub values: [(&'static str, f64); objectives::NAMES.len()],
+    /// The sum of all.
+    pub loss: f64,
+}
+
+/// The network's outputs for one batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outputs {
+    /// `[LINES * M, F * 6]`: x, y, cos, sin, vx, vy of every candidate; row is line * M + mode.
+    pub trajectory: Vec<f64>,
+    /// `[LINES * M]`.
+    pub logits: Vec<f64>,
+    /// `[AGENTS, F * 6]`: predicted futures, relative to the present pose as the targets are.
+    pub prediction: Vec<f64>,
+    /// `[B, D]`, with `use_hidden_proj`; else empty.
+    pub hidden: Vec<f64>,
+    /// `[B, F * 4]`, with `ref_free_traj`; else empty.
+    pub ref_free_trajectory: Vec<f64>,
+    /// F.
+    pub steps: usize,
+    /// M.
+    pub modes: usize,
+}
+
+impl Outputs {
+    /// Rows of a scenario's candidates.
+    pub fn rows(&self, batch: &Batch, scenario: usize) -> Range<usize> {
+        let lines = &batch.lines[scenario];
+        lines.start * self.modes..lines.end * self.modes
+    }
+    /// Probability of each of a scenario's candidates.
+    pub fn probabilities(&self, batch: &Batch, scenario: usize) -> Vec<f64> {
+        let logits = &self.logits[self.rows(batch, scenario)];
+        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = logits.iter().map(|x| (x - highest).exp()).sum();
+        logits.iter().map(|x| (x - highest).exp() / total).collect()
+    }
+    /// Row of a scenario's most probable candidate; none without a line.
+    pub fn best_row(&self, batch: &Batch, scenario: usize) -> Option<usize> {
+        // The first of equals.
+        self.rows(batch, scenario).rev().max_by(|&a, &b| self.logits[a].total_cmp(&self.logits[b]))
+    }
+    /// x, y, heading of one candidate: `[F]`.
+    pub fn poses(&self, row: usize) -> Vec<[f64; 3]> {
+        let steps = self.trajectory[row * self.steps * 6..][..self.steps * 6].chunks_exact(6);
+        steps.map(|s| [s[0], s[1], s[3].atan2(s[2])]).collect()
+    }
+    /// x, y, heading of a scenario's most probable candidate: `[F]`; empty without a line.
+    pub fn best_trajectory(&self, batch: &Batch, scenario: usize) -> Vec<[f64; 3]> {
+        self.best_row(batch, scenario).map(|row| self.poses(row)).unwrap_or_default()
+    }
+}
+
+/// A network in training or use.
+pub struct Session {
+    backend: Box<dyn Backend>,
+    model: ModelConfig,
+    objectives: ObjectiveConfig,
+    parameters: Parameters,
+    decayed: Vec<Vector>,
+    plans: [Option<Recorded>; 3],
+    last: Option<Purpose>,
+    seed: u64,
+}
+
+impl Session {
+    /// A network with initial parameters drawn from the seed, on the CPU. `threads` of 0 means one for each core.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key of an option that does not fit.
+    pub fn new(model: &ModelConfig, objectives: &ObjectiveConfig, scalar: Scalar, threads: usize, seed: u64) -> Result<Self> {
+        model::validate(model)?;
+        objectives::validate(objectives, model)?;
+        let specifications = params::specifications(model);
+        let parameters = params::parameters(&specifications);
+        let backend = cpu::new(scalar, threads, parameters.len(), parameters.statistics_len());
+        let decayed = optim::groups::decayed(&parameters);
+        let (model, objectives) = (model.clone(), *objectives);
+        let mut session = Self { backend, model, objectives, parameters, decayed, plans: [const { None }; 3], last: None, seed };
+        let (values, statistics) = params::initial(&specifications, seed);
+        session.write(Buffer::Parameters, &values)?;
+        session.write(Buffer::Statistics, &statistics)?;
+        Ok(session)
+    }
+
+    /// How batches for this session are made; `triplets` for training with the contrastive loss.
+    pub fn batch_options(&self, triplets: bool) -> BatchOptions {
+        BatchOptions { model: self.model.clone(), objectives: self.objectives, scalar: self.backend.scalar(), triplets }
+    }
+
+    /// Forward and backward on a batch; gradients add up until [`Session::update`]. `step` keeps the random numbers of
+    /// different batches apart.
+    ///
+    /// # Errors
+    /// The batch does not fit the session.
+    pub fn train(&mut self, batch: &Batch, step: u64) -> Result<Losses> {
+        self.run(Purpose::Train, batch, step)?;
+        self.losses(batch)
+    }
+
+    /// Losses in evaluation mode: running statistics, no dropout, no contrastive loss. Gradients are left alone.
+    ///
+    /// # Errors
+    /// The batch does not fit the session.
+    pub fn evaluate(&mut self, batch: &Batch) -> Result<Losses> {
+        self.run(Purpose::Evaluate, batch, 0)?;
+        self.losses(batch)
+    }
+
+    /// The network's outputs in evaluation mode; futures are not needed.
+    ///
+    /// # Errors
+    /// The batch does not fit the session.
+    pub fn predict(&mut self, batch: &Batch) -> Result<Outputs> {
+        self.run(Purpose::Predict, batch, 0)?;
+        self.outputs(batch)
+    }
+
+    /// Applies the gathered gradients, unless they are not finite, and sets them to zero.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn update(&mut self, update: &Update) -> Result<Updated> {
+        self.backend.update(update, &self.decayed)
+    }
+
+    /// Drops the gathered gradients and the statistics of the passes that made them.
+    pub fn discard(&mut self) {
+        self.backend.discard();
+    }
+
+    /// Metrics of the last run, which was on this batch; zero counts if there was none.
+    pub fn metrics(&self, batch: &Batch) -> MetricSums {
+        let Some(recorded) = self.recorded() else { return metrics::NONE };
+        let read = |tensor| self.read_output(recorded, batch, tensor);
+        let outputs = &recorded.outputs;
+        let predictions = Predictions {
+            trajectory: read(outputs.trajectory),
+            logits: read(outputs.logits),
+            prediction: read(outputs.prediction),
+            steps: self.model.future_steps,
+            modes: self.model.num_modes,
+        };
+        metrics::sums(&predictions, batch)
+    }
+
+    /// Outputs of the last run, which was on this batch.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if nothing was run.
+    pub fn outputs(&self, batch: &Batch) -> Result<Outputs> {
+        let recorded = self.recorded().ok_or_else(|| Error::Argument("outputs before the first run".into()))?;
+        let read = |tensor| self.read_output(recorded, batch, tensor).to_vec();
+        let outputs = &recorded.outputs;
+        Ok(Outputs {
+            trajectory: read(outputs.trajectory),
+            logits: read(outputs.logits),
+            prediction: read(outputs.prediction),
+            hidden: outputs.hidden.map(read).unwrap_or_default(),
+            ref_free_trajectory: outputs.ref_free_trajectory.map(read).unwrap_or_default(),
+            steps: self.model.future_steps,
+            modes: self.model.num_modes,
+        })
+    }
+
+    /// Names, shapes and places of parameters and running statistics.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The parts of the parameter buffer that decay.
+    pub fn decayed(&self) -> &[Vector] {
+        &self.decayed
+    }
+
+    /// The network's options.
+    pub fn model(&self) -> &ModelConfig {
+        &self.model
+    }
+
+    /// Name of the backend.
+    pub fn backend(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    /// A copy of a buffer.
+    pub fn read(&self, buffer: Buffer) -> Vec<f64> {
+        self.backend.read(buffer)
+    }
+
+    /// Overwrites a buffer.
+    ///
+    /// # Errors
+    /// The length differs.
+    pub fn write(&mut self, buffer: Buffer, values: &[f64]) -> Result<()> {
+        self.backend.write(buffer, values)
+    }
+
+    fn run(&mut self, purpose: Purpose, batch: &Batch, step: u64) -> Result<()> {
+        let cost_map_size = self.check(purpose, batch)?;
+        let slot = &mut self.plans[purpose as usize];
+        let fits = |r: &Recorded| r.cost_map_size == cost_map_size && r.plan.fits(&batch.feed.counts);
+        if !slot.as_ref().is_some_and(fits) {
+            // Never smaller than before, so that batches of changing size come to rest at one plan.
+            let before = slot.take().map(|r| r.plan.capacity);
+            let capacity = batch.feed.counts.iter().enumerate().map(|(i, &n)| {
+                let headroom = n + n.div_ceil(4);
+                before.as_ref().map_or(headroom, |b| if n <= b[i] { b[i] } else { headroom })
+            });
+            let capacity = capacity.collect();
+            *slot = Some(record(purpose, &self.parameters, &self.model, &self.objectives, cost_map_size, capacity)?);
+        }
+        let recorded = slot.as_ref().expect("just recorded");
+        self.last = None;
+        self.backend.run(&recorded.plan, &batch.feed, &Step { seed: self.seed, step })?;
+        self.last = Some(purpose);
+        Ok(())
+    }
+
+    /// Whether the batch can serve a purpose; gives the cost maps' size that the plan must have.
+    fn check(&self, purpose: Purpose, batch: &Batch) -> Result<usize> {
+        if batch.is_empty() || batch.feed.reals.scalar() != self.backend.scalar() {
+            return Err(Error::Argument("the batch is empty or of another precision than the session".into()));
+        }
+        if purpose == Purpose::Predict {
+            return Ok(0);
+        }
+        if !batch.labelled {
+            return Err(Error::Data(format!("scenario '{}' has no future to learn from or to compare with", batch.tokens[0])));
+        }
+        if !self.objectives.use_collision_loss {
+            return Ok(0);
+        }
+        if batch.cost_map_size == 0 {
+            return Err(Error::Data(format!("scenario '{}' has no cost map, but the collision loss needs it", batch.tokens[0])));
+        }
+        Ok(batch.cost_map_size)
+    }
+
+    fn recorded(&self) -> Option<&Recorded> {
+        self.plans[self.last? as usize].as_ref()
+    }
+
+    fn read_output<'a>(&'a self, recorded: &'a Recorded, batch: &'a Batch, tensor: TensorId) -> RealsRef<'a> {
+        self.backend.output(&recorded.plan, &batch.feed, tensor)
+    }
+
+    fn losses(&self, batch: &Batch) -> Result<Losses> {
+        let recorded = self.recorded().ok_or_else(|| Error::Argument("losses before the first run".into()))?;
+        let mut values = objectives::NAMES.map(|name| (name, 0.0));
+        for (value, loss) in values.iter_mut().zip(&recorded.losses) {
+            if let Some(tensor) = loss {
+                value.1 = self.read_output(recorded, batch, *tensor).get(0);
+            }
+        }
+        Ok(Losses { values, loss: values[values.len() - 1].1 })
+    }
+}
+
+/// Records and plans a graph.
+fn record(
+    purpose: Purpose,
+    parameters: &Parameters,
+    config: &ModelConfig,
+    options: &ObjectiveConfig,
+    cost_map_size: usize,
+    capacity: Vec<usize>,
+) -> Result<Recorded> {
+    let mut b = Builder::new(if purpose == Purpose::Train { Mode::Train } else { Mode::Evaluate });
+    let outputs = model::record(&mut b, parameters, config)?;
+    let mut losses = [None; objectives::NAMES.len()];
+    if purpose != Purpose::Predict {
+        losses = objectives::record(&mut b, &outputs, parameters, config, options, cost_map_size)?;
+    }
+    for (name, tensor) in objectives::NAMES.iter().zip(losses) {
+        if let Some(tensor) = tensor {
+            b.result(name, tensor);
+        }
+    }
+    let named = [("trajectory", outputs.trajectory), ("probability", outputs.logits), ("prediction", outputs.prediction)];
+    named.into_iter().for_each(|(name, tensor)| b.result(name, tensor));
+    let optional = [("hidden", outputs.hidden), ("ref_free_trajectory", outputs.ref_free_trajectory)];
+    optional.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).for_each(|(name, tensor)| b.result(name, tensor));
+
+    let mut graph = b.finish();
+    if let (Purpose::Train, Some(loss)) = (purpose, losses[losses.len() - 1]) {
+        // The projection serves the contrastive loss alone.
+        let frozen: &[&str] = if options.use_contrast_loss { &[] } else { &["hidden_proj."] };
+        autodiff::differentiate(&mut graph, loss, parameters, frozen)?;
+    }
+    Ok(Recorded { plan: Plan::new(graph, capacity), outputs, losses, cost_map_size })
+}

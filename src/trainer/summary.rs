@@ -1,0 +1,41 @@
+//! The model's parts with their numbers of parameters, as a table.
+
+use super::session::Session;
+use crate::graph::Scalar;
+
+/// One line for each part at the top of the model, then the sums.
+pub fn table(session: &Session) -> String {
+    let scalar = session.batch_options(false).scalar;
+    let mut parts: Vec<(&str, usize)> = Vec::new();
+    for p in session.parameters().iter().filter(|p| !p.statistic) {
+        let part = p.name.split('.').next().unwrap_or_default();
+        match parts.iter_mut().find(|(name, _)| *name == part) {
+            Some((_, count)) => *count += p.len(),
+            None => parts.push((part, p.len())),
+        }
+    }
+    let total = session.parameters().len();
+    let bytes = match scalar {
+        Scalar::F32 => 4,
+        Scalar::F64 => 8,
+    };
+    let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("trainable parameters".len());
+    let mut text = format!("{:width$} | parameters\n{:-<width$}-+-----------\n", "part", "");
+    for (name, count) in &parts {
+        text.push_str(&format!("{name:width$} | {:>10}\n", short(*count)));
+    }
+    text.push_str(&format!("{:-<width$}-+-----------\n", ""));
+    text.push_str(&format!("{:width$} | {:>10}\n", "trainable parameters", short(total)));
+    text.push_str(&format!("{:width$} | {:>7.1} MB\n", "their size", (total * bytes) as f64 / 1e6));
+    text
+}
+
+/// A number with at most four digits and its magnitude.
+fn short(count: usize) -> String {
+    match count {
+        0..1_000 => format!("{count}  "),
+        1_000..1_000_000 => format!("{:.1} K", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", count as f64 / 1e6),
+        _ => format!("{:.1} B", count as f64 / 1e9),
+    }
+}

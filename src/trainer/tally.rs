@@ -1,0 +1,50 @@
+//! Losses and metrics summed over the batches of a pass.
+
+use super::session::Losses;
+use crate::metrics::{MetricSums, MetricTable};
+use serde::{Deserialize, Serialize};
+
+/// Sums over the batches of a pass. An epoch's loss is the mean over its scenarios, a metric's value its sum over its count.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Batches with at least one usable scenario, those of skipped steps included.
+    pub batches: usize,
+    /// Scenarios counted.
+    pub scenarios: usize,
+    /// (name, sum weighted by scenarios) of every loss; the last is the total.
+    losses: Vec<(String, f64)>,
+    /// (name, sum, count) of every metric.
+    metrics: Vec<(String, f64, f64)>,
+}
+
+impl Tally {
+    /// Counts a batch of `scenarios`.
+    pub fn add(&mut self, scenarios: usize, losses: &Losses, metrics: &MetricSums) {
+        if self.losses.is_empty() {
+            self.losses = losses.values.iter().map(|(name, _)| ((*name).to_owned(), 0.0)).collect();
+            self.metrics = metrics.iter().map(|(name, ..)| ((*name).to_owned(), 0.0, 0.0)).collect();
+        }
+        self.batches += 1;
+        self.scenarios += scenarios;
+        for (sum, (_, value)) in self.losses.iter_mut().zip(&losses.values) {
+            sum.1 += value * scenarios as f64;
+        }
+        for (sum, (_, value, count)) in self.metrics.iter_mut().zip(metrics).filter(|(_, (_, value, _))| value.is_finite()) {
+            sum.1 += value;
+            sum.2 += count;
+        }
+    }
+
+    /// Writes `loss/{prefix}_loss`, `objectives/{prefix}_*` and `{prefix}/*` into a table; nothing if nothing was counted.
+    pub fn write(&self, prefix: &str, table: &mut MetricTable) {
+        let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
+        let Some(((_, total), parts)) = self.losses.split_last() else { return };
+        table.set(format!("loss/{prefix}_loss"), mean(*total, self.scenarios as f64));
+        for (name, sum) in parts {
+            table.set(format!("objectives/{prefix}_{name}"), mean(*sum, self.scenarios as f64));
+        }
+        for (name, sum, count) in &self.metrics {
+            table.set(format!("{prefix}/{name}"), mean(*sum, *count));
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Every operation's gradient on the CPU against central differences, and what must not change it: precision, number of
+//! threads, splitting a batch.
+
+mod support;
+
+use support::{Case, random};
+use training_engine::graph::{Activation, Attention, Op, RowMap, Rows, Symbol};
+
+const N: Rows = Rows::of(Symbol(0));
+
+/// Row counts that are tried: none, one, odd ones beside powers of two, many.
+const COUNTS: [usize; 6] = [0, 1, 2, 31, 33, 300];
+
+#[test]
+fn linear() {
+    for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
+        for count in COUNTS {
+            for (k, n) in [(1, 1), (31, 33), (10, 5)] {
+                let mut case = Case::new(&[count]);
+                case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
+                case.check(k, |b, p, x| b.linear(x, &p.at("l"), activation).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_parts_of_a_packed_weight() {
+    let mut case = Case::new(&[33]);
+    case.parameter("w", &[9, 7]).parameter("b", &[9]);
+    case.check(4, |b, p, x| {
+        let (w, bias) = (p.matrix("w").unwrap(), p.vector("b").unwrap());
+        let rest = b.linear_part(x, w.row_range(3..9).column_range(3..7), Some(bias.part(3..9)), Activation::Relu).unwrap();
+        let first = b.linear_part(x, w.row_range(0..3).column_range(0..4), Some(bias.part(0..3)), Activation::None).unwrap();
+        let gate = b.linear_part(first, w.row_range(0..6).column_range(4..7), None, Activation::None).unwrap();
+        let last = b.linear_part(first, w.row_range(3..9).column_range(0..3), None, Activation::Gelu).unwrap();
+        let y = b.add(rest, gate, RowMap::Same).unwrap();
+        b.add(y, last, RowMap::Same).unwrap()
+    });
+}
+
+#[test]
+fn layer_norm() {
+    for activation in [Activation::None, Activation::Relu] {
+        for count in COUNTS {
+            for width in [2, 31, 33] {
+                let mut case = Case::new(&[count]);
+                case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
+                case.check(width, |b, p, x| b.layer_norm(x, &p.at("n"), activation).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm() {
+    for activation in [Activation::None, Activation::Relu] {
+        for count in COUNTS {
+            for width in [1, 33] {
+                let mut case = Case::new(&[count]);
+                case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
+                case.statistic("n.running_mean", width).statistic("n.running_var", width);
+                case.check(width, |b, p, x| b.batch_norm(x, &p.at("n"), activation).unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn fourier() {
+    for count in COUNTS {
+        let mut case = Case::new(&[count]);
+        case.parameter("f", &[2, 5]);
+        let slot = case.input(random(7, count * 3));
+        case.check(11, |b, p, x| {
+            let v = b.input("v", slot, N, 3);
+            let f = p.vector("f").unwrap();
+            let one = b.fourier(v, 0, f.part(0..5)).unwrap();
+            let two = b.fourier(v, 2, f.part(5..10)).unwrap();
+            let y = b.add(one, two, RowMap::Same).unwrap();
+            b.add(y, x, RowMap::Same).unwrap()
+        });
+    }
+}
+
+#[test]
+fn gather() {
+    for (count, from) in [(0, 3), (1, 1), (40, 3), (5, 31), (1000, 2)] {
+        let mut case = Case::new(&[from, count]);
+        let index = case.index((0..count).map(|i| ((i * i + 1) % from) as i32).collect());
+        case.check(19, |b, _, x| b.gather(x, index, Rows::of(Symbol(1))));
+        let mut case = Case::new(&[from, count]);
+        let index = case.index((0..count).map(|i| (i % from) as i32).collect());
+        case.check(1, |b, _, x| b.gather(x, index, Rows::of(Symbol(1))));
+    }
+}
+
+#[test]
+fn concat() {
+    let mut case = Case::new(&[5, 15]);
+    let slot = case.input(random(3, 5 * 7));
+    case.check(7, |b, _, x| {
+        let v = b.input("v", slot, N, 7);
+        let z = b.add(v, x, RowMap::Same).unwrap();
+        b.concat(&[x, v, z], Rows::of(Symbol(1))).unwrap()
+    });
+    let mut case = Case::new(&[5, 10]);
+    case.check(3, |b, _, x| b.concat(&[x, x], Rows::of(Symbol(1))).unwrap());
+    let mut case = Case::new(&[0, 0]);
+    case.check(3, |b, _, x| b.concat(&[x, x], Rows::of(Symbol(1))).unwrap());
+}
+
+#[test]
+fn segment_max() {
+    let lists: [(usize, &[i32]); 4] = [(12, &[0, 3, 0, 3, 1, 1, 4, 0, 0, 4, 8, 1]), (0, &[0, 0, 0, 0, 0, 1]), (5, &[0, 5, 0]), (3, &[])];
+    for (count, list) in lists {
+        for width in [1, 33] {
+            let mut case = Case::new(&[count, list.len() / 3]);
+            let slot = case.index(list.to_vec());
+            case.check(width, |b, _, x| b.segment_max(x, slot, Rows::of(Symbol(1))));
+        }
+    }
+}
+
+#[test]
+fn add_and_outer() {
+    for count in [0, 1, 33] {
+        for width in [1, 31] {
+            Case::new(&[count]).check(width, |b, _, x| b.add(x, x, RowMap::Same).unwrap());
+            let mut case = Case::new(&[count]);
+            case.parameter("z", &[4, width]);
+            case.check(width, |b, p, x| {
+                let z = b.parameter(p, "z").unwrap();
+                let y = b.outer(x, z).unwrap();
+                let y = b.add(y, z, RowMap::Periodic(4)).unwrap();
+                b.add(y, x, RowMap::Grouped(4)).unwrap()
+            });
+        }
+    }
+}
+
+#[test]
+fn dropout() {
+    for count in COUNTS {
+        for width in [1, 33] {
+            Case::new(&[count]).check(width, |b, _, x| b.dropout(x, 0.3));
+        }
+    }
+}
+
+#[test]
+fn residual() {
+    for count in COUNTS {
+        for (dropout, path) in [(0.3, 0.0), (0.0, 0.4), (0.2, 0.5)] {
+            let mut case = Case::new(&[count]);
+            let groups = case.index((0..count).map(|i| (i % 3) as i32).collect());
+            case.parameter("l.weight", &[9, 9]);
+            case.check(9, |b, p, x| {
+                let z = b.linear(x, &p.at("l"), Activation::None).unwrap();
+                let y = b.residual(x, z, dropout, path, 5, None).unwrap();
+                b.residual(y, z, dropout, path, 0, Some(groups)).unwrap()
+            });
+        }
+    }
+}
+
+/// Queries, keys and values beside each other in one matrix of three segments, one of which is strided and one without keys.
+#[test]
+fn self_attention() {
+    for (dropout, keys) in [(0.0, None), (0.3, None), (0.2, Some((1, 0.5))), (0.0, Some((0, 1.0)))] {
+        let mut case = Case::new(&[24]);
+        let segments = case.index(vec![
+            0, 10, 1, 0, 10, 1, 10, 4, 3, 10, 4, 3, 11, 4, 3, 11, 4, 3, 12, 4, 3, 12, 0, 3, 22, 1, 1, 22, 1, 1, 23, 1, 1, 0, 0, 0,
+        ]);
+        case.parameter("p.weight", &[37, 5]);
+        case.check(5, |b, p, x| {
+            let qkv = b.linear(x, &p.at("p"), Activation::None).unwrap();
+            let spec = Attention { heads: 2, head_width: 6, offsets: [0, 12, 24], segments, dropout, key_dropout: keys };
+            b.attention(qkv, qkv, qkv, spec).unwrap()
+        });
+    }
+}
+
+/// Operands that are one matrix with the same columns, and keys that several segments read.
+#[test]
+fn attention_with_shared_operands() {
+    let lists: [Vec<i32>; 3] = [vec![0, 5, 1, 0, 5, 1, 5, 2, 1, 5, 2, 1], vec![0, 4, 1, 2, 5, 1, 4, 3, 1, 0, 6, 1], vec![0, 7, 1, 6, 1, 1]];
+    for list in lists {
+        for offsets in [[0, 0, 0], [0, 2, 4], [0, 8, 8], [8, 0, 4]] {
+            let mut case = Case::new(&[7]);
+            let segments = case.index(list.clone());
+            case.check(16, |b, _, x| {
+                let spec = Attention { heads: 2, head_width: 4, offsets, segments, dropout: 0.1, key_dropout: None };
+                b.attention(x, x, x, spec).unwrap()
+            });
+        }
+    }
+}
+
+#[test]
+fn cross_attention() {
+    let lists: [(usize, usize, Vec<i32>); 4] = [
+        (70, 90, vec![0, 69, 1, 1, 80, 1, 69, 1, 1, 81, 9, 1]),
+        (3, 4, vec![0, 1, 1, 0, 0, 1, 1, 2, 1, 0, 4, 1]),
+        (0, 4, vec![0, 0, 1, 0, 4, 1]),
+        (6, 5, vec![0, 3, 2, 0, 3, 2, 1, 3, 2, 1, 2, 2]),
+    ];
+    for (queries, keys, list) in lists {
+        let mut case = Case::new(&[queries, keys]);
+        let segments = case.index(list);
+        case.parameter("kv.weight", &[8, 5]).parameter("memory", &[5, 5]);
+        let index = case.index((0..keys).map(|i| (i % 5) as i32).collect());
+        case.check(8, |b, p, x| {
+            let memory = b.parameter(p, "memory").unwrap();
+            let memory = b.gather(memory, index, Rows::of(Symbol(1)));
+            let kv = b.linear(memory, &p.at("kv"), Activation::None).unwrap();
+            let spec = Attention { heads: 1, head_width: 4, offsets: [4, 0, 4], segments, dropout: 0.1, key_dropout: None };
+            b.attention(x, kv, kv, spec).unwrap()
+        });
+    }
+}
+
+#[test]
+fn neighborhood() {
+    for (length, heads, window, width) in [(5, 1, 5, 3), (7, 2, 3, 32), (1, 1, 1, 2), (6, 2, 5, 34), (8, 3, 4, 6)] {
+        for count in [0, 1, 3, 33] {
+            let mut case = Case::new(&[count]);
+            case.parameter("rpb", &[heads, 2 * window - 1]);
+            case.check_rows(N.times(length), 3 * width, |b, p, x| {
+                b.neighborhood(x, length, heads, window, p.vector("rpb").unwrap()).unwrap()
+            });
+        }
+    }
+}
+
+#[test]
+fn unfold_and_mix() {
+    for count in [0, 1, 33] {
+        for positions in [vec![0, 1, 2, 3, 4], vec![0, 2, 4], vec![4], vec![3, 3]] {
+            Case::new(&[count]).check_rows(N.times(5), 3, |b, _, x| b.unfold(x, 5, positions.clone()).unwrap());
+        }
+        Case::new(&[count]).check_rows(N, 3, |b, _, x| b.unfold(x, 1, vec![0]).unwrap());
+        let weights = vec![vec![(0, 0.25), (1, 0.75)], vec![(2, 1.0)], vec![], vec![(1, 0.5), (1, 0.5)]];
+        Case::new(&[count]).check_rows(N.times(3), 5, |b, _, x| b.mix(x, 3, weights.clone()).unwrap());
+    }
+}
+
+#[test]
+fn interleave_and_join_steps() {
+    for count in [0, 1, 33] {
+        Case::new(&[count]).check(6, |b, _, x| {
+            let z = b.add(x, x, RowMap::Same).unwrap();
+            b.interleave(&[x, z, x]).unwrap()
+        });
+        Case::new(&[count]).check(6, |b, _, x| {
+            let z = b.add(x, x, RowMap::Same).unwrap();
+            b.join_steps(&[z, x, x], 3).unwrap()
+        });
+    }
+}
+
+#[test]
+fn smooth_l1() {
+    for count in COUNTS {
+        for any in [true, false] {
+            let mut case = Case::new(&[count]);
+            let target = case.input(random(3, (count + 2) * 3 * 6));
+            let valid = case.input((0..(count + 2) * 3).map(|i| f64::from(u8::from(any && i % 3 != 1))).collect());
+            case.check_loss(N, 12, |b, _, x| {
+                let target = b.input("target", target, N, 18);
+                let valid = b.input("valid", valid, N, 3);
+                b.loss(Op::SmoothL1 { steps: 3, channels: 4, target_channels: 6 }, &[x, target, valid])
+            });
+        }
+    }
+}
+
+#[test]
+fn unit_norm() {
+    for count in COUNTS {
+        Case::new(&[count]).check_loss(N, 18, |b, _, x| b.loss(Op::UnitNorm { steps: 3, channels: 6 }, &[x]));
+    }
+}
+
+#[test]
+fn cross_entropy() {
+    for (count, segments, target) in [
+        (33, vec![0, 20, 20, 1, 21, 12], vec![19, 20, 25]),
+        (0, vec![], vec![]),
+        (1, vec![0, 1], vec![0]),
+        (5, vec![0, 5, 5, 0], vec![2, 0]),
+    ] {
+        let mut case = Case::new(&[count]);
+        let (segments, target) = (case.index(segments), case.index(target));
+        case.check_loss(N, 1, |b, _, x| b.loss(Op::CrossEntropy { segments, target }, &[x]));
+    }
+}
+
+#[test]
+fn collision() {
+    for (count, size) in [(0, 10), (1, 10), (3, 11), (33, 7)] {
+        let mut case = Case::new(&[count]);
+        let map = case.input(random(5, count * size * size));
+        case.check_loss(N, 5 * 6, |b, _, x| {
+            let map = b.input("map", map, N, size * size);
+            let op = Op::Collision { steps: 5, channels: 6, size, discs: vec![-0.3, 0.5, 1.0], radius: 0.4, resolution: 0.3 };
+            b.loss(op, &[x, map])
+        });
+    }
+}
+
+#[test]
+fn triplet() {
+    for (count, triplets) in [(6, vec![0, 2, 4, 1, 3, 5]), (3, vec![0, 1, 1, 0, 2, 1]), (3, vec![]), (0, vec![])] {
+        let mut case = Case::new(&[count]);
+        let triplets = case.index(triplets);
+        case.check_loss(N, 31, |b, _, x| b.loss(Op::Triplet { triplets, temperature: 0.3 }, &[x]));
+    }
+}
+
+#[test]
+fn sum() {
+    Case::new(&[3]).check_loss(N, 6, |b, _, x| {
+        let one = b.loss(Op::UnitNorm { steps: 1, channels: 6 }, &[x]);
+        b.loss(Op::Sum, &[one, one])
+    });
+}

@@ -1,0 +1,196 @@
+//! One operation as a small training graph, run on the CPU backend.
+
+#![allow(dead_code)]
+
+use training_engine::{
+    backend::{Backend, Buffer, cpu},
+    graph::{Builder, Feed, Mode, Op, Parameters, Plan, Reals, Rows, Scalar, Scope, Step, Symbol, TensorId, autodiff},
+};
+
+/// Numbers in (-1.5, 1.5) that depend on the seed alone.
+pub fn random(seed: u64, count: usize) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f64 / (1u64 << 24) as f64 * 3.0 - 1.5
+    };
+    (0..8).for_each(|_| drop(next()));
+    (0..count).map(|_| next()).collect()
+}
+
+/// Parameters, statistics, counts and inputs around an operation.
+pub struct Case {
+    parameters: Parameters,
+    counts: Vec<usize>,
+    inputs: Vec<Vec<f64>>,
+    indexes: Vec<Vec<i32>>,
+}
+
+/// What a run left.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    pub loss: f64,
+    pub y: Vec<f64>,
+    pub gradient: Vec<f64>,
+    pub pending: Vec<f64>,
+}
+
+/// Rows of the table that operands are gathered from.
+const TABLE: usize = 11;
+const SEED: u64 = 4;
+
+impl Case {
+    /// A case with these counts by symbol.
+    pub fn new(counts: &[usize]) -> Self {
+        Self { parameters: Parameters::default(), counts: counts.to_vec(), inputs: Vec::new(), indexes: Vec::new() }
+    }
+    pub fn parameter(&mut self, name: &str, shape: &[usize]) -> &mut Self {
+        self.parameters.push(name.into(), shape, false);
+        self
+    }
+    pub fn statistic(&mut self, name: &str, len: usize) -> &mut Self {
+        self.parameters.push(name.into(), &[len], true);
+        self
+    }
+    /// Gives the slot.
+    pub fn input(&mut self, values: Vec<f64>) -> usize {
+        self.inputs.push(values);
+        self.inputs.len() - 1
+    }
+    /// Gives the slot.
+    pub fn index(&mut self, values: Vec<i32>) -> usize {
+        self.indexes.push(values);
+        self.indexes.len() - 1
+    }
+
+    /// Checks an operation on an operand of `Symbol(0)` rows.
+    pub fn check(&mut self, width: usize, build: impl Fn(&mut Builder, &Scope, TensorId) -> TensorId) {
+        self.check_rows(Rows::of(Symbol(0)), width, build);
+    }
+
+    /// Checks an operation on an operand `[rows, width]`: its result, and the operand once more, go to a smooth loss.
+    pub fn check_rows(&mut self, rows: Rows, width: usize, build: impl Fn(&mut Builder, &Scope, TensorId) -> TensorId) {
+        let target = self.input(random(99, 70_000));
+        let valid = self.input(vec![1.0; 10_000]);
+        self.check_loss(rows, width, |b, p, x| {
+            let y = build(b, p, x);
+            b.result("y", y);
+            let mut smooth = |y: TensorId| {
+                let (rows, channels) = (b.rows(y), b.width(y));
+                let target = b.input("target", target, rows, channels);
+                let valid = b.input("valid", valid, rows, 1);
+                b.loss(Op::SmoothL1 { steps: 1, channels, target_channels: channels }, &[y, target, valid])
+            };
+            let parts = [smooth(y), smooth(x), smooth(y)];
+            b.loss(Op::Sum, &parts)
+        });
+    }
+
+    /// Checks a loss of an operand `[rows, width]`: gradients of all parameters against central differences, single against
+    /// double precision, one against several threads, one run against two.
+    pub fn check_loss(&mut self, rows: Rows, width: usize, build: impl Fn(&mut Builder, &Scope, TensorId) -> TensorId) {
+        let count = rows.resolve(&self.counts);
+        self.parameters.push("operand".into(), &[TABLE, width], false);
+        let index = self.index((0..count).map(|i| (i * 7 % TABLE) as i32).collect());
+        let shift = self.input(random(12, count * width));
+        let mut b = Builder::new(Mode::Train);
+        let root = self.parameters.root();
+        let table = b.parameter(&root, "operand").unwrap();
+        let x = b.gather(table, index, rows);
+        let shift = b.input("shift", shift, rows, width);
+        let x = b.add(x, shift, training_engine::graph::RowMap::Same).unwrap();
+        let loss = build(&mut b, &root, x);
+        b.result("loss", loss);
+        let mut graph = b.finish();
+        autodiff::differentiate(&mut graph, loss, &self.parameters, &[]).unwrap();
+        let plan = Plan::new(graph, self.counts.clone());
+
+        let values = random(SEED, self.parameters.len());
+        let mut double = self.backend(Scalar::F64, 1);
+        let exact = self.run(&mut *double, &plan, &values, 1);
+        assert!(exact.loss.is_finite() && exact.gradient.iter().all(|g| g.is_finite()), "not finite: {exact:?}");
+        for threads in [2, 3] {
+            let mut other = self.backend(Scalar::F64, threads);
+            assert!(self.run(&mut *other, &plan, &values, 1) == exact, "{threads} threads");
+        }
+        let twice = self.run(&mut *double, &plan, &values, 2);
+        let most = exact.gradient.iter().fold(1e-3, |m: f64, g| m.max(g.abs()));
+        for (twice, once) in twice.gradient.iter().zip(&exact.gradient) {
+            assert!((twice - 2.0 * once).abs() <= 1e-13 * most, "two runs give {twice}, one {once}");
+        }
+        for i in sample(values.len()) {
+            const H: f64 = 1e-5;
+            let mut at = |h: f64| {
+                let mut values = values.clone();
+                values[i] += h;
+                self.run(&mut *double, &plan, &values, 1).loss
+            };
+            // Fourth order: the error of rounding, 1e-11, dominates.
+            let slope = (8.0 * (at(H) - at(-H)) - (at(2.0 * H) - at(-2.0 * H))) / (12.0 * H);
+            let name = self.parameters.name_at(i).unwrap();
+            let error = (slope - exact.gradient[i]).abs();
+            assert!(error <= 1e-7 * most.max(1e-2), "{name}[{i}]: {} and differences {slope}", exact.gradient[i]);
+        }
+        let mut single = self.backend(Scalar::F32, 2);
+        let near = self.run(&mut *single, &plan, &values, 1);
+        assert!((near.loss - exact.loss).abs() <= 1e-5 * exact.loss.abs().max(1.0), "{} and {}", near.loss, exact.loss);
+        close(&near.y, &exact.y, 1e-5, "y");
+        close(&near.gradient, &exact.gradient, 1e-4, "gradient");
+    }
+
+    fn backend(&self, scalar: Scalar, threads: usize) -> Box<dyn Backend> {
+        cpu::new(scalar, threads, self.parameters.len(), self.parameters.statistics_len())
+    }
+
+    fn feed(&self, scalar: Scalar) -> Feed {
+        let mut feed = Feed {
+            counts: self.counts.clone(),
+            reals: Reals::new(scalar),
+            real_slots: Vec::new(),
+            indexes: Vec::new(),
+            index_slots: Vec::new(),
+        };
+        for values in &self.inputs {
+            let start = feed.reals.len();
+            values.iter().for_each(|&v| feed.reals.push(v));
+            feed.real_slots.push(start..feed.reals.len());
+        }
+        for values in &self.indexes {
+            let start = feed.indexes.len();
+            feed.indexes.extend(values);
+            feed.index_slots.push(start..feed.indexes.len());
+        }
+        feed
+    }
+
+    fn run(&self, backend: &mut dyn Backend, plan: &Plan, values: &[f64], times: usize) -> Outcome {
+        backend.write(Buffer::Parameters, values).unwrap();
+        backend.write(Buffer::Statistics, &vec![0.5; self.parameters.statistics_len()]).unwrap();
+        backend.discard();
+        let feed = self.feed(backend.scalar());
+        for _ in 0..times {
+            backend.run(plan, &feed, &Step { seed: 5, step: 3 }).unwrap();
+        }
+        let read = |name: &str| plan.graph.result(name).map_or(Vec::new(), |id| backend.output(plan, &feed, id).to_vec());
+        Outcome {
+            loss: read("loss")[0],
+            y: read("y"),
+            gradient: backend.read(Buffer::Gradients),
+            pending: backend.read(Buffer::PendingStatistics),
+        }
+    }
+}
+
+/// Elements whose gradient is checked: all of few, some of many.
+fn sample(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by((len / 40).max(1))
+}
+
+fn close(a: &[f64], b: &[f64], bound: f64, what: &str) {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let error = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    let size = norm(&mut b.iter().copied()).max(1e-3);
+    assert!(a.len() == b.len() && error <= bound * size, "{what}: error {error} of {size}");
+}

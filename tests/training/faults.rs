@@ -1,0 +1,199 @@
+//! Bad data, bad files, bad numbers: errors with names, or scenarios that are left out.
+
+use super::*;
+use training_engine::{error::Error, scenario::Split};
+
+/// Changes the tensors of a file: name, shape, bytes.
+type Edit = Box<dyn Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>)>;
+
+#[test]
+fn scenarios_that_fail_are_left_out_counted_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::default();
+    let mut source = Roads::new(30);
+    source.failing.extend([0, 11]);
+    source.invalid.insert(12);
+    source.undescribed.insert(15);
+    source.split = Some(Split::Train);
+    let overrides = ["epochs=2", "num_workers=2", "lightning.trainer.params.limit_val_batches=0", "drop_last=false"];
+    let mut engine = engine(config(folder.path(), &overrides), source, events.host(|_| false));
+    let report = engine.fit().unwrap();
+    assert_eq!(report.skipped_scenarios, 4);
+    assert_eq!(report.steps, 2 * 8, "29 described scenarios in batches of 4, none of which is lost");
+    let mut named = Vec::new();
+    for event in events.0.lock().unwrap().iter() {
+        if let Event::ScenarioSkipped { token, reason } = event {
+            named.push((token.clone(), reason.clone()));
+        }
+    }
+    named.sort();
+    assert_eq!(
+        named.iter().map(|(token, _)| token.as_str()).collect::<Vec<_>>(),
+        ["scenario 0", "scenario 11", "scenario 12", "scenario 15"]
+    );
+    assert!(named[0].1.contains("left out by the host") && named[2].1.contains("route"), "{named:?}");
+}
+
+#[test]
+fn splits_without_a_scenario_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let fit =
+        |source: Roads, overrides: &[&str]| super::engine(config(folder.path(), overrides), source, Host::default()).fit().unwrap_err();
+    let mut source = Roads::new(8);
+    source.split = Some(Split::Test);
+    let error = fit(source, &[]).to_string();
+    assert!(error.contains("training split is empty") && error.contains("8 scenarios"), "{error}");
+    let mut source = Roads::new(8);
+    source.split = Some(Split::Train);
+    let error = fit(source, &[]).to_string();
+    assert!(error.contains("validation split is empty") && error.contains("limit_val_batches=0"), "{error}");
+    let mut source = Roads::new(8);
+    source.split = Some(Split::Train);
+    source.failing.extend(0..8);
+    let error = fit(source, &["lightning.trainer.params.limit_val_batches=0"]);
+    assert!(
+        matches!(&error, Error::Data(text) if text.contains("no scenario of the training split") && text.contains("left out by the host")),
+        "{error}"
+    );
+    let empty = Engine::build(config(folder.path(), &[]), Some(Arc::new(Roads::new(0))), Host::default());
+    assert!(matches!(empty.err(), Some(Error::Data(_))));
+    let mut alone = Engine::build(config(folder.path(), &[]), None, Host::default()).unwrap();
+    assert!(matches!(alone.fit(), Err(Error::Argument(_))));
+}
+
+#[test]
+fn a_panic_or_a_failure_of_the_source_is_an_error_and_nothing_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    for (workers, thread_safe) in [("num_workers=0", true), ("num_workers=3", true), ("num_workers=3", false)] {
+        let mut source = Roads::new(30);
+        source.thread_safe = thread_safe;
+        source.panicking.insert(13);
+        let error = super::engine(config(folder.path(), &[workers, "epochs=1"]), source, Host::default()).fit().unwrap_err();
+        assert!(matches!(&error, Error::Panic(text) if text.contains("scenario 13 panics")), "{workers}: {error}");
+        let mut source = Roads::new(30);
+        source.thread_safe = thread_safe;
+        source.broken.insert(13);
+        let error = super::engine(config(folder.path(), &[workers, "epochs=1"]), source, Host::default()).fit().unwrap_err();
+        assert!(matches!(&error, Error::Host { reason, .. } if reason == "disk on fire"), "{workers}: {error}");
+    }
+}
+
+#[test]
+fn steps_that_are_not_finite_are_not_applied_and_end_the_run_if_they_do_not_cease() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::default();
+    // The first update throws the parameters so far that every later loss overflows.
+    let overrides = ["lr=1e30", "warmup_epochs=0", "max_nonfinite_steps=3", "gradient_clip_val=null"];
+    let mut engine = engine(config(folder.path(), &overrides), Roads::new(30), events.host(|_| false));
+    let error = engine.fit().unwrap_err();
+    let Error::NotFinite(text) = &error else { panic!("{error}") };
+    assert!(text.contains("3 training steps") && text.contains("scenario "), "{text}");
+    assert_eq!(events.count(|e| matches!(e, Event::StepSkipped { tokens, .. } if tokens.len() == 4)), 3);
+    let applied = events.losses().len();
+    assert!(applied >= 1 && engine.trainer().state().step == applied as u64);
+    assert!(buffers(&engine).iter().flatten().all(|x| x.is_finite()));
+}
+
+#[test]
+fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trained = engine(config(folder.path(), &["epochs=1"]), Roads::new(30), Host::default());
+    let report = trained.fit().unwrap();
+    let last = std::path::PathBuf::from(&report.last_checkpoint);
+    let weights = folder.path().join("weights.safetensors");
+    trained.save_weights(&weights).unwrap();
+
+    let mut other = engine(config(folder.path(), &["seed=9"]), Roads::new(30), Host::default());
+    let before = buffers(&other);
+    let content = std::fs::read(&last).unwrap();
+    let broken = folder.path().join("broken.safetensors");
+    for (name, bytes) in [
+        ("cut", content[..content.len() / 2].to_vec()),
+        ("empty", Vec::new()),
+        ("no header", b"hello, this is no checkpoint".to_vec()),
+        ("huge header", [u64::MAX.to_le_bytes().to_vec(), vec![0; 64]].concat()),
+    ] {
+        std::fs::write(&broken, bytes).unwrap();
+        let error = other.load_weights(&broken).unwrap_err();
+        assert!(matches!(&error, Error::File { path, .. } if path.ends_with("broken.safetensors")), "{name}: {error}");
+        let path = format!("checkpoint={}", broken.display());
+        let error = Engine::build(config(folder.path(), &[&path]), None, Host::default()).err().unwrap();
+        assert!(matches!(error, Error::File { .. }), "{name}: {error}");
+    }
+    assert!(matches!(other.load_weights(&folder.path().join("absent")), Err(Error::File { .. })));
+
+    // A tensor too few, too many, of another shape, not finite.
+    let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
+    let name = "planning_decoder.m_emb";
+    let edits: [(&str, Edit); 4] = [
+        ("is missing", Box::new(|t| t.retain(|(n, ..)| n != name))),
+        ("is none of this model", Box::new(|t| t.push(("zebra".into(), vec![1], vec![0; 4])))),
+        ("has shape", Box::new(|t| t.iter_mut().filter(|(n, ..)| n == name).for_each(|(_, s, _)| s.push(1)))),
+        (
+            "not finite",
+            Box::new(|t| t.iter_mut().filter(|(n, ..)| n == name).for_each(|(_, _, b)| b[..4].copy_from_slice(&f32::NAN.to_le_bytes()))),
+        ),
+    ];
+    for (reason, edit) in edits {
+        let mut list: Vec<_> = tensors.tensors().into_iter().map(|(n, v)| (n, v.shape().to_vec(), v.data().to_vec())).collect();
+        edit(&mut list);
+        let views = list.iter().map(|(n, s, b)| (n, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, s.clone(), b).unwrap()));
+        std::fs::write(&broken, safetensors::serialize(views, None).unwrap()).unwrap();
+        let error = other.load_weights(&broken).unwrap_err().to_string();
+        assert!(error.contains(reason) && (error.contains(name) || error.contains("zebra")), "{reason}: {error}");
+    }
+    assert!(buffers(&other) == before, "nothing has changed");
+
+    let refused = |overrides: &[&str]| {
+        let mut all = vec!["checkpoint=last"];
+        all.extend(overrides);
+        Engine::build(config(folder.path(), &all), None, Host::default()).err().unwrap().to_string()
+    };
+    assert!(refused(&["model.dim=32"]).contains("model.dim was 16 and is 32"));
+    assert!(refused(&["model.num_heads=2"]).contains("model.num_heads was 4 and is 2"));
+    assert!(refused(&["precision=64"]).contains("precision"));
+    let path = format!("checkpoint={}", weights.display());
+    assert!(Engine::build(config(folder.path(), &[&path]), None, Host::default()).err().unwrap().to_string().contains("weights alone"));
+
+    // Whole files do load: weights from both kinds, in both precisions.
+    for file in [&weights, &last] {
+        other.load_weights(file).unwrap();
+        assert!(buffers(&other)[0] == buffers(&trained)[0] && buffers(&other)[3] == buffers(&trained)[3]);
+    }
+    let mut double = Engine::build(config(folder.path(), &["precision=64"]), None, Host::default()).unwrap();
+    double.load_weights(&weights).unwrap();
+    assert!(buffers(&double)[0] == buffers(&trained)[0]);
+    let fresh = folder.path().join("elsewhere");
+    let started = Engine::build(config(&fresh, &["checkpoint=last"]), None, Host::default()).unwrap();
+    assert_eq!(started.trainer().state().epoch, 0, "nothing to go on from: the run starts anew");
+    assert!(Engine::build(config(&fresh, &["checkpoint=best"]), None, Host::default()).is_err());
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut engine = engine(config(folder.path(), &["epochs=1"]), Roads::new(30), Host::default());
+    let report = engine.fit().unwrap();
+    let before = std::fs::read(&report.last_checkpoint).unwrap();
+    assert!(checkpoints(folder.path()).iter().all(|name| !name.starts_with('.')), "no temporary file is left");
+    // A folder stands where the file should go.
+    let blocked = folder.path().join("blocked");
+    std::fs::create_dir_all(blocked.join("inside")).unwrap();
+    assert!(matches!(engine.save_weights(&blocked), Err(Error::File { .. })));
+    assert!(matches!(engine.save_weights(Path::new("/proc/no/where")), Err(Error::File { .. })));
+    assert_eq!(std::fs::read(&report.last_checkpoint).unwrap(), before);
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.')).count(),
+        0
+    );
+}
+
+#[test]
+fn a_monitor_that_is_not_logged_is_named_with_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let overrides = ["epochs=1", "lightning.trainer.checkpoint.monitor=val/minDFE"];
+    let error = super::engine(config(folder.path(), &overrides), Roads::new(30), Host::default()).fit().unwrap_err().to_string();
+    assert!(error.contains("'val/minDFE' is not logged") && error.contains("val/minFDE"), "{error}");
+    let wrong = config(folder.path(), &["lightning.trainer.checkpoint.filename='{epoch'"]);
+    assert!(matches!(Engine::build(wrong, None, Host::default()).err(), Some(Error::Config { .. })));
+}
