@@ -5,7 +5,10 @@ mod common;
 use rayon::prelude::*;
 use std::hint::black_box;
 use training_engine::augment::{AugmentRandom, Augmentor, CROPPED_SIZE, ContrastiveGenerator, Negative, Triplet, batch_order, negative};
+use training_engine::config::{ModelConfig, ObjectiveConfig};
+use training_engine::data::{batch::BatchOptions, batch::symbol, collate};
 use training_engine::features::{FeatureBuilder, Features, validity};
+use training_engine::graph::Scalar;
 use training_engine::scenario::LightState;
 
 /// Milliseconds that the published generator takes for a scenario on one core.
@@ -253,6 +256,24 @@ fn batches_are_anchors_then_positives_then_negatives() {
     let expected = [&a.anchor, &b.anchor, &a.positive, &b.positive, &a.negative, &b.negative];
     assert!(order.len() == 6 && order.into_iter().zip(expected).all(|(x, y)| std::ptr::eq(x, y)));
     assert_eq!(valid, [false, true]);
+}
+
+#[test]
+fn batches_hold_triplets() {
+    let triplets: Vec<Triplet> = ["s4_empty", "s6_red_no_lead", "s8_copy_ego"].map(|name| triplet(&scene(name), 1, 0)).into();
+    let (order, valid) = batch_order(&triplets);
+    let options = BatchOptions {
+        model: ModelConfig::default(),
+        objectives: ObjectiveConfig { use_contrast_loss: true, ..ObjectiveConfig::default() },
+        scalar: Scalar::F32,
+        triplets: true,
+    };
+    let batch = collate(&order, &valid, &options).unwrap();
+    assert_eq!((batch.count(symbol::SCENARIOS), batch.count(symbol::IMITATED), batch.count(symbol::TRIPLETS)), (9, 6, 2));
+    assert_eq!(batch.cost_map_size, CROPPED_SIZE);
+    assert_eq!(batch.tokens[..3], batch.tokens[3..6]);
+    // an agent more in the last negative
+    assert_eq!(batch.agents[8].len(), batch.agents[2].len() + 1);
 }
 
 #[test]
