@@ -367,8 +367,19 @@ static void maps(void) {
     later.description.struct_size = sizeof later;
     later.description.lanes = &later_lanes[0].lane;
     OK(te_map_new(&later.description, &map));
+    const char *text = NULL;
+    OK(te_map_skipped(map, &text));
+    CHECK(strcmp(text, "") == 0);
     FAILS(te_fit((TeEngine *)(void *)map, NULL), TE_INVALID_ARGUMENT, "freed, or of another kind");
     OK(te_map_free(map));
+
+    /* A lane without length is left out and named. */
+    points[1] = points[0];
+    OK(te_map_new(&good, &map));
+    OK(te_map_skipped(map, &text));
+    CHECK(strstr(text, "a: ") != NULL && strstr(text, "b: ") != NULL);
+    OK(te_map_free(map));
+    FAILS(te_map_skipped(NULL, &text), TE_INVALID_ARGUMENT, "map is null");
 }
 
 static void building(void) {
@@ -530,16 +541,17 @@ static void training(void) {
 
 /* An engine without data predicts; its weights go to a file and back. */
 static void planning(const char *folder) {
-    char path[4096], missing[4096];
+    char path[4096], missing[4096], blocked[4096 + 16];
     snprintf(path, sizeof path, "%s/weights.safetensors", folder);
     snprintf(missing, sizeof missing, "%s/no/such/file", folder);
+    snprintf(blocked, sizeof blocked, "%s/below", path);
     TeEngine *engine = build(NULL, NULL, NULL);
     lies(engine);
     predicting(engine);
     OK(te_engine_save_weights(engine, path));
     OK(te_engine_load_weights(engine, path));
     FAILS(te_engine_load_weights(engine, missing), TE_FILE_ERROR, missing);
-    FAILS(te_engine_save_weights(engine, missing), TE_FILE_ERROR, folder);
+    FAILS(te_engine_save_weights(engine, blocked), TE_FILE_ERROR, path); /* a file stands where a folder would have to */
     FAILS(te_engine_save_weights(engine, NULL), TE_INVALID_ARGUMENT, "path is null");
     FAILS(te_engine_save_weights(engine, ""), TE_INVALID_ARGUMENT, "path is empty");
     CHECK(te_fit(engine, NULL) != TE_OK); /* no data */

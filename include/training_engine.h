@@ -377,8 +377,8 @@ typedef struct TeSource {
     size_t struct_size;
     // Handed to every callback.
     void *user_data;
-    // Not 0 if `info`, `load` and `unload` may be called from several threads at once. If 0, they are called by one thread at
-    // a time, though not always by the same one.
+    // Not 0 if `info`, `load` and `unload` may be called from several threads at once, the library's own among them. If 0, they
+    // are called only on the thread that is in `te_build`, `te_fit`, `te_validate` or `te_test`.
     int32_t thread_safe;
     // Ignored.
     int32_t reserved;
@@ -623,8 +623,11 @@ TeStatus te_self_test(struct TeEngine *engine, int32_t test);
 // Checks and indexes a map; everything is copied. May be called in a callback.
 //
 // Non-finite coordinates and ids that are empty or used twice are errors; a lane or crosswalk of zero length or too few points
-// is left out.
+// is left out and named by `te_map_skipped`.
 TeStatus te_map_new(const struct TeMapDescription *description, struct TeMap **map);
+
+// The lanes and crosswalks that were left out, one a line with the reason; empty if none was. The text lives as long as the map.
+TeStatus te_map_skipped(const struct TeMap *map, const char **text);
 
 // Gives the host's share of a map back; null is allowed. Scenarios that were read keep theirs. May be called in a callback.
 TeStatus te_map_free(struct TeMap *map);

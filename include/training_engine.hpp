@@ -197,6 +197,12 @@ class Map {
     }
     Map(const Map &) = delete;
     Map &operator=(const Map &) = delete;
+    /// Lanes and crosswalks that were left out since they have no extent, one a line with the reason.
+    std::string skipped() const {
+        const char *text = nullptr;
+        detail::check(te_map_skipped(handle_, &text));
+        return text;
+    }
     const TeMap *handle() const noexcept { return handle_; }
 
   private:

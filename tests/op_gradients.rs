@@ -123,6 +123,44 @@ fn segment_max() {
 }
 
 #[test]
+fn linear_max() {
+    let lists: [(usize, Vec<i32>); 5] = [
+        (12, vec![0, 3, 0, 3, 1, 1, 4, 0, 0, 4, 8, 1]),
+        (0, vec![0, 0, 0, 0, 0, 1]),
+        (9, vec![5, 3, 0, 1, 2, 0, 0, 9, 1]),
+        (3, vec![]),
+        (700, (0..4).flat_map(|s| [[0, 10, 0], [10, 300, 1], [310, 390, 0], [0, 0, 0]][s]).collect()),
+    ];
+    for (count, list) in lists {
+        for (k, n) in [(1, 1), (31, 33)] {
+            let mut case = Case::new(&[count, list.len() / 3]);
+            case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
+            let slot = case.index(list.clone());
+            case.check(k, |b, p, x| b.linear_max(x, &p.at("l"), slot, Rows::of(Symbol(1))).unwrap());
+        }
+    }
+}
+
+#[test]
+fn linear_pair() {
+    for (count, groups, sorted) in [(0, 0, true), (1, 1, true), (33, 5, false), (300, 7, true)] {
+        for (k, m, n) in [(1, 1, 1), (31, 5, 33)] {
+            let mut case = Case::new(&[count]);
+            case.parameter("a", &[m, k]).parameter("a_bias", &[m]).parameter("b", &[n, 2 * m]).parameter("b_bias", &[n]);
+            case.parameter("z", &[groups, m]);
+            let index = case.index((0..count).map(|i| (if sorted { i * groups / count } else { i * 3 % groups }) as i32).collect());
+            case.check(k, |b, p, x| {
+                let matrix = |name: &str| (p.matrix(name).unwrap(), p.vector(&format!("{name}_bias")).unwrap());
+                let (outer, bias) = matrix("b");
+                let z = b.parameter(p, "z").unwrap();
+                let z = b.linear_part(z, outer.column_range(0..m), None, Activation::None).unwrap();
+                b.linear_pair(x, matrix("a"), (outer.column_range(m..2 * m), bias), z, index).unwrap()
+            });
+        }
+    }
+}
+
+#[test]
 fn add_and_outer() {
     for count in [0, 1, 33] {
         for width in [1, 31] {

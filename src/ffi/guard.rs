@@ -62,11 +62,11 @@ fn keep_panics_quiet() {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let guarded = DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false);
-            let ours = std::thread::current().name().is_some_and(|name| name.starts_with("te-"));
+            let ours = || std::thread::current().name().is_some_and(|name| name.starts_with("te-"));
             if guarded {
                 let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
                 let _ = PANIC_PLACE.try_with(|kept| *kept.borrow_mut() = place);
-            } else if !ours {
+            } else if !ours() {
                 previous(info);
             }
         }));

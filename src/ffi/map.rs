@@ -1,14 +1,17 @@
 //! Maps: built once from the host's description, then shared by every scenario that names them.
 
 use super::{
-    guard::guard,
+    guard::{c_string, guard},
     handle::{self, Opaque},
     read::{Reading, array, name, names, structure, structures},
     status::{Failure, TeStatus},
     types::*,
 };
 use crate::scenario::{Crosswalk, Lane, LaneKind, Map};
-use std::sync::Arc;
+use std::{
+    ffi::{CString, c_char},
+    sync::Arc,
+};
 
 const LANE_LIMIT: usize = 10_000_000;
 const POINT_LIMIT: usize = 10_000_000;
@@ -19,8 +22,15 @@ pub struct TeMap {
     _private: (),
 }
 
+/// What a [`TeMap`] holds.
+pub struct MapHandle {
+    /// Shared with the scenarios that name it.
+    pub map: Arc<Map>,
+    skipped: CString,
+}
+
 impl Opaque for TeMap {
-    type Inner = Arc<Map>;
+    type Inner = MapHandle;
     const MARK: u64 = u64::from_le_bytes(*b"te_map\0\0");
     const NAME: &'static str = "map";
 }
@@ -28,7 +38,7 @@ impl Opaque for TeMap {
 /// Checks and indexes a map; everything is copied. May be called in a callback.
 ///
 /// Non-finite coordinates and ids that are empty or used twice are errors; a lane or crosswalk of zero length or too few points
-/// is left out.
+/// is left out and named by `te_map_skipped`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn te_map_new(description: *const TeMapDescription, map: *mut *mut TeMap) -> TeStatus {
     // SAFETY: the host vouches for its pointers as the header asks.
@@ -41,7 +51,22 @@ pub unsafe extern "C" fn te_map_new(description: *const TeMapDescription, map: *
         let complain = |reason| crate::error::Error::scenario(&label, reason);
         let (lanes, crosswalks) = read_map(&description).map_err(complain)?;
         let built = Map::new(&label, lanes, crosswalks)?;
-        map.write(handle::create(Arc::new(built)));
+        let skipped: String = built.skipped().iter().map(|(id, reason)| format!("{id}: {reason}\n")).collect();
+        map.write(handle::create(MapHandle { map: Arc::new(built), skipped: c_string(&skipped) }));
+        Ok(())
+    })
+}
+
+/// The lanes and crosswalks that were left out, one a line with the reason; empty if none was. The text lives as long as the map.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn te_map_skipped(map: *const TeMap, text: *mut *const c_char) -> TeStatus {
+    // SAFETY: the host vouches for its pointers as the header asks.
+    guard(|| unsafe {
+        let inner = handle::borrow(map)?;
+        if text.is_null() {
+            return Err(Failure::argument("text is null"));
+        }
+        text.write(inner.skipped.as_ptr());
         Ok(())
     })
 }

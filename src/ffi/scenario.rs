@@ -64,7 +64,7 @@ unsafe fn read_body(raw: &TeScenario, token: &str) -> Reading<Scenario> {
     }
     // SAFETY: passed on to the caller.
     unsafe {
-        let map = handle::borrow(raw.map).map_err(|failure| failure.message)?.clone();
+        let map = handle::borrow(raw.map).map_err(|failure| failure.message)?.map.clone();
         let ego = array(raw.ego, raw.ego_count, TOTAL_STEPS, "ego")?;
         let agents = structures(raw.agents, raw.agent_count, AGENT_LIMIT, "agents")?;
         let static_objects = array(raw.static_objects, raw.static_object_count, AGENT_LIMIT, "static_objects")?;

@@ -24,8 +24,8 @@ pub struct HostSource {
     fault: Arc<Fault>,
 }
 
-// SAFETY: the header lets the library call from its own threads: one at a time (`turn`), or, where the host says that its
-// callbacks are thread-safe, several at once.
+// SAFETY: the loader calls a source that is not thread-safe on the calling thread alone, and `turn` sees to it that nobody can
+// call it from two at once; a thread-safe one may be called from any.
 unsafe impl Send for HostSource {}
 // SAFETY: as above.
 unsafe impl Sync for HostSource {}

@@ -357,8 +357,8 @@ pub struct TeSource {
     pub struct_size: usize,
     /// Handed to every callback.
     pub user_data: *mut c_void,
-    /// Not 0 if `info`, `load` and `unload` may be called from several threads at once. If 0, they are called by one thread at
-    /// a time, though not always by the same one.
+    /// Not 0 if `info`, `load` and `unload` may be called from several threads at once, the library's own among them. If 0, they
+    /// are called only on the thread that is in `te_build`, `te_fit`, `te_validate` or `te_test`.
     pub thread_safe: i32,
     /// Ignored.
     pub reserved: i32,

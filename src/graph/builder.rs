@@ -170,6 +170,44 @@ impl Builder {
         y
     }
 
+    /// [`Builder::segment_max`] of a linear layer with `weight` and `bias` of the scope, whose rows are not kept.
+    ///
+    /// # Errors
+    /// A missing parameter or a width that does not fit.
+    pub fn linear_max(&mut self, x: TensorId, p: &Scope, segments: usize, rows: Rows) -> Result<TensorId> {
+        let (weight, bias) = (p.matrix("weight")?, p.vector("bias")?);
+        self.check(weight.columns == self.width(x), || format!("linear_max '{}': x has width {}", p.name(), self.width(x)))?;
+        let y = self.push(Op::LinearMax { weight, bias, segments }, &[x], rows, &[weight.rows]);
+        let kept = self.tensor(format!("{}.row", self.graph.tensor(y).name), rows, weight.rows, Element::Index, Place::Arena);
+        self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
+        Ok(y)
+    }
+
+    /// Two linear layers with nothing between them, plus the rows of z that an index list assigns; see [`Op::LinearPair`].
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn linear_pair(
+        &mut self,
+        x: TensorId,
+        inner: (Matrix, Vector),
+        outer: (Matrix, Vector),
+        z: TensorId,
+        index: usize,
+    ) -> Result<TensorId> {
+        let ((inner, inner_bias), (outer, outer_bias)) = (inner, outer);
+        let fits = inner.columns == self.width(x) && inner.rows == outer.columns && outer.rows == self.width(z);
+        self.check(fits && inner_bias.len == inner.rows && outer_bias.len == outer.rows, || {
+            format!("linear_pair: widths {}, {inner:?}, {outer:?}, {} do not fit", self.width(x), self.width(z))
+        })?;
+        let rows = self.rows(x);
+        let y = self.push(Op::LinearPair { inner, inner_bias, outer, outer_bias, index }, &[x, z], rows, &[outer.rows]);
+        let name = format!("{}.product", self.graph.tensor(y).name);
+        let kept = self.tensor(name, Rows::fixed(outer.rows), inner.columns + 1, Element::Real, Place::Arena);
+        self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
+        Ok(y)
+    }
+
     /// x plus the rows of z that `map` assigns.
     ///
     /// # Errors

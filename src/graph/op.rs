@@ -47,6 +47,7 @@ pub struct Attention {
 }
 
 /// Every operation.
+#[allow(missing_docs, reason = "the formulas name the fields")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// y = activation(x Wᵀ + b). W `[out, in]` may be part of a larger matrix. With [`Activation::Gelu`] the second output
@@ -67,6 +68,11 @@ pub enum Op {
     /// Largest value of each column in each segment of consecutive rows. Index slot: start, count, flag per segment; a set
     /// flag, or no row, adds a row of zeros to the comparison. Second output (index): row of the maximum, -1 for the zeros.
     SegmentMax { segments: usize },
+    /// SegmentMax of x Wᵀ + b, whose rows are not kept. `segments` and outputs as for SegmentMax.
+    LinearMax { weight: Matrix, bias: Vector, segments: usize },
+    /// y[i] = (x[i] Aᵀ + a) Bᵀ + b + z[index[i]], z being the second operand: two linear layers with nothing between them, as
+    /// one product with B A. Second output `[rows of B, columns of A + 1]`: (B A | B a + b).
+    LinearPair { inner: Matrix, inner_bias: Vector, outer: Matrix, outer_bias: Vector, index: usize },
     /// y[i] = x[i] + z[map(i)], z being the second operand.
     Add { map: RowMap },
     /// y[i * M + m] = x[i] + z[m], M being the rows of the second operand.
@@ -123,6 +129,8 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::Concat => "concat",
             Op::SegmentMax { .. } => "segment_max",
+            Op::LinearMax { .. } => "linear_max",
+            Op::LinearPair { .. } => "linear_pair",
             Op::Add { .. } => "add",
             Op::Outer => "outer",
             Op::Dropout { .. } => "dropout",
@@ -146,16 +154,17 @@ impl Op {
     pub fn backward_reads(&self) -> (fn(usize) -> bool, fn(usize) -> bool) {
         const ALL: fn(usize) -> bool = |_| true;
         const NONE: fn(usize) -> bool = |_| false;
-        const RESULT: fn(usize) -> bool = |i| i == 0;
+        const FIRST: fn(usize) -> bool = |i| i == 0;
         const KEPT: fn(usize) -> bool = |i| i == 1;
         match self {
             Op::Linear { activation: Activation::None, .. } => (ALL, NONE),
-            Op::Linear { activation: Activation::Relu, .. } => (ALL, RESULT),
+            Op::Linear { activation: Activation::Relu, .. } => (ALL, FIRST),
             Op::Linear { activation: Activation::Gelu, .. } => (ALL, KEPT),
-            Op::LayerNorm { activation: Activation::None, .. } | Op::BatchNorm { activation: Activation::None, .. } => (ALL, KEPT),
-            Op::LayerNorm { .. } | Op::BatchNorm { .. } => (ALL, ALL),
-            Op::Fourier { .. } => (ALL, RESULT),
+            Op::LayerNorm { .. } | Op::BatchNorm { .. } => (ALL, KEPT),
+            Op::Fourier { .. } => (ALL, FIRST),
             Op::SegmentMax { .. } => (NONE, KEPT),
+            Op::LinearMax { .. } => (ALL, KEPT),
+            Op::LinearPair { .. } => (FIRST, KEPT),
             Op::Attention(_) => (ALL, ALL),
             Op::Neighborhood { .. } => (ALL, NONE),
             Op::SmoothL1 { .. } | Op::UnitNorm { .. } | Op::CrossEntropy { .. } | Op::Collision { .. } | Op::Triplet { .. } => (ALL, NONE),
@@ -186,6 +195,10 @@ impl Op {
     pub fn parameters(&self) -> Vec<Vector> {
         match self {
             Op::Linear { weight, bias, .. } => weight.rows_as_vectors().chain(*bias).collect(),
+            Op::LinearMax { weight, bias, .. } => weight.rows_as_vectors().chain([*bias]).collect(),
+            Op::LinearPair { inner, inner_bias, outer, outer_bias, .. } => {
+                inner.rows_as_vectors().chain(outer.rows_as_vectors()).chain([*inner_bias, *outer_bias]).collect()
+            }
             Op::LayerNorm { gamma, beta, .. } | Op::BatchNorm { gamma, beta, .. } => vec![*gamma, *beta],
             Op::Fourier { frequencies, .. } => vec![*frequencies],
             Op::Neighborhood { bias, .. } => vec![*bias],

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    graph::{Activation, Builder, RowMap, Rows, Scope, TensorId},
+    graph::{Activation, Builder, Rows, Scope, TensorId},
 };
 
 /// Where the points of each group lie.
@@ -21,21 +21,20 @@ pub fn record(b: &mut Builder, p: &Scope, points: TensorId, groups: &Groups) -> 
     let q = p.at("first_mlp");
     let h = b.linear(points, &q.at(0), Activation::None)?; // [n, 128]
     let h = b.batch_norm(h, &q.at(1), Activation::Relu)?; // [n, 128]
-    let first = b.linear(h, &q.at(3), Activation::None)?; // [n, 256]
-    let pooled = b.segment_max(first, groups.segments, groups.rows); // [groups, 256]
+    let inner = q.at(3);
+    let pooled = b.linear_max(h, &inner, groups.segments, groups.rows)?; // [groups, 256]
 
-    // The layer reads (point, pooled). The pooled half is the same for all points of a group: it is done once a group.
+    // The layer behind reads (point, pooled). The pooled half is the same for all points of a group: it is done once a group. The
+    // other follows the layer before it with nothing between: the two are one.
     let q = p.at("second_mlp");
     let weight = q.at(0).matrix("weight")?; // [256, 512]
     let half = weight.columns / 2;
-    let own = b.linear_part(first, weight.column_range(0..half), Some(q.at(0).vector("bias")?), Activation::None)?; // [n, 256]
     let shared = b.linear_part(pooled, weight.column_range(half..2 * half), None, Activation::None)?; // [groups, 256]
-    let n = b.rows(points);
-    let shared = b.gather(shared, groups.of_point, n); // [n, 256]
-    let h = b.add(own, shared, RowMap::Same)?;
+    let inner = (inner.matrix("weight")?, inner.vector("bias")?);
+    let outer = (weight.column_range(0..half), q.at(0).vector("bias")?);
+    let h = b.linear_pair(h, inner, outer, shared, groups.of_point)?; // [n, 256]
     let h = b.batch_norm(h, &q.at(1), Activation::Relu)?; // [n, 256]
-    let second = b.linear(h, &q.at(3), Activation::None)?; // [n, D]
-    let y = b.segment_max(second, groups.segments, groups.rows); // [groups, D]
+    let y = b.linear_max(h, &q.at(3), groups.segments, groups.rows)?; // [groups, D]
     b.leave();
     Ok(y)
 }

@@ -33,7 +33,7 @@ const BATCH_COUNTER: &str = ".num_batches_tracked";
 /// What the metadata says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// [`VERSION`].
+    /// Version of this layout: 1.
     pub version: u32,
     /// Configuration of the run, as text.
     pub config: String,

@@ -19,7 +19,7 @@ pub struct Candidate {
     pub reference_line: usize,
     /// Mode on that line.
     pub mode: usize,
-    /// [80]: x, y, heading of the rear axle and velocity vx, vy; global frame.
+    /// `[80]`: x, y, heading of the rear axle and velocity vx, vy; global frame.
     pub states: Vec<[f64; 5]>,
 }
 
@@ -28,7 +28,7 @@ pub struct Candidate {
 pub struct AgentPrediction {
     /// The host's id.
     pub id: String,
-    /// [80]: x, y, heading of the box centre and velocity vx, vy; global frame.
+    /// `[80]`: x, y, heading of the box centre and velocity vx, vy; global frame.
     pub states: Vec<[f64; 5]>,
 }
 

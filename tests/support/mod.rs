@@ -16,7 +16,7 @@ pub fn random(seed: u64, count: usize) -> Vec<f64> {
         state ^= state << 17;
         (state >> 40) as f64 / (1u64 << 24) as f64 * 3.0 - 1.5
     };
-    (0..8).for_each(|_| drop(next()));
+    (0..8).for_each(|_| _ = next());
     (0..count).map(|_| next()).collect()
 }
 
@@ -193,4 +193,22 @@ fn close(a: &[f64], b: &[f64], bound: f64, what: &str) {
     let error = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
     let size = norm(&mut b.iter().copied()).max(1e-3);
     assert!(a.len() == b.len() && error <= bound * size, "{what}: error {error} of {size}");
+}
+
+/// Formulas written out.
+pub mod naive {
+    /// x Wᵀ + b.
+    pub fn linear(x: &[f64], w: &[f64], b: &[f64]) -> Vec<f64> {
+        let k = w.len() / b.len();
+        let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+        x.chunks(k).flat_map(|x| w.chunks(k).zip(b).map(move |(w, b)| dot(x, w) + b)).collect()
+    }
+
+    /// (x - mean) / sqrt(var + 1e-5).
+    pub fn normalised(x: &[f64]) -> Vec<f64> {
+        let n = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / n;
+        let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        x.iter().map(|v| (v - mean) / (variance + 1e-5).sqrt()).collect()
+    }
 }

@@ -124,14 +124,14 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
 
     // A tensor too few, too many, of another shape, not finite.
     let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
-    let name = "planning_decoder.m_emb";
+    const NAME: &str = "planning_decoder.m_emb";
     let edits: [(&str, Edit); 4] = [
-        ("is missing", Box::new(|t| t.retain(|(n, ..)| n != name))),
+        ("is missing", Box::new(|t| t.retain(|(n, ..)| n != NAME))),
         ("is none of this model", Box::new(|t| t.push(("zebra".into(), vec![1], vec![0; 4])))),
-        ("has shape", Box::new(|t| t.iter_mut().filter(|(n, ..)| n == name).for_each(|(_, s, _)| s.push(1)))),
+        ("has shape", Box::new(|t| t.iter_mut().filter(|(n, ..)| n == NAME).for_each(|(_, s, _)| s.push(1)))),
         (
             "not finite",
-            Box::new(|t| t.iter_mut().filter(|(n, ..)| n == name).for_each(|(_, _, b)| b[..4].copy_from_slice(&f32::NAN.to_le_bytes()))),
+            Box::new(|t| t.iter_mut().filter(|(n, ..)| n == NAME).for_each(|(_, _, b)| b[..4].copy_from_slice(&f32::NAN.to_le_bytes()))),
         ),
     ];
     for (reason, edit) in edits {
@@ -140,7 +140,7 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
         let views = list.iter().map(|(n, s, b)| (n, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, s.clone(), b).unwrap()));
         std::fs::write(&broken, safetensors::serialize(views, None).unwrap()).unwrap();
         let error = other.load_weights(&broken).unwrap_err().to_string();
-        assert!(error.contains(reason) && (error.contains(name) || error.contains("zebra")), "{reason}: {error}");
+        assert!(error.contains(reason) && (error.contains(NAME) || error.contains("zebra")), "{reason}: {error}");
     }
     assert!(buffers(&other) == before, "nothing has changed");
 

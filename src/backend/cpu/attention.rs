@@ -4,7 +4,7 @@ use super::{
     call::{Call, Out},
     dropout::Mask,
     gemm::{View, gemm, gemm_at},
-    math::{Real, dot},
+    math::{Real, dot, simd, sum},
 };
 use crate::graph::Attention;
 
@@ -57,6 +57,17 @@ impl<'a, T: Real> Shared<'a, T> {
     fn scores(&self) -> usize {
         (0..self.segments()).map(|s| Segment::of(self.list, s)).map(|s| s.query[1].min(QUERIES) * s.key[1]).max().unwrap_or(0)
     }
+    /// True if no row is in two segments.
+    fn apart(&self, rows: impl Fn(Segment) -> [usize; 3]) -> bool {
+        let end = |[start, count, stride]: [usize; 3]| start + count.saturating_sub(1) * stride;
+        let of = |s| rows(Segment::of(self.list, s));
+        // They follow one another or interleave; whatever else is not looked into counts as shared.
+        let pair = |a: [usize; 3], b: [usize; 3]| {
+            let interleave = a[2] == b[2] && a[2] > 0 && a[0] % a[2] != b[0] % a[2];
+            a[1] == 0 || b[1] == 0 || end(a) < b[0] || end(b) < a[0] || interleave
+        };
+        (0..self.segments()).all(|a| (a + 1..self.segments()).all(|b| pair(of(a), of(b))))
+    }
     /// First column of a head in an operand.
     fn column(&self, operand: usize, head: usize) -> usize {
         self.spec.offsets[operand] + head * self.spec.head_width
@@ -92,8 +103,7 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
     let (heads, width) = (spec.heads, spec.head_width);
     let scratch = shared.scores();
     let factors = (0..shared.segments()).map(|s| Segment::of(shared.list, s).key[1]).max().unwrap_or(0);
-    call.tasks(shared.segments() * heads, scratch + factors, |task, scratch| {
-        let (s, head) = (task / heads, task % heads);
+    let one = |s: usize, head: usize, scratch: &mut [T]| {
         let segment = Segment::of(shared.list, s);
         let ([start, count, stride], keys) = (segment.query, segment.key[1]);
         let (scores, factors) = scratch.split_at_mut(scratch.len() - factors);
@@ -104,13 +114,13 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
             for i in 0..queries {
                 let row = start + (first + i) * stride;
                 let p = &mut scores[i * keys..(i + 1) * keys];
-                // SAFETY: a query belongs to one segment, so that this task alone writes its heads.
+                // SAFETY: segments of different tasks have other queries, and heads other columns.
                 let lse = unsafe { lse.part(row * heads + head..row * heads + head + 1) };
                 lse[0] = softmax(p);
                 if !shared.dropout.keeps_all() {
                     let factors = &mut factors[..keys];
                     shared.dropout.row(shared.counter(head, row), factors);
-                    p.iter_mut().zip(factors).for_each(|(p, f)| *p *= *f);
+                    multiply(p, factors);
                 }
             }
             let v = shared.head(2, head, segment.key[0], segment.key[2]);
@@ -118,26 +128,70 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
             // SAFETY: as above.
             unsafe { gemm_at([queries, keys, width], T::ONE, View::rows(scores, keys), v, T::ZERO, y, place, stride * y.width) };
         }
-    });
+    };
+    let (segments, room) = (shared.segments(), scratch + factors);
+    if (0..segments).map(|s| Segment::of(shared.list, s).query[1]).sum::<usize>() != call.input_rows(0) {
+        call.zero(y);
+        call.zero(lse);
+    }
+    if shared.apart(|s| s.query) {
+        call.tasks(segments * heads, room, |task, scratch| one(task / heads, task % heads, scratch));
+    } else {
+        call.tasks(heads, room, |head, scratch| (0..segments).for_each(|s| one(s, head, scratch)));
+    }
 }
 
-/// Turns scores into probabilities; gives the log of the denominator, -∞ (and zeros) if every key is masked.
-fn softmax<T: Real>(p: &mut [T]) -> T {
-    let mut most = T::LOWEST;
-    for &p in &*p {
-        #[allow(clippy::eq_op)]
-        let larger = (p > most) | (p != p);
-        most = if larger { p } else { most };
+simd! {
+    /// Turns scores into probabilities; gives the log of the denominator, -∞ (and zeros) if every key is masked.
+    fn softmax<T: Real>(p: &mut [T]) -> T {
+        let mut lanes = [T::LOWEST; 8];
+        let (head, tail) = p.as_chunks::<8>();
+        for p in head {
+            for (lane, &p) in lanes.iter_mut().zip(p) {
+                *lane = if p > *lane { p } else { *lane };
+            }
+        }
+        // What is not a number is seen in the sum below.
+        let most = lanes.iter().chain(tail).fold(T::LOWEST, |most, &p| if p > most { p } else { most });
+        if most == T::LOWEST && p.iter().all(|&p| p == T::LOWEST) {
+            p.fill(T::ZERO);
+            return most;
+        }
+        for p in p.iter_mut() {
+            *p = (*p - most).exp();
+        }
+        let total = sum(p);
+        let inverse = T::ONE / total;
+        for p in p.iter_mut() {
+            *p *= inverse;
+        }
+        most + total.ln()
     }
-    if most == T::LOWEST {
-        p.fill(T::ZERO);
-        return most;
+    /// p = exp(p - lse).
+    fn probabilities<T: Real>(p: &mut [T], lse: T) {
+        for p in p.iter_mut() {
+            *p = (*p - lse).exp();
+        }
     }
-    p.iter_mut().for_each(|p| *p = (*p - most).exp());
-    let total = super::math::sum(p);
-    let inverse = T::ONE / total;
-    p.iter_mut().for_each(|p| *p *= inverse);
-    most + total.ln()
+    /// ds = p (ds - d).
+    fn slopes<T: Real>(ds: &mut [T], p: &[T], d: T) {
+        for (ds, &p) in ds.iter_mut().zip(p) {
+            *ds = p * (*ds - d);
+        }
+    }
+    /// ds = p (ds f - d), p = p f.
+    fn dropped_slopes<T: Real>(ds: &mut [T], p: &mut [T], f: &[T], d: T) {
+        for ((ds, p), &f) in ds.iter_mut().zip(p).zip(f) {
+            *ds = *p * (*ds * f - d);
+            *p *= f;
+        }
+    }
+    /// y *= f.
+    fn multiply<T: Real>(y: &mut [T], f: &[T]) {
+        for (y, &f) in y.iter_mut().zip(f) {
+            *y *= f;
+        }
+    }
 }
 
 /// With P the probabilities, M the dropout factors and dO the gradient of the result: dV = (P M)ᵀ dO; dP = M (dO Vᵀ);
@@ -148,10 +202,9 @@ pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
     let (dy, _) = call.dy();
     let width = spec.head_width;
     let grads: [Option<Out<T>>; 3] = std::array::from_fn(|i| call.dx(i).map(|(dx, _)| dx));
-    for (dx, accumulate) in (0..3).filter_map(|i| call.dx(i)) {
-        if !accumulate {
-            // SAFETY: no task runs.
-            unsafe { dx.part(0..dx.len()) }.fill(T::ZERO);
+    for i in 0..3 {
+        if let Some((dx, false)) = call.dx(i) {
+            call.zero(dx);
         }
     }
     let scores = shared.scores();
@@ -182,16 +235,13 @@ pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
                 }
                 let place = row(i) * out + head * width..row(i) * out + (head + 1) * width;
                 let d = dot(&y[place.clone()], &dy[place]);
-                p.iter_mut().for_each(|p| *p = (*p - lse).exp());
+                probabilities(p, lse);
                 if shared.dropout.keeps_all() {
-                    ds.iter_mut().zip(&*p).for_each(|(ds, &p)| *ds = p * (*ds - d));
+                    slopes(ds, p, d);
                 } else {
                     let factors = &mut factors[..keys];
                     shared.dropout.row(shared.counter(head, row(i)), factors);
-                    for ((ds, p), &f) in ds.iter_mut().zip(p).zip(&*factors) {
-                        *ds = *p * (*ds * f - d);
-                        *p *= f;
-                    }
+                    dropped_slopes(ds, p, factors, d);
                 }
             }
             // Where a head's rows of an operand lie in its gradient.
@@ -236,7 +286,7 @@ pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
 enum Sharing {
     /// Nothing: segments and heads are independent.
     Nothing,
-    /// Rows of keys: heads are independent.
+    /// Rows: heads are independent.
     Rows,
     /// Columns of queries, keys or values that are one tensor.
     Columns,
@@ -250,13 +300,5 @@ fn sharing<T: Real>(shared: &Shared<T>, call: &Call<T>, grads: [Option<Out<T>>; 
             return Sharing::Columns;
         }
     }
-    let segment = |s| Segment::of(shared.list, s).key;
-    // Keys of segments usually follow one another or interleave; only then is it cheap to see that none is shared.
-    let apart = |a: [usize; 3], b: [usize; 3]| {
-        let end = |s: [usize; 3]| s[0] + s[1].saturating_sub(1) * s[2];
-        a[1] == 0 || b[1] == 0 || end(a) < b[0] || end(b) < a[0] || (a[2] == b[2] && a[2] > 0 && a[0] % a[2] != b[0] % a[2])
-    };
-    let count = shared.segments();
-    let all_apart = (0..count).all(|a| (a + 1..count).all(|b| apart(segment(a), segment(b))));
-    if all_apart { Sharing::Nothing } else { Sharing::Rows }
+    if shared.apart(|s| s.key) && shared.apart(|s| s.query) { Sharing::Nothing } else { Sharing::Rows }
 }

@@ -257,6 +257,14 @@ impl<'a, T: Real> Call<'a, T> {
         &mut self.partials[..tasks * partial]
     }
 
+    /// Sets all of an output to 0.
+    pub fn zero(&mut self, out: Out<T>) {
+        self.for_rows(out.len.div_ceil(TASK_ELEMENTS), 1, [], 0, |i, [], _| {
+            // SAFETY: the parts of tasks do not overlap.
+            unsafe { out.part(i.start * TASK_ELEMENTS..out.len.min(i.end * TASK_ELEMENTS)) }.fill(T::ZERO);
+        });
+    }
+
     /// Adds the partial sums of all tasks to those of the first.
     fn join_partials(&mut self, tasks: usize, partial: usize, room: usize, all: Out<T>) {
         const STRIP: usize = 4096;

@@ -20,6 +20,7 @@ mod segment_max;
 
 use self::{
     call::{Call, Out},
+    linear::Pair,
     math::Real,
     pool::Pool,
 };
@@ -49,6 +50,8 @@ pub struct CpuBackend<T> {
     index_arena: Vec<i32>,
     scratch: Vec<T>,
     partials: Vec<T>,
+    /// Sums of squares of blocks of the gradient.
+    norms: Vec<f64>,
 }
 
 impl<T: Real> CpuBackend<T> {
@@ -65,6 +68,7 @@ impl<T: Real> CpuBackend<T> {
             index_arena: Vec::new(),
             scratch: Vec::new(),
             partials: Vec::new(),
+            norms: Vec::new(),
         }
     }
 
@@ -212,6 +216,11 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::Gather { index } => rows::gather_forward(call, *index),
         Op::Concat => rows::concat_forward(call),
         Op::SegmentMax { segments } => segment_max::forward(call, *segments),
+        Op::LinearMax { weight, bias, segments } => segment_max::linear_forward(call, *weight, *bias, *segments),
+        Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
+            let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
+            linear::pair_forward(call, pair, *index)
+        }
         Op::Add { map } => rows::add_forward(call, *map),
         Op::Outer => rows::outer_forward(call),
         Op::Dropout { rate } => dropout::forward(call, *rate),
@@ -243,6 +252,11 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::Gather { index } => rows::gather_backward(call, *index),
         Op::Concat => rows::concat_backward(call),
         Op::SegmentMax { segments } => segment_max::backward(call, *segments),
+        Op::LinearMax { weight, bias, segments } => segment_max::linear_backward(call, *weight, *bias, *segments),
+        Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
+            let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
+            linear::pair_backward(call, pair, *index)
+        }
         Op::Add { map } => rows::add_backward(call, *map),
         Op::Outer => rows::outer_backward(call),
         Op::Dropout { rate } => dropout::backward(call, *rate),

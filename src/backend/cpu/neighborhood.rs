@@ -2,7 +2,7 @@
 
 use super::{
     call::{Call, Out, block, sum_block},
-    math::{Real, dot, sum},
+    math::{Real, dot, simd, sum},
 };
 use crate::graph::Vector;
 
@@ -26,10 +26,12 @@ struct Head<'a, T> {
 }
 
 impl<'a, T: Real> Head<'a, T> {
+    #[inline(always)]
     fn part(&self, token: usize, which: usize) -> &'a [T] {
         &self.qkv[token * 3 * self.width + which * self.width + self.column..][..self.size]
     }
     /// Probabilities of the tokens that token `i` sees, the first of which it gives.
+    #[inline(always)]
     fn probabilities(&self, i: usize, p: &mut [T]) -> usize {
         let from = first(i, self.window, self.length);
         let scale = T::of(1.0 / (self.size as f64).sqrt());
@@ -45,6 +47,51 @@ impl<'a, T: Real> Head<'a, T> {
     }
 }
 
+simd! {
+    fn head_forward<T: Real>(h: &Head<T>, y: &mut [T], p: &mut [T]) {
+        for i in 0..h.length {
+            let from = h.probabilities(i, p);
+            let y = &mut y[i * h.width + h.column..][..h.size];
+            y.fill(T::ZERO);
+            for (j, &p) in (from..).zip(&*p) {
+                for (y, &v) in y.iter_mut().zip(h.part(j, 2)) {
+                    *y += p * v;
+                }
+            }
+        }
+    }
+    /// Adds to the gradients of the sequence, if it has one, and of the head's bias.
+    fn head_backward<T: Real>(h: &Head<T>, dy: &[T], dx: &mut [T], dbias: &mut [T], p: &mut [T], ds: &mut [T]) {
+        let scale = T::of(1.0 / (h.size as f64).sqrt());
+        let place = |token: usize, which: usize| token * 3 * h.width + which * h.width + h.column;
+        for i in 0..h.length {
+            let from = h.probabilities(i, p);
+            let dy = &dy[i * h.width + h.column..][..h.size];
+            for (j, ds) in (from..).zip(ds.iter_mut()) {
+                *ds = dot(dy, h.part(j, 2));
+            }
+            let mean = dot(ds, p);
+            for ((j, ds), &p) in (from..).zip(ds.iter_mut()).zip(&*p) {
+                let slope = p * (*ds - mean);
+                dbias[j + h.window - 1 - i] += slope;
+                if dx.is_empty() {
+                    continue;
+                }
+                let ds = slope * scale;
+                for (d, &k) in dx[place(i, 0)..][..h.size].iter_mut().zip(h.part(j, 1)) {
+                    *d += ds * k;
+                }
+                for (d, &q) in dx[place(j, 1)..][..h.size].iter_mut().zip(h.part(i, 0)) {
+                    *d += ds * q;
+                }
+                for (d, &dy) in dx[place(j, 2)..][..h.size].iter_mut().zip(dy) {
+                    *d += p * dy;
+                }
+            }
+        }
+    }
+}
+
 pub fn forward<T: Real>(call: &mut Call<T>, length: usize, heads: usize, window: usize, bias: Vector) {
     let (x, _) = call.input(0);
     let bias = call.parameter(bias);
@@ -57,14 +104,7 @@ pub fn forward<T: Real>(call: &mut Call<T>, length: usize, heads: usize, window:
             for head in 0..heads {
                 let bias = &bias[head * (2 * window - 1)..][..2 * window - 1];
                 let h = Head { qkv, bias, length, window, width, size, column: head * size };
-                for i in 0..length {
-                    let from = h.probabilities(i, p);
-                    let y = &mut y[i * width + head * size..][..size];
-                    y.fill(T::ZERO);
-                    for (j, &p) in (from..).zip(&*p) {
-                        y.iter_mut().zip(h.part(j, 2)).for_each(|(y, &v)| *y += p * v);
-                    }
-                }
+                head_forward(&h, y, p);
             }
         }
     });
@@ -82,7 +122,6 @@ pub fn backward<T: Real>(call: &mut Call<T>, length: usize, heads: usize, window
     let whole = length * 3 * width;
     let dx = if has_dx { dx.with_width(whole) } else { dx };
     let per = sum_block(sequences, 4 * whole);
-    let scale = T::of(1.0 / (size as f64).sqrt());
     let sums = call.sum_rows(sequences, per, [dx], [bias.len, 2 * window], |range, [dx], sums, scratch| {
         let (p, ds) = scratch.split_at_mut(window);
         for (i, sequence) in range.enumerate() {
@@ -95,26 +134,7 @@ pub fn backward<T: Real>(call: &mut Call<T>, length: usize, heads: usize, window
             for head in 0..heads {
                 let table = head * (2 * window - 1);
                 let h = Head { qkv, bias: &biases[table..][..2 * window - 1], length, window, width, size, column: head * size };
-                let place = |token: usize, which: usize| token * 3 * width + which * width + head * size;
-                for i in 0..length {
-                    let from = h.probabilities(i, p);
-                    let dy = &dy[i * width + head * size..][..size];
-                    for (j, ds) in (from..).zip(ds.iter_mut()) {
-                        *ds = dot(dy, h.part(j, 2));
-                    }
-                    let mean = dot(ds, p);
-                    for ((j, ds), &p) in (from..).zip(ds.iter_mut()).zip(&*p) {
-                        *ds = p * (*ds - mean);
-                        sums[table + j + window - 1 - i] += *ds;
-                        if !has_dx {
-                            continue;
-                        }
-                        let ds = *ds * scale;
-                        dx[place(i, 0)..][..size].iter_mut().zip(h.part(j, 1)).for_each(|(d, &k)| *d += ds * k);
-                        dx[place(j, 1)..][..size].iter_mut().zip(h.part(i, 0)).for_each(|(d, &q)| *d += ds * q);
-                        dx[place(j, 2)..][..size].iter_mut().zip(dy).for_each(|(d, &dy)| *d += p * dy);
-                    }
-                }
+                head_backward(&h, dy, dx, &mut sums[table..][..2 * window - 1], p, ds);
             }
         }
     });

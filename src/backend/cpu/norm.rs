@@ -2,28 +2,131 @@
 
 use super::{
     call::{Call, Out, block, sum_block},
-    math::{Real, dot, relu, sum},
+    math::{Real, dot, relu, simd, sum},
 };
 use crate::graph::{Activation, Vector};
 
 const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
+/// Whether the activation is ReLU; norms know no other.
+fn has_relu(activation: Activation) -> bool {
+    assert!(activation != Activation::Gelu, "norms are followed by ReLU or nothing");
+    activation == Activation::Relu
+}
+
+simd! {
+    /// A row: y, and its mean and scale.
+    fn layer_row<T: Real>(x: &[T], y: &mut [T], kept: &mut [T], gamma: &[T], beta: &[T], positive: bool) {
+        let n = T::of(x.len() as f64);
+        let mean = sum(x) / n;
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x - mean;
+        }
+        let scale = T::ONE / (dot(y, y) / n + T::of(EPSILON)).sqrt();
+        for ((y, &gamma), &beta) in y.iter_mut().zip(gamma).zip(beta) {
+            let value = *y * scale * gamma + beta;
+            *y = if positive { relu(value) } else { value };
+        }
+        kept[0] = mean;
+        kept[1] = scale;
+    }
+
+    /// h = (x - mean) scale; g = dy where the result was positive; their sums for gamma and beta.
+    fn layer_back_row<T: Real>(
+        x: &[T], dy: &[T], kept: &[T], gamma: &[T], beta: &[T], positive: bool,
+        h: &mut [T], g: &mut [T], dgamma: &mut [T], dbeta: &mut [T],
+    ) {
+        let (mean, scale) = (kept[0], kept[1]);
+        let n = x.len();
+        let (dy, gamma, beta, h, g, dgamma, dbeta) = (&dy[..n], &gamma[..n], &beta[..n], &mut h[..n], &mut g[..n], &mut dgamma[..n], &mut dbeta[..n]);
+        for i in 0..n {
+            let hat = (x[i] - mean) * scale;
+            let d = if !positive || hat * gamma[i] + beta[i] > T::ZERO { dy[i] } else { T::ZERO };
+            h[i] = hat;
+            g[i] = d * gamma[i];
+            dgamma[i] += d * hat;
+            dbeta[i] += d;
+        }
+    }
+
+    /// dx = scale (g - mean(g) - h mean(g h)).
+    fn layer_back_dx<T: Real>(dx: &mut [T], g: &[T], h: &[T], scale: T, accumulate: bool) {
+        let n = T::of(g.len() as f64);
+        let (a, b) = (sum(g) / n, dot(g, h) / n);
+        for ((dx, &g), &h) in dx.iter_mut().zip(g).zip(h) {
+            let d = scale * (g - a - h * b);
+            *dx = if accumulate { *dx + d } else { d };
+        }
+    }
+
+    /// Mean of every column of a block, and the sum of squares about it; both are 0 before.
+    fn batch_statistics<T: Real>(x: &[T], mean: &mut [T], squares: &mut [T]) {
+        let n = mean.len();
+        for x in x.chunks_exact(n) {
+            for (m, &x) in mean.iter_mut().zip(x) {
+                *m += x;
+            }
+        }
+        let count = T::of((x.len() / n) as f64);
+        for m in mean.iter_mut() {
+            *m = *m / count;
+        }
+        for x in x.chunks_exact(n) {
+            for ((s, &m), &x) in squares.iter_mut().zip(&*mean).zip(x) {
+                *s += (x - m) * (x - m);
+            }
+        }
+    }
+
+    fn batch_row<T: Real>(y: &mut [T], x: &[T], mean: &[T], scale: &[T], gamma: &[T], beta: &[T], positive: bool) {
+        let n = y.len();
+        let (x, mean, scale, gamma, beta) = (&x[..n], &mean[..n], &scale[..n], &gamma[..n], &beta[..n]);
+        for i in 0..n {
+            let value = (x[i] - mean[i]) * scale[i] * gamma[i] + beta[i];
+            y[i] = if positive { relu(value) } else { value };
+        }
+    }
+
+    fn batch_back_sums<T: Real>(
+        x: &[T], dy: &[T], mean: &[T], scale: &[T], gamma: &[T], beta: &[T], positive: bool, dgamma: &mut [T], dbeta: &mut [T],
+    ) {
+        let n = x.len();
+        let (dy, mean, scale, gamma, beta) = (&dy[..n], &mean[..n], &scale[..n], &gamma[..n], &beta[..n]);
+        let (dgamma, dbeta) = (&mut dgamma[..n], &mut dbeta[..n]);
+        for i in 0..n {
+            let hat = (x[i] - mean[i]) * scale[i];
+            let d = if !positive || hat * gamma[i] + beta[i] > T::ZERO { dy[i] } else { T::ZERO };
+            dgamma[i] += d * hat;
+            dbeta[i] += d;
+        }
+    }
+
+    /// dx = gamma scale (g - a - h b).
+    fn batch_back_dx<T: Real>(
+        dx: &mut [T], x: &[T], dy: &[T], mean: &[T], scale: &[T], gamma: &[T], beta: &[T], positive: bool, a: &[T], b: &[T], accumulate: bool,
+    ) {
+        let n = x.len();
+        let (dy, mean, scale, gamma, beta, a, b) = (&dy[..n], &mean[..n], &scale[..n], &gamma[..n], &beta[..n], &a[..n], &b[..n]);
+        let dx = &mut dx[..n];
+        for i in 0..n {
+            let hat = (x[i] - mean[i]) * scale[i];
+            let g = if !positive || hat * gamma[i] + beta[i] > T::ZERO { dy[i] } else { T::ZERO };
+            let d = gamma[i] * scale[i] * (g - a[i] - hat * b[i]);
+            dx[i] = if accumulate { dx[i] + d } else { d };
+        }
+    }
+}
+
 pub fn layer_forward<T: Real>(call: &mut Call<T>, gamma: Vector, beta: Vector, activation: Activation) {
     let (x, n) = call.input(0);
+    let positive = has_relu(activation);
     let (gamma, beta) = (call.parameter(gamma), call.parameter(beta));
     let outs = [call.output(0), call.output(1)];
     call.for_rows(call.input_rows(0), block(2 * n), outs, 0, |rows, [y, kept], _| {
         let x = &x[rows.start * n..rows.end * n];
         for ((x, y), kept) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(kept.chunks_exact_mut(2)) {
-            let mean = sum(x) / T::of(n as f64);
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = x - mean);
-            let scale = T::ONE / (dot(y, y) / T::of(n as f64) + T::of(EPSILON)).sqrt();
-            for ((y, &gamma), &beta) in y.iter_mut().zip(gamma).zip(beta) {
-                *y = *y * scale * gamma + beta;
-            }
-            activate(y, activation);
-            kept.copy_from_slice(&[mean, scale]);
+            layer_row(x, y, kept, gamma, beta, positive);
         }
     });
 }
@@ -31,34 +134,23 @@ pub fn layer_forward<T: Real>(call: &mut Call<T>, gamma: Vector, beta: Vector, a
 /// With h = (x - mean) s and g = dh: dx = s (g - mean(g) - h mean(g h)).
 pub fn layer_backward<T: Real>(call: &mut Call<T>, gamma: Vector, beta: Vector, activation: Activation) {
     let (x, n) = call.input(0);
-    let y = if activation == Activation::Relu { call.input(1).0 } else { &[] };
+    let positive = has_relu(activation);
     let (kept, _) = call.input(2);
     let (dy, _) = call.dy();
-    let weights = call.parameter(gamma);
+    let [weights, biases] = [gamma, beta].map(|v| call.parameter(v));
     let gradients = call.parameter_gradients();
-    let (dx, accumulate) = call.dx(0).unwrap_or((Out::none(), false));
     let has_dx = call.dx(0).is_some();
+    let (dx, accumulate) = call.dx(0).unwrap_or((Out::none(), false));
     let rows = call.dy_rows();
     let sums = call.sum_rows(rows, sum_block(rows, 3 * n), [dx], [2 * n, 2 * n], |rows, [dx], sums, scratch| {
         let (dgamma, dbeta) = sums.split_at_mut(n);
         let (h, g) = scratch.split_at_mut(n);
         for (i, row) in rows.enumerate() {
             let place = row * n..(row + 1) * n;
-            let (mean, scale) = (kept[2 * row], kept[2 * row + 1]);
-            before(&dy[place.clone()], if y.is_empty() { y } else { &y[place.clone()] }, g);
-            for (((h, g), &x), (dgamma, dbeta)) in h.iter_mut().zip(&*g).zip(&x[place]).zip(dgamma.iter_mut().zip(dbeta.iter_mut())) {
-                *h = (x - mean) * scale;
-                *dgamma += *g * *h;
-                *dbeta += *g;
-            }
-            if !has_dx {
-                continue;
-            }
-            g.iter_mut().zip(weights).for_each(|(g, &w)| *g *= w);
-            let (a, b) = (sum(g) / T::of(n as f64), dot(g, h) / T::of(n as f64));
-            for ((dx, &g), &h) in dx[i * n..(i + 1) * n].iter_mut().zip(&*g).zip(&*h) {
-                let d = scale * (g - a - h * b);
-                *dx = if accumulate { *dx + d } else { d };
+            let kept = &kept[2 * row..2 * row + 2];
+            layer_back_row(&x[place.clone()], &dy[place], kept, weights, biases, positive, h, g, dgamma, dbeta);
+            if has_dx {
+                layer_back_dx(&mut dx[i * n..(i + 1) * n], g, h, kept[1], accumulate);
             }
         }
     });
@@ -74,22 +166,17 @@ pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], ru
         return;
     }
     let (x, n) = call.input(0);
-    // SAFETY: no task runs.
+    let positive = has_relu(activation);
+    // SAFETY: no task writes the kept statistics.
     let kept = unsafe { call.output(1).rows(0..2) };
     let (means, scales) = kept.split_at_mut(n);
     if train {
-        let per = block(n).max(rows.div_ceil(64));
+        let per = block(n).max(rows.div_ceil(128));
         // SAFETY: only this call touches the pending statistics.
         let [old_mean, old_var] = running.map(|v| unsafe { call.pending.part(v.range()) });
         let blocks = call.each_rows(rows, per, 2 * n, |rows, sums| {
             let (mean, squares) = sums.split_at_mut(n);
-            let x = &x[rows.start * n..rows.end * n];
-            x.chunks_exact(n).for_each(|x| mean.iter_mut().zip(x).for_each(|(m, &x)| *m += x));
-            let count = T::of(rows.len() as f64);
-            mean.iter_mut().for_each(|m| *m = *m / count);
-            for x in x.chunks_exact(n) {
-                squares.iter_mut().zip(&*mean).zip(x).for_each(|((s, &m), &x)| *s += (x - m) * (x - m));
-            }
+            batch_statistics(&x[rows.start * n..rows.end * n], mean, squares);
         });
         for column in 0..n {
             let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
@@ -116,10 +203,7 @@ pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], ru
     call.for_rows(rows, block(2 * n), [y], 0, |rows, [y], _| {
         let x = &x[rows.start * n..rows.end * n];
         for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            for i in 0..n {
-                y[i] = (x[i] - means[i]) * scales[i] * gamma[i] + beta[i];
-            }
-            activate(y, activation);
+            batch_row(y, x, means, scales, gamma, beta, positive);
         }
     });
 }
@@ -131,59 +215,32 @@ pub fn batch_backward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], t
         return;
     }
     let (x, n) = call.input(0);
-    let y = if activation == Activation::Relu { call.input(1).0 } else { &[] };
+    let positive = has_relu(activation);
     let (means, scales) = call.input(2).0.split_at(n);
     let (dy, _) = call.dy();
-    let weights = call.parameter(gamma);
+    let [weights, biases] = [gamma, beta].map(|v| call.parameter(v));
     let gradients = call.parameter_gradients();
-    let at = |row: usize| row * n..(row + 1) * n;
-    let y_at = |row: usize| if y.is_empty() { y } else { &y[at(row)] };
     let dx = call.dx(0);
-    let sums = call.sum_rows(rows, sum_block(rows, 3 * n), [], [2 * n, n], |rows, [], sums, g| {
+    let sums = call.sum_rows(rows, sum_block(rows, 2 * n), [], [2 * n, 0], |rows, [], sums, _| {
         let (dgamma, dbeta) = sums.split_at_mut(n);
         for row in rows {
-            before(&dy[at(row)], y_at(row), g);
-            let x = &x[at(row)];
-            for i in 0..n {
-                dgamma[i] += g[i] * ((x[i] - means[i]) * scales[i]);
-                dbeta[i] += g[i];
-            }
+            let (x, dy) = (&x[row * n..(row + 1) * n], &dy[row * n..(row + 1) * n]);
+            batch_back_sums(x, dy, means, scales, weights, biases, positive, dgamma, dbeta);
         }
     });
     gradients.add(gamma, &sums[..n]);
     gradients.add(beta, &sums[n..]);
     let Some((dx, accumulate)) = dx else { return };
-    // dx = factor (g - a - h b), h = (x - mean) scale.
+    // dx = gamma s (g - a - h b), h = (x - mean) s.
     let count = T::of(rows as f64);
     sums.iter_mut().for_each(|s| *s = if train { *s / count } else { T::ZERO });
     let sums = Out::of(sums);
-    call.for_rows(rows, block(4 * n), [dx], n, |rows, [dx], g| {
-        // SAFETY: only read, and `sum_rows` is not called meanwhile.
-        let (b, a) = unsafe { sums.part(0..2 * n) }.split_at(n);
+    // SAFETY: only read, and `sum_rows` is not called meanwhile.
+    let (b, a) = unsafe { sums.part(0..2 * n) }.split_at(n);
+    call.for_rows(rows, block(3 * n), [dx], 0, |rows, [dx], _| {
         for (row, dx) in rows.zip(dx.chunks_exact_mut(n)) {
-            before(&dy[at(row)], y_at(row), g);
-            let x = &x[at(row)];
-            for i in 0..n {
-                let d = weights[i] * scales[i] * (g[i] - a[i] - (x[i] - means[i]) * scales[i] * b[i]);
-                dx[i] = if accumulate { dx[i] + d } else { d };
-            }
+            let (x, dy) = (&x[row * n..(row + 1) * n], &dy[row * n..(row + 1) * n]);
+            batch_back_dx(dx, x, dy, means, scales, weights, biases, positive, a, b, accumulate);
         }
     });
-}
-
-fn activate<T: Real>(y: &mut [T], activation: Activation) {
-    match activation {
-        Activation::None => {}
-        Activation::Relu => y.iter_mut().for_each(|y| *y = relu(*y)),
-        Activation::Gelu => y.iter_mut().for_each(|y| *y = super::math::gelu(*y)),
-    }
-}
-
-/// Gradient before the activation; `y` is empty without one.
-fn before<T: Real>(dy: &[T], y: &[T], g: &mut [T]) {
-    if y.is_empty() {
-        g.copy_from_slice(dy);
-    } else {
-        g.iter_mut().zip(dy).zip(y).for_each(|((g, &dy), &y)| *g = if y > T::ZERO { dy } else { T::ZERO });
-    }
 }

@@ -1,6 +1,10 @@
 //! Clipping by the norm of the whole gradient and AdamW, in two passes over the parameters.
 
-use super::{CpuBackend, call::Out, math::Real};
+use super::{
+    CpuBackend,
+    call::Out,
+    math::{Real, simd},
+};
 use crate::{
     backend::{Update, Updated},
     graph::Vector,
@@ -38,6 +42,15 @@ pub fn update<T: Real>(backend: &mut CpuBackend<T>, update: &Update, decayed: &[
                 p[start - range.start..end - range.start].iter_mut().for_each(|p| *p *= keep);
             }
         }
+        adam(p, g, m, v, [clip, b1, b2, c1, c2, size, fix2, epsilon]);
+    });
+    Updated { gradient_norm: norm, applied: true }
+}
+
+simd! {
+    /// Moments and parameters of a block; ends with gradients of zero.
+    fn adam<T: Real>(p: &mut [T], g: &mut [T], m: &mut [T], v: &mut [T], factors: [T; 8]) {
+        let [clip, b1, b2, c1, c2, size, fix2, epsilon] = factors;
         for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
             let d = *g * clip;
             *g = T::ZERO;
@@ -45,12 +58,29 @@ pub fn update<T: Real>(backend: &mut CpuBackend<T>, update: &Update, decayed: &[
             *v = b2 * *v + c2 * d * d;
             *p -= size * *m / (v.sqrt() / fix2 + epsilon);
         }
-    });
-    Updated { gradient_norm: norm, applied: true }
+    }
+    /// Sum of squares in double precision, in lanes.
+    fn squares<T: Real>(x: &[T]) -> f64 {
+        let mut lanes = [0.0; 8];
+        let (head, tail) = x.as_chunks::<8>();
+        for x in head {
+            for (lane, x) in lanes.iter_mut().zip(x) {
+                *lane += x.f64() * x.f64();
+            }
+        }
+        lanes.iter().sum::<f64>() + tail.iter().map(|x| x.f64() * x.f64()).sum::<f64>()
+    }
 }
 
 /// √ of the sum of squares: blocks in double precision, added in order.
 fn gradient_norm<T: Real>(backend: &mut CpuBackend<T>) -> f64 {
-    let squares = |block: &[T]| block.iter().map(|g| g.f64() * g.f64()).sum::<f64>();
-    backend.gradients.chunks(BLOCK).map(squares).sum::<f64>().sqrt()
+    let blocks = backend.gradients.len().div_ceil(BLOCK);
+    backend.norms.resize(blocks, 0.0);
+    let (norms, gradients) = (Out::of(&mut backend.norms), &backend.gradients);
+    backend.pool.run(blocks, &|_, i| {
+        let block = &gradients[i * BLOCK..gradients.len().min((i + 1) * BLOCK)];
+        // SAFETY: each task writes its own element.
+        unsafe { norms.part(i..i + 1) }.fill(squares(block));
+    });
+    backend.norms.iter().sum::<f64>().sqrt()
 }

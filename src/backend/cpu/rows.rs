@@ -2,7 +2,7 @@
 
 use super::{
     call::{Call, Out, block},
-    math::{Real, add_to, put},
+    math::{Real, add, add_scaled, add_to, put},
 };
 use crate::graph::RowMap;
 
@@ -18,12 +18,29 @@ pub fn gather_forward<T: Real>(call: &mut Call<T>, index: usize) {
     });
 }
 
-/// Each task adds up a strip of columns over all rows in order.
 pub fn gather_backward<T: Real>(call: &mut Call<T>, index: usize) {
     let Some((dx, accumulate)) = call.dx(0) else { return };
-    let (dy, width) = call.dy();
+    let (dy, _) = call.dy();
     let list = call.index(index);
-    let rows = call.dy_rows();
+    scatter_add(call, dx, accumulate, dy, &list[..call.dy_rows()]);
+}
+
+/// dx[index[i]] += dy[i] in the order of i. Where indexes never fall a task has rows of dx, otherwise a strip of columns.
+pub fn scatter_add<T: Real>(call: &mut Call<T>, dx: Out<T>, accumulate: bool, dy: &[T], list: &[i32]) {
+    let width = dx.width;
+    if list.is_sorted() {
+        let rows = dx.len() / width.max(1);
+        let per = block(width * (1 + list.len() / rows.max(1)));
+        return call.for_rows(rows, per, [dx], 0, |range, [dx], _| {
+            if !accumulate {
+                dx.fill(T::ZERO);
+            }
+            let [from, to] = [range.start, range.end].map(|row| list.partition_point(|&i| (i as usize) < row));
+            for (&i, dy) in list[from..to].iter().zip(dy[from * width..].chunks_exact(width)) {
+                add_to(&mut dx[(i as usize - range.start) * width..][..width], dy);
+            }
+        });
+    }
     let strip = width.div_ceil(8).next_multiple_of(16);
     call.tasks(width.div_ceil(strip), 0, |task, _| {
         let columns = task * strip..width.min((task + 1) * strip);
@@ -32,7 +49,7 @@ pub fn gather_backward<T: Real>(call: &mut Call<T>, index: usize) {
         if !accumulate {
             (0..dx.len() / width).for_each(|row| at(row).fill(T::ZERO));
         }
-        for (row, &i) in list[..rows].iter().enumerate() {
+        for (row, &i) in list.iter().enumerate() {
             add_to(at(i as usize), &dy[row * width + columns.start..row * width + columns.end]);
         }
     });
@@ -84,7 +101,7 @@ pub fn add_forward<T: Real>(call: &mut Call<T>, map: RowMap) {
     call.for_rows(y.len() / width.max(1), block(3 * width), [y], 0, |rows, [y], _| {
         for (row, y) in rows.zip(y.chunks_exact_mut(width)) {
             let (x, z) = (&x[row * width..][..width], &z[mapped(map, row) * width..][..width]);
-            y.iter_mut().zip(x).zip(z).for_each(|((y, &x), &z)| *y = x + z);
+            add(y, x, z);
         }
     });
 }
@@ -142,7 +159,7 @@ pub fn outer_forward<T: Real>(call: &mut Call<T>) {
     call.for_rows(y.len() / width.max(1), block(2 * width), [y], 0, |rows, [y], _| {
         for (row, y) in rows.zip(y.chunks_exact_mut(width)) {
             let (x, z) = (&x[row / modes * width..][..width], &z[row % modes * width..][..width]);
-            y.iter_mut().zip(x).zip(z).for_each(|((y, &x), &z)| *y = x + z);
+            add(y, x, z);
         }
     });
 }
@@ -216,7 +233,7 @@ pub fn mix_forward<T: Real>(call: &mut Call<T>, length: usize, weights: &[Vec<(u
         for (sequence, y) in range.zip(y.chunks_exact_mut(out.max(1))) {
             for (sources, y) in weights.iter().zip(y.chunks_exact_mut(width)) {
                 for &(i, weight) in sources {
-                    scaled_add(y, &x[(sequence * length + i) * width..][..width], T::of(weight));
+                    add_scaled(y, &x[(sequence * length + i) * width..][..width], T::of(weight));
                 }
             }
         }
@@ -235,15 +252,11 @@ pub fn mix_backward<T: Real>(call: &mut Call<T>, length: usize, weights: &[Vec<(
             }
             for (o, sources) in weights.iter().enumerate() {
                 for &(i, weight) in sources {
-                    scaled_add(&mut dx[i * width..][..width], &dy[sequence * out + o * width..][..width], T::of(weight));
+                    add_scaled(&mut dx[i * width..][..width], &dy[sequence * out + o * width..][..width], T::of(weight));
                 }
             }
         }
     });
-}
-
-fn scaled_add<T: Real>(y: &mut [T], x: &[T], weight: T) {
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y += weight * x);
 }
 
 /// Row i of operand k becomes row i * K + k.

@@ -1,14 +1,70 @@
-//! Largest value of each column in each segment of rows.
+//! Largest value of each column in each segment of rows, of a matrix or of a linear layer's result.
 
 use super::{
-    call::{Call, block},
-    math::Real,
+    call::{Call, block, sum_block},
+    gemm::{View, gemm},
+    linear::{ROWS, view},
+    math::{Real, simd},
 };
+use crate::graph::{Matrix, Vector};
+use std::ops::Range;
 
-/// Start, count, and whether zeros take part, of segment `s`.
-fn segment(list: &[i32], s: usize) -> (usize, usize, bool) {
+/// Rows of segment `s`, and whether zeros take part.
+fn segment(list: &[i32], s: usize) -> (Range<usize>, bool) {
     let (start, count, flag) = (list[3 * s], list[3 * s + 1], list[3 * s + 2]);
-    (start.max(0) as usize, count.max(0) as usize, flag != 0 || count <= 0)
+    let (start, count) = (start.max(0) as usize, count.max(0) as usize);
+    (start..start + count, flag != 0 || count == 0)
+}
+
+/// Value and row that every row of a segment is compared with at first.
+fn begin<T: Real>(y: &mut [T], kept: &mut [i32], zeros: bool) {
+    y.fill(if zeros { T::ZERO } else { T::LOWEST });
+    kept.fill(-1);
+}
+
+simd! {
+    /// Compares y with row `row` of x plus the bias. A value that is not a number wins and stays.
+    fn compare<T: Real>(y: &mut [T], kept: &mut [i32], x: &[T], row: i32) {
+        for ((y, kept), &x) in y.iter_mut().zip(kept.iter_mut()).zip(x) {
+            #[allow(clippy::eq_op)]
+            let larger = (x > *y) | (x != x);
+            *y = if larger { x } else { *y };
+            *kept = if larger { row } else { *kept };
+        }
+    }
+    fn compare_biased<T: Real>(y: &mut [T], kept: &mut [i32], x: &[T], bias: &[T], row: i32) {
+        for (((y, kept), &x), &b) in y.iter_mut().zip(kept.iter_mut()).zip(x).zip(bias) {
+            let x = x + b;
+            #[allow(clippy::eq_op)]
+            let larger = (x > *y) | (x != x);
+            *y = if larger { x } else { *y };
+            *kept = if larger { row } else { *kept };
+        }
+    }
+    /// For every column c whose maximum row r is kept: dx[r] += dy[c] W[c], dW[c] += dy[c] x[r]. Rows count from `start`.
+    fn scatter<T: Real>(dx: &mut [T], dw: &mut [T], db: &mut [T], dy: &[T], kept: &[i32], x: &[T], w: &[T], stride: usize, start: usize) {
+        let k = dw.len() / dy.len().max(1);
+        let columns = dy.iter().zip(kept).zip(dw.chunks_exact_mut(k)).zip(db).enumerate();
+        for (c, (((&g, &row), dw), db)) in columns {
+            if row < 0 {
+                continue;
+            }
+            let row = row as usize - start;
+            let (x, w) = (&x[row * k..][..k], &w[c * stride..][..k]);
+            *db += g;
+            if dx.is_empty() {
+                for (dw, &x) in dw.iter_mut().zip(x) {
+                    *dw += g * x;
+                }
+                continue;
+            }
+            let dx = &mut dx[row * k..][..k];
+            for (((dx, dw), &x), &w) in dx.iter_mut().zip(dw).zip(x).zip(w) {
+                *dx += g * w;
+                *dw += g * x;
+            }
+        }
+    }
 }
 
 pub fn forward<T: Real>(call: &mut Call<T>, segments: usize) {
@@ -21,25 +77,10 @@ pub fn forward<T: Real>(call: &mut Call<T>, segments: usize) {
         // SAFETY: the blocks of tasks do not overlap.
         let kept = unsafe { kept.rows(segments.clone()) };
         for ((s, y), kept) in segments.zip(y.chunks_exact_mut(width)).zip(kept.chunks_exact_mut(width)) {
-            let (start, count, zeros) = segment(list, s);
-            let first = if zeros {
-                y.fill(T::ZERO);
-                kept.fill(-1);
-                start
-            } else {
-                y.copy_from_slice(&x[start * width..(start + 1) * width]);
-                kept.fill(start as i32);
-                start + 1
-            };
-            for row in first..start + count {
-                let x = &x[row * width..(row + 1) * width];
-                for ((y, kept), &x) in y.iter_mut().zip(kept.iter_mut()).zip(x) {
-                    // A value that is not a number wins and stays.
-                    #[allow(clippy::eq_op)]
-                    let larger = (x > *y) | (x != x);
-                    *y = if larger { x } else { *y };
-                    *kept = if larger { row as i32 } else { *kept };
-                }
+            let (rows, zeros) = segment(list, s);
+            begin(y, kept, zeros);
+            for row in rows {
+                compare(y, kept, &x[row * width..(row + 1) * width], row as i32);
             }
         }
     });
@@ -51,15 +92,18 @@ pub fn backward<T: Real>(call: &mut Call<T>, segments: usize) {
     let list = call.index(segments);
     let kept = call.index_input(2);
     if !accumulate {
-        call.for_rows(dx.len() / width.max(1), block(width), [dx], 0, |_, [dx], _| dx.fill(T::ZERO));
+        call.zero(dx);
     }
     let rows = call.dy_rows();
-    let per = block(width);
-    call.tasks(rows.div_ceil(per), 0, |i, _| {
-        for s in i * per..rows.min((i + 1) * per) {
-            let (start, count, _) = segment(list, s);
-            // SAFETY: segments do not overlap, and every row that is kept lies in its segment.
-            let dx = unsafe { dx.rows(start..start + count) };
+    let dx = dx.with_width(width);
+    let apart = disjoint(list, rows);
+    let per = if apart { block(width) } else { rows };
+    call.for_rows(rows, per, [], 0, |segments, [], _| {
+        for s in segments {
+            let (rows, _) = segment(list, s);
+            let start = rows.start;
+            // SAFETY: segments of different tasks do not overlap, as `disjoint` has seen.
+            let dx = unsafe { dx.rows(rows) };
             for (column, (&dy, &row)) in dy[s * width..(s + 1) * width].iter().zip(&kept[s * width..(s + 1) * width]).enumerate() {
                 if row >= 0 {
                     dx[(row as usize - start) * width + column] += dy;
@@ -67,4 +111,87 @@ pub fn backward<T: Real>(call: &mut Call<T>, segments: usize) {
             }
         }
     });
+}
+
+/// True if each of the first `count` segments starts behind the one before it.
+fn disjoint(list: &[i32], count: usize) -> bool {
+    let mut end = 0;
+    (0..count).map(|s| segment(list, s).0).all(|rows| {
+        let behind = rows.is_empty() || rows.start >= end;
+        end = end.max(rows.end);
+        behind
+    })
+}
+
+/// Segments of a task so that it has enough rows.
+fn per_task(rows: usize, segments: usize, want: usize) -> usize {
+    want.div_ceil((rows / segments.max(1)).max(1))
+}
+
+pub fn linear_forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
+    let (x, k) = call.input(0);
+    let n = weight.rows;
+    let list = call.index(segments);
+    let (w, bias) = (view(call, weight).transposed(), call.parameter(bias));
+    let (y, kept) = (call.output(0), call.index_output(1));
+    let count = y.len() / n.max(1);
+    let per = per_task(call.input_rows(0), count, 2 * ROWS);
+    call.for_rows(count, per, [y], ROWS * n, |segments, [y], products| {
+        // SAFETY: the blocks of tasks do not overlap.
+        let kept = unsafe { kept.rows(segments.clone()) };
+        for ((s, y), kept) in segments.clone().zip(y.chunks_exact_mut(n)).zip(kept.chunks_exact_mut(n)) {
+            begin(y, kept, segment(list, s).1);
+        }
+        // Rows that were multiplied last: segments usually follow one another, so that a product serves many.
+        let mut done = 0..0;
+        let end_of_run = |s: usize| {
+            (s + 1..segments.end).fold(segment(list, s).0.end, |end, s| {
+                let rows = segment(list, s).0;
+                if rows.start == end { rows.end } else { end }
+            })
+        };
+        for (i, s) in segments.clone().enumerate() {
+            let (y, kept) = (&mut y[i * n..(i + 1) * n], &mut kept[i * n..(i + 1) * n]);
+            for row in segment(list, s).0 {
+                if !done.contains(&row) {
+                    done = row..end_of_run(s).min(row + ROWS);
+                    gemm([done.len(), k, n], T::ONE, View::rows(&x[row * k..done.end * k], k), w, T::ZERO, products, n);
+                }
+                compare_biased(y, kept, &products[(row - done.start) * n..][..n], bias, row as i32);
+            }
+        }
+    });
+}
+
+/// Only the rows that hold a maximum have a gradient: about one in `rows / segments` of the elements.
+pub fn linear_backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
+    let (x, k) = call.input(0);
+    let n = weight.rows;
+    let list = call.index(segments);
+    let kept = call.index_input(2);
+    let (dy, _) = call.dy();
+    let w = view(call, weight);
+    let gradients = call.parameter_gradients();
+    let dx = call.dx(0).map(|(dx, accumulate)| {
+        if !accumulate {
+            call.zero(dx);
+        }
+        dx
+    });
+    let count = call.dy_rows();
+    let per = if disjoint(list, count) { sum_block(count, 8 * n) } else { count };
+    let sums = call.sum_rows(count, per, [], [n * k + n, 0], |segments, [], sums, _| {
+        let (dw, db) = sums.split_at_mut(n * k);
+        for s in segments {
+            let (rows, _) = segment(list, s);
+            let (start, x) = (rows.start, &x[rows.start * k..rows.end * k]);
+            // SAFETY: segments of different tasks do not overlap, as `disjoint` has seen.
+            let dx = dx.map_or(&mut [][..], |dx| unsafe { dx.rows(rows) });
+            scatter(dx, dw, db, &dy[s * n..(s + 1) * n], &kept[s * n..(s + 1) * n], x, w.data, w.strides[0], start);
+        }
+    });
+    for (r, row) in sums[..n * k].chunks_exact(k.max(1)).enumerate() {
+        gradients.add(Vector { offset: weight.offset + r * weight.stride, len: k }, row);
+    }
+    gradients.add(bias, &sums[n * k..]);
 }
