@@ -224,7 +224,7 @@ impl Builder {
         Ok(self.push(Op::Add { map }, &[x, z], rows, &[width]))
     }
 
-    /// y[i * M + m] = x[i] + z[m].
+    /// `y[i * M + m]` = `x[i]` + `z[m]`.
     ///
     /// # Errors
     /// Shapes do not fit.
@@ -288,8 +288,8 @@ impl Builder {
     /// Sizes do not fit.
     pub fn neighborhood(&mut self, qkv: TensorId, length: usize, heads: usize, window: usize, bias: Vector) -> Result<TensorId> {
         let width = self.width(qkv) / 3;
-        let fits = width * 3 == self.width(qkv) && width % heads == 0 && window <= length && bias.len == heads * (2 * window - 1);
-        self.check(fits && self.rows(qkv).times % length == 0, || {
+        let fits = width * 3 == self.width(qkv) && width.is_multiple_of(heads) && window <= length && bias.len == heads * (2 * window - 1);
+        self.check(fits && self.rows(qkv).times.is_multiple_of(length), || {
             format!("neighborhood: width {width}, length {length}, heads {heads}, window {window} do not fit")
         })?;
         let rows = self.rows(qkv);
@@ -344,7 +344,7 @@ impl Builder {
 
     fn sequences(&self, x: TensorId, length: usize) -> Result<Rows> {
         let rows = self.rows(x);
-        self.check(rows.times % length == 0, || format!("{rows:?} rows are no sequences of {length}"))?;
+        self.check(rows.times.is_multiple_of(length), || format!("{rows:?} rows are no sequences of {length}"))?;
         Ok(Rows { symbol: rows.symbol, times: rows.times / length })
     }
 

@@ -138,6 +138,7 @@ pub struct Feed {
 
 impl Feed {
     /// The index list of a slot.
+    #[allow(clippy::should_implement_trait, reason = "it gives a list, not an element")]
     pub fn index(&self, slot: usize) -> &[i32] {
         &self.indexes[self.index_slots[slot].clone()]
     }

@@ -46,6 +46,9 @@ pub struct Attention {
     pub key_dropout: Option<(usize, f64)>,
 }
 
+/// Whether the tensor of a number is read.
+pub type Reads = fn(usize) -> bool;
+
 /// Every operation.
 #[allow(missing_docs, reason = "the formulas name the fields")]
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +64,7 @@ pub enum Op {
     BatchNorm { gamma: Vector, beta: Vector, running: [Vector; 2], train: bool, activation: Activation },
     /// Column `channel` v of x: y = [cos(2π v f), sin(2π v f), v] with the frequencies f `[bands]`. x has no gradient.
     Fourier { frequencies: Vector, channel: usize },
-    /// y[i] = x[index[i]].
+    /// `y[i]` = `x[index[i]]`.
     Gather { index: usize },
     /// Operands one below the other.
     Concat,
@@ -70,12 +73,12 @@ pub enum Op {
     SegmentMax { segments: usize },
     /// SegmentMax of x Wᵀ + b, whose rows are not kept. `segments` and outputs as for SegmentMax.
     LinearMax { weight: Matrix, bias: Vector, segments: usize },
-    /// y[i] = (x[i] Aᵀ + a) Bᵀ + b + z[index[i]], z being the second operand: two linear layers with nothing between them, as
+    /// `y[i]` = (`x[i]` Aᵀ + a) Bᵀ + b + `z[index[i]]`, z being the second operand: two linear layers with nothing between them, as
     /// one product with B A. Second output `[rows of B, columns of A + 1]`: (B A | B a + b).
     LinearPair { inner: Matrix, inner_bias: Vector, outer: Matrix, outer_bias: Vector, index: usize },
-    /// y[i] = x[i] + z[map(i)], z being the second operand.
+    /// `y[i]` = `x[i]` + `z[map(i)]`, z being the second operand.
     Add { map: RowMap },
-    /// y[i * M + m] = x[i] + z[m], M being the rows of the second operand.
+    /// `y[i * M + m]` = `x[i]` + `z[m]`, M being the rows of the second operand.
     Outer,
     /// y = x * mask / (1 - rate), each element kept with probability 1 - rate.
     Dropout { rate: f64 },
@@ -88,12 +91,12 @@ pub enum Op {
     Attention(Attention),
     /// 1-D neighborhood attention in sequences of `length` consecutive rows. x `[n * length, 3 * C]` holds q, k, v with heads
     /// inside each. Token i sees `window` tokens from clamp(i - window / 2, 0, length - window) on. Score of token j:
-    /// q·k / sqrt(C / heads) + bias[head, j - i + window - 1]; `bias` is `[heads, 2 * window - 1]`.
+    /// q·k / sqrt(C / heads) + `bias[head, j - i + window - 1]`; `bias` is `[heads, 2 * window - 1]`.
     Neighborhood { length: usize, heads: usize, window: usize, bias: Vector },
     /// Rows of a 1-D convolution with kernel 3 and padding 1: for each sequence of `length` rows and each of `positions` p,
-    /// y = for c in columns, for t in 0..3: x[p - 1 + t][c], zero outside.
+    /// y = for c in columns, for t in 0..3: `x[p - 1 + t][c]`, zero outside.
     Unfold { length: usize, positions: Vec<usize> },
-    /// For each sequence of `length` rows, output row o = sum over (i, w) of `weights[o]` of w * x[i].
+    /// For each sequence of `length` rows, output row o = sum over (i, w) of `weights[o]` of w * `x[i]`.
     Mix { length: usize, weights: Vec<Vec<(usize, f64)>> },
     /// Row i of operand k becomes row i * K + k; K operands.
     Interleave,
@@ -151,11 +154,11 @@ impl Op {
     }
 
     /// What the backward pass reads: whether operand i, and whether output i.
-    pub fn backward_reads(&self) -> (fn(usize) -> bool, fn(usize) -> bool) {
-        const ALL: fn(usize) -> bool = |_| true;
-        const NONE: fn(usize) -> bool = |_| false;
-        const FIRST: fn(usize) -> bool = |i| i == 0;
-        const KEPT: fn(usize) -> bool = |i| i == 1;
+    pub fn backward_reads(&self) -> (Reads, Reads) {
+        const ALL: Reads = |_| true;
+        const NONE: Reads = |_| false;
+        const FIRST: Reads = |i| i == 0;
+        const KEPT: Reads = |i| i == 1;
         match self {
             Op::Linear { activation: Activation::None, .. } => (ALL, NONE),
             Op::Linear { activation: Activation::Relu, .. } => (ALL, FIRST),

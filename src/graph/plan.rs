@@ -83,10 +83,8 @@ fn lifetimes(graph: &Graph) -> Vec<Option<(usize, usize)>> {
             span.1 = graph.nodes.len();
         }
     }
-    if let Some(seed) = graph.seed {
-        if let Some(span) = &mut spans[seed.0] {
-            span.0 = 0;
-        }
+    if let Some(span) = graph.seed.and_then(|seed| spans[seed.0].as_mut()) {
+        span.0 = 0;
     }
     spans
 }

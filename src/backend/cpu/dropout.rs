@@ -59,6 +59,7 @@ fn philox_lanes(mut c: [[u32; LANES]; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4
         if round > 0 {
             key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
         }
+        #[allow(clippy::needless_range_loop, reason = "one lane of four arrays")]
         for lane in 0..LANES {
             let a = u64::from(c[0][lane]) * 0xD251_1F53;
             let b = u64::from(c[2][lane]) * 0xCD9E_8D57;

@@ -1,6 +1,6 @@
 //! The CPU backend: the embedded default and the reference for others.
 //!
-//! One file per family of operations, under the names of their kernels; [`call`] is what they all work with. Work is cut
+//! One file per family of operations, under the names of their kernels; `call` is what they all work with. Work is cut
 //! into tasks by shape alone and partial sums are added in the order of tasks: the number of threads changes no bit.
 
 mod attention;
