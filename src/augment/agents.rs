@@ -3,7 +3,7 @@
 use crate::features::Features;
 use crate::scenario::FUTURE_STEPS;
 
-/// Drops the rows of the mask [A]. The published generator leaves the causal features at their old length; here they fit.
+/// Drops the rows of the mask `[A]`. The published generator leaves the causal features at their old length; here they fit.
 pub fn drop_agents(features: &mut Features, dropped: &[bool]) {
     let Features { agents, causal, .. } = features;
     let steps = agents.steps;

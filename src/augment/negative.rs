@@ -24,7 +24,7 @@ pub enum Negative {
     LeadingAgentInsertion,
 }
 
-/// [A]: agents that pass where the ego will, fewer than `horizon` steps before it.
+/// `[A]`: agents that pass where the ego will, fewer than `horizon` steps before it.
 pub fn interacting(anchor: &Features, horizon: f64) -> Vec<bool> {
     anchor.causal.interaction_label.iter().map(|&label| 0.0 < label && label < horizon).collect()
 }
@@ -51,7 +51,7 @@ pub fn invert_lights(features: &mut Features, mut green: impl FnMut() -> bool) {
     }
 }
 
-/// [A]: the leading and the interacting agents.
+/// `[A]`: the leading and the interacting agents.
 pub fn restraining(anchor: &Features, horizon: f64) -> Vec<bool> {
     interacting(anchor, horizon).iter().zip(&anchor.causal.leading_agent).map(|(a, b)| a | b).collect()
 }

@@ -84,8 +84,8 @@ pub fn move_ego(features: &mut Features, state: &[f64; 7]) {
     current_state[..3].fill(0.0);
 }
 
-/// [A]: bystanders to leave out: agents that give way to the ego or never meet it, do not lead it, and whose draw is at most
-/// `portion`. `draws` [A] are numbers of [0, 1).
+/// `[A]`: bystanders to leave out: agents that give way to the ego or never meet it, do not lead it, and whose draw is at most
+/// `portion`. `draws` `[A]` are numbers of `[0, 1)`.
 pub fn bystanders(anchor: &Features, portion: f64, draws: &[f64]) -> Vec<bool> {
     let causal = &anchor.causal;
     let passive: Vec<bool> = causal.interaction_label.iter().map(|&label| label <= 0.0).collect();

@@ -25,7 +25,7 @@ impl AugmentRandom {
         }
     }
 
-    /// A number of [0, 1), a multiple of 2^-53.
+    /// A number of `[0, 1)`, a multiple of 2^-53.
     fn unit(&mut self) -> f64 {
         if self.used == self.words.len() {
             self.words = philox(self.counter, self.key);
