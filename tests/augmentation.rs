@@ -2,7 +2,6 @@
 
 mod common;
 
-use rayon::prelude::*;
 use std::hint::black_box;
 use training_engine::augment::{AugmentRandom, Augmentor, CROPPED_SIZE, ContrastiveGenerator, Negative, Triplet, batch_order, negative};
 use training_engine::config::{ModelConfig, ObjectiveConfig};
@@ -240,8 +239,16 @@ fn same_bits_whoever_makes_them() {
     let forward: Vec<_> = jobs.iter().map(make).collect();
     let mut backward: Vec<_> = jobs.iter().rev().map(make).collect();
     backward.reverse();
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
-    let parallel: Vec<_> = threads.install(|| jobs.par_iter().with_max_len(1).map(make).collect());
+    // four threads take every fourth job each
+    let mut parallel = vec![Vec::new(); jobs.len()];
+    std::thread::scope(|scope| {
+        let (jobs, make) = (&jobs, &make);
+        let threads = (0..4).map(|first| scope.spawn(move || jobs.iter().skip(first).step_by(4).map(make).collect::<Vec<_>>()));
+        let threads: Vec<_> = threads.collect();
+        for (first, thread) in threads.into_iter().enumerate() {
+            parallel.iter_mut().skip(first).step_by(4).zip(thread.join().unwrap()).for_each(|(place, bits)| *place = bits);
+        }
+    });
     assert!(forward == backward && forward == parallel);
     // another epoch, another seed
     assert!(forward.chunks(2).all(|pair| pair[0] != pair[1]));
