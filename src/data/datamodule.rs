@@ -2,7 +2,7 @@
 
 use super::{
     batch::BatchOptions,
-    cache::MemoryCache,
+    memory_cache::MemoryCache,
     loader::{Loader, Maker, Skipped},
     sampler,
     splitter::{self, Splits},

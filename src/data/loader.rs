@@ -7,7 +7,7 @@
 
 use super::{
     batch::{Batch, BatchOptions},
-    cache::MemoryCache,
+    memory_cache::MemoryCache,
     collate::collate_into,
 };
 use crate::{
