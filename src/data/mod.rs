@@ -1,8 +1,8 @@
 //! From scenarios to batches: splits, order, packing, loading ahead.
 
 pub mod batch;
-pub mod collate;
 mod check;
+pub mod collate;
 pub mod datamodule;
 pub mod loader;
 pub mod memory_cache;
