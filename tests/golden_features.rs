@@ -6,13 +6,13 @@
 
 mod common;
 
-use half::f16;
-use safetensors::{Dtype, SafeTensors};
+use common::golden::numbers;
+use common::thread_time;
+use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use training_engine::features::{CostMap, FeatureBuilder, Features, MapFeatures, cost_map};
 
 /// Metres, metres a second, radians modulo a turn.
@@ -92,18 +92,7 @@ impl Case<'_> {
 
     /// Any golden array as doubles.
     fn golden(&self, key: &str) -> Vec<f64> {
-        let tensor = self.golden.tensor(key).unwrap_or_else(|e| panic!("{}: {key}: {e}", self.name));
-        let data = tensor.data();
-        match tensor.dtype() {
-            Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f64()).collect(),
-            Dtype::I64 => data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
-            Dtype::I32 => data.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-            Dtype::I8 => data.iter().map(|&b| f64::from(b as i8)).collect(),
-            Dtype::U8 | Dtype::BOOL => data.iter().map(|&b| f64::from(b)).collect(),
-            other => panic!("{}: {key} is {other:?}", self.name),
-        }
+        numbers(&self.golden, key).unwrap_or_else(|| panic!("{}: no {key}", self.name))
     }
 
     /// All numbers equal within the tolerance; `exact` for masks, categories and counts; `turn` for angles.
@@ -437,17 +426,6 @@ fn compare_cost_map(case: &mut Case, features: &Features) {
     }
     let transformed: Vec<f64> = CostMap::from_mask(&mask, cost_map::SIZE).unwrap().values.iter().map(|&v| v.into()).collect();
     case.compare("cost_maps", &transformed, Exact);
-}
-
-/// Time that this thread has computed, so that a busy machine does not count; elapsed time where the system does not tell.
-fn thread_time() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = START.get_or_init(Instant::now);
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    match text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse().ok()) {
-        Some(nanoseconds) => Duration::from_nanos(nanoseconds),
-        None => start.elapsed(),
-    }
 }
 
 /// Every recorded scenario builds, or is rejected with a reason; nothing panics, and prediction needs no future.

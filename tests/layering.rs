@@ -21,7 +21,8 @@ fn allowed(room: &str, file: &str, used: &str) -> bool {
         ("ffi", "config" | "scenario" | "trainer" | "engine") => true,
         // The metric table and the recording of models, losses and metrics on a graph are shared vocabulary.
         ("ffi" | "engine" | "logger", "metrics") => true,
-        ("data" | "model" | "objectives" | "metrics" | "optim" | "trainer", "graph") => true,
+        // Of the graph, contrastive samples use the random numbers alone.
+        ("augment" | "data" | "model" | "objectives" | "metrics" | "optim" | "trainer", "graph") => true,
         ("trainer", "backend") => file == "trainer/session.rs" || file.starts_with("trainer/session/"),
         ("trainer", "logger" | "distributed") => true,
         ("engine", _) => place(used).is_some(),

@@ -16,7 +16,7 @@ std::string usage() {
            "  --width D       of the network (" + show(o.width) + ")\n"
            "  --depth N       encoder and decoder layers (" + show(o.depth) + ")\n"
            "  --batch N       scenarios per step (" + show(o.batch) + ")\n"
-           "  --lr RATE       learning rate (1e-3)\n"
+           "  --lr RATE       learning rate (4e-3)\n"
            "  --threads T     0: as many as there are cores (" + show(o.threads) + ")\n"
            "  --out DIR       for checkpoints, logs and traffic.svg (" + o.out + ")\n"
            "  --max-ratio R   fail if test minFDE exceeds R times that of constant velocity; 0: never (0.5)\n"

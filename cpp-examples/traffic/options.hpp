@@ -8,10 +8,10 @@
 namespace traffic {
 
 struct Options {
-    std::size_t scenarios = 1200, logs = 24, epochs = 10;
+    std::size_t scenarios = 1200, logs = 24, epochs = 14;
     std::uint64_t seed = 1;
-    std::size_t width = 64, depth = 2, threads = 0, batch = 8;
-    double learning_rate = 1e-3;
+    std::size_t width = 64, depth = 2, threads = 0, batch = 4;
+    double learning_rate = 4e-3;
     double max_ratio = 0.5;  // of the engine's test minFDE to that of constant velocity
     std::string out = "traffic-run";
     bool dry_run = false, help = false;

@@ -2,8 +2,8 @@
 
 use super::{
     batch::BatchOptions,
-    cache::MemoryCache,
     loader::{Loader, Maker, Skipped},
+    memory_cache::MemoryCache,
     sampler,
     splitter::{self, Splits},
 };

@@ -7,8 +7,8 @@
 
 use super::{
     batch::{Batch, BatchOptions},
-    cache::MemoryCache,
     collate::collate_into,
+    memory_cache::MemoryCache,
 };
 use crate::{
     error::{Error, Result},

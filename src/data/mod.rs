@@ -1,11 +1,11 @@
 //! From scenarios to batches: splits, order, packing, loading ahead.
 
 pub mod batch;
-pub mod cache;
 mod check;
 pub mod collate;
 pub mod datamodule;
 pub mod loader;
+pub mod memory_cache;
 mod pack;
 pub mod sampler;
 pub mod splitter;

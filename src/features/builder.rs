@@ -97,6 +97,7 @@ impl FeatureBuilder {
             origin: frame.origin,
             angle: frame.angle,
             current_state: ego::current_state(scenario, &track),
+            rear_axle_to_center: scenario.vehicle.rear_axle_to_center(),
             agents: agents::build(scenario, &track, &selected, &frame, &causal.ego_future_valid),
             map: map_features,
             static_objects: static_objects::build(scenario, center, &drivable, self.radius, &frame),

@@ -18,7 +18,9 @@ mod route;
 mod static_objects;
 pub mod validity;
 
+pub(crate) use agents::target as agent_target;
 pub use builder::FeatureBuilder;
+pub(crate) use ego::PRESENT;
 
 /// Everything that one scenario contributes to a batch. Row-major arrays; lengths are given as shapes.
 /// A agents (row 0 is the ego), N steps (21, or 101 with the future), L map polygons, S static objects, R reference lines.
@@ -34,6 +36,8 @@ pub struct Features {
     pub angle: f64,
     /// x, y, heading (all 0), velocity, acceleration, steering angle, yaw rate.
     pub current_state: [f64; 7],
+    /// Metres from the ego's rear axle to the centre of its box.
+    pub rear_axle_to_center: f64,
     /// Ego and agents.
     pub agents: AgentFeatures,
     /// Lanes, connectors, crosswalks.
@@ -46,6 +50,26 @@ pub struct Features {
     pub cost_map: Option<CostMap>,
     /// What the ego's behaviour depends on.
     pub causal: CausalFeatures,
+}
+
+impl Features {
+    /// A copy of everything but the cost map, which is larger than all the rest.
+    pub fn without_cost_map(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            scenario_type: self.scenario_type.clone(),
+            origin: self.origin,
+            angle: self.angle,
+            current_state: self.current_state,
+            rear_axle_to_center: self.rear_axle_to_center,
+            agents: self.agents.clone(),
+            map: self.map.clone(),
+            static_objects: self.static_objects.clone(),
+            reference_lines: self.reference_lines.clone(),
+            cost_map: None,
+            causal: self.causal.clone(),
+        }
+    }
 }
 
 /// Ego and agents; invalid steps hold 0.

@@ -1,10 +1,13 @@
 //! Reads recorded scenarios (`*.json.gz`) and finds the folders of reference data.
 #![allow(dead_code)]
 
+pub mod golden;
+
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use training_engine::scenario::{
     Agent, AgentKind, AgentState, Crosswalk, EgoState, Lane, LaneKind, LightState, Map, Scenario, StaticKind, StaticObject, TrafficLight,
     Vehicle,
@@ -36,6 +39,17 @@ pub fn files_below(folder: &Path, ending: &str) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// Time that this thread has computed, so that a busy machine does not count; elapsed time where the system does not tell.
+pub fn thread_time() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    match text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse().ok()) {
+        Some(nanoseconds) => Duration::from_nanos(nanoseconds),
+        None => start.elapsed(),
+    }
 }
 
 /// A scenario file with its map. The ego has the Pacifica's dimensions, whatever the file says.
