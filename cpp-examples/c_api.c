@@ -36,11 +36,12 @@ static void check_fails(TeStatus status, TeStatus expected, const char *text, co
 
 /* ---- a host: cars on a straight road of two lanes ---- */
 
-enum { SCENARIOS = 24, AGENTS = 3 };
+enum { SCENARIOS = 16, AGENTS = 3 };
 
 static const char CONFIG[] =
-    "model: {dim: 32, encoder_depth: 1, decoder_depth: 1, num_heads: 2}\n"
-    "data_loader: {params: {batch_size: 4, num_workers: 1}}\n"
+    "model: {dim: 32, encoder_depth: 1, decoder_depth: 1, num_heads: 2, num_modes: 6, radius: 30}\n"
+    "data_loader: {params: {batch_size: 2, num_workers: 1, drop_last: false}}\n"
+    "custom_trainer: {use_collision_loss: false}\n"
     "epochs: 1\n"
     "warmup_epochs: 0\n";
 
@@ -58,7 +59,7 @@ typedef struct {
     TeMap *map;
 } Arrays;
 
-/* What the host does wrong with scenario `victim`. */
+/* What the host does wrong with a scenario. */
 typedef enum {
     NOTHING, SKIP, FAIL, FAIL_WITHOUT_WORDS, SIZE_ZERO, SIZE_RAISED, NULL_TOKEN, TOKEN_NOT_UTF8, NULL_MAP, NULL_EGO, EGO_COUNT, NULL_AGENTS,
     AGENT_COUNT, AGENT_SIZE, AGENT_KIND, AGENT_STATES, AGENT_NAN, EGO_INFINITE, NULL_ROUTE, LIGHT_STATE, STATIC_COUNT, VEHICLE_WIDTH,
@@ -67,8 +68,7 @@ typedef enum {
 
 typedef struct {
     size_t count;
-    size_t victim;
-    Fault fault;
+    Fault faults[SCENARIOS];
     int map_of_its_own; /* each scenario brings a map and frees it in unload */
     int loads, unloads, releases;
 } Host;
@@ -147,7 +147,7 @@ static void spoil(Fault fault, Arrays *arrays, TeScenario *out) {
 static size_t host_size(void *user) { return ((Host *)user)->count; }
 
 static int32_t host_info(void *user, size_t index, TeScenarioInfo *out) {
-    Host *host = user;
+    const Host *host = user;
     static char token[32];
     CHECK(out->struct_size == sizeof *out && out->token == NULL);
     snprintf(token, sizeof token, "scenario-%zu", index);
@@ -155,8 +155,8 @@ static int32_t host_info(void *user, size_t index, TeScenarioInfo *out) {
     out->log_name = "log";
     out->scenario_type = "straight";
     out->split = index % 4 == 2 ? TE_SPLIT_VALIDATION : index % 4 == 3 ? TE_SPLIT_TEST : TE_SPLIT_TRAIN;
-    if (index == host->victim && host->fault == INFO_SPLIT) out->split = 9;
-    if (index == host->victim && host->fault == INFO_FAIL) {
+    if (host->faults[index] == INFO_SPLIT) out->split = 9;
+    if (host->faults[index] == INFO_FAIL) {
         te_callback_error("the index is lost");
         return -5;
     }
@@ -165,9 +165,9 @@ static int32_t host_info(void *user, size_t index, TeScenarioInfo *out) {
 
 static int32_t host_load(void *user, size_t index, TeScenario *out) {
     Host *host = user;
-    const Fault fault = index == host->victim ? host->fault : NOTHING;
     TeMap *map = shared_map;
     CHECK(index < host->count);
+    const Fault fault = host->faults[index];
     CHECK(out->struct_size == sizeof *out && out->ego == NULL);
     if (fault == SKIP) {
         te_callback_error("no lane was recorded");
@@ -200,7 +200,7 @@ static TeSource table_of(Host *host) {
                       .unload = host_unload, .release = host_release};
 }
 
-static Host new_host(size_t victim, Fault fault) { return (Host){.count = SCENARIOS, .victim = victim, .fault = fault}; }
+static Host new_host(void) { return (Host){.count = SCENARIOS}; }
 
 static TeBuildOptions options_of(const TeSource *source) {
     return (TeBuildOptions){.struct_size = sizeof(TeBuildOptions), .abi_version = TE_ABI_VERSION, .config = CONFIG, .source = source};
@@ -213,7 +213,7 @@ typedef struct {
     int steps, epochs, skipped, log_records;
     int answer; /* to the first step */
     int reenter;
-    char skipped_token[64], skipped_reason[256];
+    char reasons[SCENARIOS][256]; /* why a scenario was left out */
     atomic_int started;
 } Ears;
 
@@ -231,9 +231,10 @@ static int32_t hear_event(void *user, const TeEvent *event) {
         CHECK(event->metric_count > 0 && event->metrics[0].name != NULL);
     }
     if (event->kind == TE_EVENT_SCENARIO_SKIPPED) {
+        const char *number = strpbrk(event->text, "0123456789");
+        CHECK(number != NULL && atoi(number) < SCENARIOS);
         ++ears->skipped;
-        snprintf(ears->skipped_token, sizeof ears->skipped_token, "%s", event->text);
-        snprintf(ears->skipped_reason, sizeof ears->skipped_reason, "%s", event->reason);
+        snprintf(ears->reasons[atoi(number)], sizeof ears->reasons[0], "%s", event->reason);
     }
     if (event->kind != TE_EVENT_STEP) return 0;
     CHECK(isfinite(event->loss) && event->learning_rate >= 0 && event->total_steps >= event->step);
@@ -384,7 +385,7 @@ static void maps(void) {
 
 static void building(void) {
     TeEngine *engine = NULL;
-    Host host = new_host(0, NOTHING);
+    Host host = new_host();
     TeSource table = table_of(&host);
     TeBuildOptions options = options_of(&table);
 
@@ -504,7 +505,7 @@ static void predicting(TeEngine *engine) {
 }
 
 static void training(void) {
-    Host host = new_host(0, NOTHING);
+    Host host = new_host();
     host.map_of_its_own = 1;
     TeSource table = table_of(&host);
     Ears ears = {0};
@@ -514,8 +515,8 @@ static void training(void) {
     double value = 0;
     OK(te_fit(engine, &report));
     OK(te_report_view(report, &view));
-    CHECK(view.epochs == 1 && view.steps == 3 && view.skipped_steps == 0 && view.skipped_scenarios == 0 && !view.stopped);
-    CHECK(ears.steps == 3 && ears.epochs == 1);
+    CHECK(view.epochs == 1 && view.steps == SCENARIOS / 4 && view.skipped_steps == 0 && view.skipped_scenarios == 0 && !view.stopped);
+    CHECK(ears.steps == SCENARIOS / 4 && ears.epochs == 1);
     CHECK(view.metric_count > 0 && view.json[0] == '{');
     OK(te_report_metric(report, "val/minFDE", &value));
     CHECK(isfinite(value));
@@ -559,21 +560,24 @@ static void planning(const char *folder) {
     remove(path);
 }
 
-/* A scenario that cannot be used is left out, counted and named; the run goes on. */
-static void left_out(Fault fault, const char *reason) {
-    Host host = new_host(5, fault);
-    TeSource table = table_of(&host);
+/* Scenarios that cannot be used are left out, counted and named; the run goes on with the others. */
+static void left_out(void) {
+    static const struct { size_t index; Fault fault; const char *reason; } table[] = {
+        {0, SKIP, "no lane was recorded"}, {1, AGENT_NAN, "states[7].vy is not finite"}, {4, SIZE_ZERO, "struct_size is 0"},
+        {5, SIZE_RAISED, "the callback made it"}, {8, AGENT_COUNT, "agents: a count of"}, {9, INFO_SPLIT, "split is 9"}};
+    enum { COUNT = sizeof table / sizeof *table };
+    Host host = new_host();
+    for (size_t i = 0; i < COUNT; ++i) host.faults[table[i].index] = table[i].fault;
+    TeSource table_of_host = table_of(&host);
     Ears ears = {0};
-    TeEngine *engine = build(&table, &ears, NULL);
+    TeEngine *engine = build(&table_of_host, &ears, NULL);
     TeReport *report = NULL;
     TeReportView view = {.struct_size = sizeof view};
     OK(te_fit(engine, &report));
     OK(te_report_view(report, &view));
-    CHECK(view.skipped_scenarios == 1 && ears.skipped == 1);
-    CHECK(strstr(ears.skipped_token, "5") != NULL);
-    if (strstr(ears.skipped_reason, reason) == NULL) fprintf(stderr, "reason: %s\n", ears.skipped_reason);
-    CHECK(strstr(ears.skipped_reason, reason) != NULL);
-    CHECK(ears.log_records > 0);
+    CHECK(view.skipped_scenarios == COUNT && ears.skipped == COUNT && view.steps >= 1);
+    for (size_t i = 0; i < COUNT; ++i) CHECK(strstr(ears.reasons[table[i].index], table[i].reason) != NULL);
+    CHECK(ears.log_records >= COUNT);
     OK(te_report_free(report));
     OK(te_engine_free(engine));
     CHECK(host.releases == 1 && host.loads == host.unloads);
@@ -581,7 +585,8 @@ static void left_out(Fault fault, const char *reason) {
 
 /* A callback that reports a failure ends the call; the story is the host's. */
 static void host_fails(Fault fault, const char *story) {
-    Host host = new_host(5, fault);
+    Host host = new_host();
+    host.faults[5] = fault;
     TeSource table = table_of(&host);
     TeBuildOptions options = options_of(&table);
     TeEngine *engine = NULL;
@@ -594,7 +599,7 @@ static void host_fails(Fault fault, const char *story) {
 
 static void event_callback(void) {
     for (int answer = -1; answer <= 1; answer += 2) {
-        Host host = new_host(0, NOTHING);
+        Host host = new_host();
         TeSource table = table_of(&host);
         Ears ears = {.answer = answer};
         TeEngine *engine = build(&table, &ears, "epochs=1000");
@@ -611,7 +616,7 @@ static void event_callback(void) {
         }
         OK(te_engine_free(engine));
     }
-    Host host = new_host(0, NOTHING);
+    Host host = new_host();
     TeSource table = table_of(&host);
     Ears ears = {.reenter = 1};
     TeEngine *engine = build(&table, &ears, "epochs=1000");
@@ -633,7 +638,7 @@ static void *stop_later(void *user) {
 }
 
 static void stop_from_another_thread(void) {
-    Host host = new_host(0, NOTHING);
+    Host host = new_host();
     TeSource table = table_of(&host);
     Ears ears = {0};
     TeEngine *engine = build(&table, &ears, "epochs=100000");
@@ -653,7 +658,7 @@ static void stop_from_another_thread(void) {
 /* A fault of the library stays inside, and nothing is printed. */
 static void panics(const char *folder) {
     char path[4096];
-    Host host = new_host(0, NOTHING);
+    Host host = new_host();
     TeSource table = table_of(&host);
     TeEngine *engine = build(&table, NULL, NULL);
     snprintf(path, sizeof path, "%s/stderr", folder);
@@ -679,15 +684,16 @@ static void panics(const char *folder) {
 
 /* An engine does not survive a fork, and says so. */
 static void forks(void) {
-    Host host = new_host(0, NOTHING);
+    Host host = new_host();
     TeSource table = table_of(&host);
-    static TeEngine *engine; /* the child gives its memory up, but still knows where it is: no leak for valgrind */
-    engine = build(&table, NULL, NULL);
+    TeEngine *engine = build(&table, NULL, NULL);
     const pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
         const int good = te_fit(engine, NULL) == TE_FORKED && te_engine_free(engine) == TE_OK && host.releases == 0;
-        _exit(good ? 0 : 1);
+        /* A leak checker would count what the engine's threads held, which the fork did not copy: answer through another program. */
+        execlp(good ? "true" : "false", "answer", (char *)NULL);
+        _exit(2);
     }
     int status = 1;
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -710,12 +716,7 @@ int main(void) {
     building();
     planning(folder);
     training();
-    left_out(SKIP, "no lane was recorded");
-    left_out(AGENT_NAN, "states[7].vy is not finite");
-    left_out(SIZE_ZERO, "struct_size is 0");
-    left_out(SIZE_RAISED, "the callback made it");
-    left_out(AGENT_COUNT, "agents: a count of");
-    left_out(INFO_SPLIT, "split is 9");
+    left_out();
     host_fails(FAIL, "the disk is gone");
     host_fails(FAIL_WITHOUT_WORDS, "-42");
     host_fails(INFO_FAIL, "the index is lost");

@@ -7,7 +7,7 @@ struct Road : te::ScenarioSource {
     std::shared_ptr<const te::Map> map = std::make_shared<te::Map>("road", std::vector<te::Lane>{
         {"lane", "block", te::LaneKind::lane, {{-50, 0}, {250, 0}}, {{-50, 2}, {250, 2}}, {{-50, -2}, {250, -2}}, {}, 15.0}});
 
-    std::size_t size() override { return 64; }
+    std::size_t size() override { return 32; }
     te::ScenarioInfo info(std::size_t i) override {
         const te::Split splits[] = {te::Split::train, te::Split::train, te::Split::validation, te::Split::test};
         return {"s" + std::to_string(i), "log" + std::to_string(i / 4), "straight", splits[i % 4]};
@@ -27,10 +27,10 @@ struct Road : te::ScenarioSource {
 };
 
 int main() {
-    te::Engine engine("{epochs: 1, warmup_epochs: 0, lr: 1.0e-3, data_loader: {params: {batch_size: 8}},"
+    te::Engine engine("{epochs: 1, warmup_epochs: 0, lr: 1.0e-3, data_loader: {params: {batch_size: 4}},"
                       " model: {dim: 32, encoder_depth: 1, decoder_depth: 1}}", std::make_shared<Road>());
     const te::FitReport fit = engine.fit();
     const te::EvaluationReport test = engine.test();
     std::printf("%zu steps, %zu test scenarios, minFDE %.2f m\n", fit.steps, test.scenarios, test.metrics.at("test/minFDE"));
-    return fit.steps == 4 && test.scenarios == 16 && std::isfinite(test.metrics.at("test/minFDE")) ? 0 : 1;
+    return fit.steps == 4 && test.scenarios == 8 && std::isfinite(test.metrics.at("test/minFDE")) ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-//! The committed C header is what the sources say, and compiles by itself as C and as C++.
+//! The committed C header is what the sources say, both headers compile by themselves, and the README shows the first program.
 
 use std::{path::Path, process::Command};
 
@@ -51,4 +51,13 @@ fn headers_compile_alone() {
         compiles("c++", "cpp", "training_engine.h", standard);
         compiles("c++", "cpp", "training_engine.hpp", standard);
     }
+}
+
+#[test]
+fn readme_shows_the_first_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let program = read("cpp-examples/quickstart.cpp");
+    assert!(program.lines().count() < 40);
+    assert!(read("README.md").contains(&program), "README.md shows another program than cpp-examples/quickstart.cpp");
 }
