@@ -8,7 +8,7 @@
 namespace traffic {
 
 struct Options {
-    std::size_t scenarios = 1200, logs = 24, epochs = 14;
+    std::size_t scenarios = 1200, logs = 24, epochs = 12;
     std::uint64_t seed = 1;
     std::size_t width = 64, depth = 2, threads = 0, batch = 4;
     double learning_rate = 4e-3;
