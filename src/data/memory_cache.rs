@@ -67,7 +67,7 @@ impl MemoryCache {
             }
             None => None,
         };
-        let features = Features { cost_map: None, ..features.clone() };
+        let features = features.without_cost_map();
         let size = bytes(&features) + cost_map.as_ref().map_or(0, |(_, values)| 2 * values.len());
         let mut entries = self.entries.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if entries.insert(index, Arc::new(Entry { features, cost_map })).is_none() {
