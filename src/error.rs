@@ -23,7 +23,9 @@ pub enum Error {
     Scenario {
         /// Token of the scenario (or name of the map).
         token: String,
-        /// Field and rule.
+        /// Category, by which reports count.
+        rejection: Rejection,
+        /// Field, index and number.
         reason: String,
     },
     /// The host's callback reported a failure.
@@ -64,6 +66,49 @@ pub enum Error {
     Panic(String),
 }
 
+/// Why a scenario is not used: the categories by which reports count. Names are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The host's callback left it out.
+    LeftOutByHost,
+    /// Its description cannot be read: a missing pointer, an unusable text, an unknown kind, a count beyond all limits.
+    Unreadable,
+    /// Ego and agents do not have as many states as are needed; where something is learnt from it, the future among them.
+    StepCount,
+    /// A number that was read or computed is not finite.
+    NotFinite,
+    /// A number that was read or computed is of a size that does not occur.
+    OutOfRange,
+    /// Its map has missing or repeated ids or unusable numbers.
+    BadMap,
+    /// Its route is empty, or names no road-block of the map.
+    BadRoute,
+    /// The ego is on no lane of the route that leads in its direction.
+    NoReferenceLine,
+}
+
+impl Rejection {
+    /// The category of a number that no rule allows.
+    pub(crate) fn of_number(value: f64) -> Self {
+        if value.is_finite() { Self::OutOfRange } else { Self::NotFinite }
+    }
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LeftOutByHost => "left_out_by_host",
+            Self::Unreadable => "unreadable",
+            Self::StepCount => "step_count",
+            Self::NotFinite => "not_finite",
+            Self::OutOfRange => "out_of_range",
+            Self::BadMap => "bad_map",
+            Self::BadRoute => "bad_route",
+            Self::NoReferenceLine => "no_reference_line",
+        }
+    }
+}
+
 impl Error {
     /// Code of the C ABI; the numbers of `TeStatus` in `training_engine.h`.
     pub fn status(&self) -> i32 {
@@ -88,8 +133,8 @@ impl Error {
     }
 
     /// An [`Error::Scenario`] for a token.
-    pub fn scenario(token: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Scenario { token: token.into(), reason: reason.into() }
+    pub fn scenario(token: impl Into<String>, rejection: Rejection, reason: impl Into<String>) -> Self {
+        Self::Scenario { token: token.into(), rejection, reason: reason.into() }
     }
 
     /// An [`Error::File`] for a path.

@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::Arc;
-use training_engine::error::Error;
+use training_engine::error::{Error, Rejection};
 use training_engine::features::FeatureBuilder;
 use training_engine::scenario::{
     Agent, AgentKind, AgentState, Crosswalk, EgoState, Lane, LaneKind, LightState, Map, Scenario, StaticKind, StaticObject, TOTAL_STEPS,
@@ -54,13 +54,13 @@ fn scenario_on(lanes: Vec<Lane>) -> Scenario {
     }
 }
 
-fn error_of(change: impl Fn(&mut Scenario)) -> String {
+fn error_of(change: impl Fn(&mut Scenario)) -> (Rejection, String) {
     let mut scenario = scenario_on(road());
     change(&mut scenario);
     match FeatureBuilder::default().build(&scenario) {
-        Err(Error::Scenario { token, reason }) => {
+        Err(Error::Scenario { token, rejection, reason }) => {
             assert_eq!(token, scenario.token);
-            reason
+            (rejection, reason)
         }
         other => panic!("{other:?}"),
     }
@@ -132,31 +132,33 @@ fn degenerate_lanes_and_crosswalks_are_left_out_by_name() {
 
 #[test]
 fn scenario_errors_name_the_field() {
-    let cases: Vec<(String, &str)> = vec![
-        (error_of(|s| s.token.clear()), "token is empty"),
-        (error_of(|s| s.ego.truncate(50)), "ego has 50 states"),
-        (error_of(|s| s.ego.clear()), "ego has 0 states"),
-        (error_of(|s| s.ego[3].vx = f64::NAN), "ego[3].vx is not finite"),
-        (error_of(|s| s.ego[100].y = f64::INFINITY), "ego[100].y is not finite"),
-        (error_of(|s| s.ego[0].x = 1e300), "ego[0].x"),
-        (error_of(|s| s.vehicle.width = 0.0), "vehicle.width"),
-        (error_of(|s| s.vehicle.rear_length = f64::NAN), "vehicle.length"),
-        (error_of(|s| s.vehicle.wheel_base = -1.0), "vehicle.wheel_base"),
-        (error_of(|s| s.agents[0].states.truncate(21)), "agents[0] 'x' has 21 states, the ego 101"),
-        (error_of(|s| s.agents[0].states[7].heading = f64::NAN), "agents[0] 'x' states[7].heading is not finite"),
-        (error_of(|s| s.agents[0].states[7].length = -1.0), "agents[0] 'x' states[7].length"),
-        (error_of(|s| s.agents[0].states[7].width = 1e9), "agents[0] 'x' states[7].width"),
-        (error_of(|s| s.agents[0].states[7].vy = 1e9), "feature agents.velocity"),
-        (error_of(|s| s.static_objects[0].y = f64::NAN), "static_objects[0].y is not finite"),
-        (error_of(|s| s.static_objects[0].width = 0.0), "static_objects[0].width"),
-        (error_of(|s| s.route.clear()), "route is empty"),
-        (error_of(|s| s.route = vec!["unknown".into()]), "route[0] 'unknown'"),
-        (error_of(|s| s.ego.iter_mut().for_each(|e| e.y += 500.0)), "no reference line"),
-        (error_of(|s| s.ego.iter_mut().for_each(|e| e.heading = 3.0)), "no reference line"),
-        (error_of(|s| s.map = Arc::new(Map::new("m", Vec::new(), Vec::new()).unwrap())), "route[0] 'A'"),
+    use Rejection::*;
+    let cases: Vec<((Rejection, String), Rejection, &str)> = vec![
+        (error_of(|s| s.token.clear()), Unreadable, "token is empty"),
+        (error_of(|s| s.ego.truncate(50)), StepCount, "ego has 50 states"),
+        (error_of(|s| s.ego.clear()), StepCount, "ego has 0 states"),
+        (error_of(|s| s.ego[3].vx = f64::NAN), NotFinite, "ego[3].vx is not finite"),
+        (error_of(|s| s.ego[100].y = f64::INFINITY), NotFinite, "ego[100].y is not finite"),
+        (error_of(|s| s.ego[0].x = 1e300), OutOfRange, "ego[0].x"),
+        (error_of(|s| s.vehicle.width = 0.0), OutOfRange, "vehicle.width"),
+        (error_of(|s| s.vehicle.rear_length = f64::NAN), NotFinite, "vehicle.length"),
+        (error_of(|s| s.vehicle.wheel_base = -1.0), OutOfRange, "vehicle.wheel_base"),
+        (error_of(|s| s.agents[0].states.truncate(21)), StepCount, "agents[0] 'x' has 21 states, the ego 101"),
+        (error_of(|s| s.agents[0].states[7].heading = f64::NAN), NotFinite, "agents[0] 'x' states[7].heading is not finite"),
+        (error_of(|s| s.agents[0].states[7].length = -1.0), OutOfRange, "agents[0] 'x' states[7].length"),
+        (error_of(|s| s.agents[0].states[7].width = 1e9), OutOfRange, "agents[0] 'x' states[7].width"),
+        (error_of(|s| s.agents[0].states[7].vy = 1e9), OutOfRange, "feature agents.velocity"),
+        (error_of(|s| s.static_objects[0].y = f64::NAN), NotFinite, "static_objects[0].y is not finite"),
+        (error_of(|s| s.static_objects[0].width = 0.0), OutOfRange, "static_objects[0].width"),
+        (error_of(|s| s.route.clear()), BadRoute, "route is empty"),
+        (error_of(|s| s.route = vec!["unknown".into()]), BadRoute, "route[0] 'unknown'"),
+        (error_of(|s| s.ego.iter_mut().for_each(|e| e.y += 500.0)), NoReferenceLine, "no reference line"),
+        (error_of(|s| s.ego.iter_mut().for_each(|e| e.heading = 3.0)), NoReferenceLine, "no reference line"),
+        (error_of(|s| s.map = Arc::new(Map::new("m", Vec::new(), Vec::new()).unwrap())), BadRoute, "route[0] 'A'"),
     ];
-    for (error, want) in cases {
+    for ((rejection, error), category, want) in cases {
         assert!(error.contains(want), "'{error}' does not contain '{want}'");
+        assert_eq!(rejection, category, "{error}");
     }
     let builder = FeatureBuilder { radius: f64::NAN, ..Default::default() };
     assert!(matches!(builder.build(&scenario_on(road())), Err(Error::Argument(_))));

@@ -2,7 +2,7 @@
 //! Planning for Autonomous Driving", 2024).
 
 use super::{AugmentRandom, Augmentor, Negative, Triplet, cropped, drop_agents, negative, positive, warped};
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
 use crate::features::{Features, validity};
 
 /// Which part of the bystanders is left out of a positive sample, if any are.
@@ -86,7 +86,7 @@ impl ContrastiveGenerator {
 impl Augmentor for ContrastiveGenerator {
     fn augment(&self, anchor: &Features, random: &mut AugmentRandom) -> Result<Triplet> {
         if anchor.agents.target.is_empty() {
-            return Err(Error::scenario(&anchor.token, "contrastive samples need a future"));
+            return Err(Error::scenario(&anchor.token, Rejection::StepCount, "contrastive samples need a future"));
         }
         let positive = self.positive(anchor, random)?;
         let (negative, kind) = self.negative(anchor, random);

@@ -37,8 +37,8 @@ impl DataModule {
         for index in 0..source.len() {
             match source.info(index) {
                 Ok(info) => infos.push(Some(info)),
-                Err(Error::Scenario { token, reason }) => {
-                    undescribed.push(Skipped { index, token, reason });
+                Err(Error::Scenario { token, rejection, reason }) => {
+                    undescribed.push(Skipped { index, token, rejection, reason });
                     infos.push(None);
                 }
                 Err(error) => return Err(error),

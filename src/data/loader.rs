@@ -11,7 +11,7 @@ use super::{
     memory_cache::MemoryCache,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Rejection, Result},
     features::{FeatureBuilder, Features},
     scenario::{Scenario, ScenarioInfo, ScenarioSource},
 };
@@ -43,6 +43,8 @@ pub struct Skipped {
     pub index: usize,
     /// Its token.
     pub token: String,
+    /// Category, by which reports count.
+    pub rejection: Rejection,
     /// Why.
     pub reason: String,
 }
@@ -78,7 +80,7 @@ impl Maker {
         };
         if !scenario.has_future() {
             let reason = format!("{} ego states are no training scenario: history and future are needed", scenario.ego.len());
-            return Err(Error::scenario(&scenario.token, reason));
+            return Err(Error::scenario(&scenario.token, Rejection::StepCount, reason));
         }
         let features = self.builder.build(&scenario)?;
         self.cache.put(index, &features);
@@ -91,7 +93,7 @@ impl Maker {
         for (index, scenario) in job.scenarios {
             match self.features(index, scenario) {
                 Ok(features) => ready.push(features),
-                Err(Error::Scenario { token, reason }) => skipped.push(Skipped { index, token, reason }),
+                Err(Error::Scenario { token, rejection, reason }) => skipped.push(Skipped { index, token, rejection, reason }),
                 Err(error) => return Err(error),
             }
         }

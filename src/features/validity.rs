@@ -1,7 +1,7 @@
 //! The last look at features before they are used or stored.
 
 use super::Features;
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
 
 /// Metres from the ego beyond which a position is a fault of the data.
 const MAX_POSITION: f64 = 1e6;
@@ -19,7 +19,7 @@ const MAX_SIZE: f64 = 1e3;
 /// # Errors
 /// [`Error::Scenario`] that names the field and the index in its row-major array.
 pub fn check(features: &Features) -> Result<()> {
-    let fail = |reason: String| Err(Error::scenario(&features.token, reason));
+    let fail = |rejection, reason: String| Err(Error::scenario(&features.token, rejection, reason));
     let Features { current_state, agents, map, static_objects, reference_lines, causal, .. } = features;
     let fields: [(&str, &[f64], f64); 23] = [
         ("current_state[velocity]", &current_state[3..4], MAX_SPEED),
@@ -52,20 +52,23 @@ pub fn check(features: &Features) -> Result<()> {
         if !values.iter().fold(true, |all, v| all & sane(v))
             && let Some(i) = values.iter().position(|v| !sane(v))
         {
-            return fail(format!("feature {field}[{i}] = {} is not within +-{limit:e}", values[i]));
+            return fail(Rejection::of_number(values[i]), format!("feature {field}[{i}] = {} is not within +-{limit:e}", values[i]));
         }
     }
     if let Some(i) = causal.leading_distance.iter().position(|v| !v.is_finite()) {
-        return fail(format!("feature causal.leading_distance[{i}] is not finite"));
+        return fail(Rejection::NotFinite, format!("feature causal.leading_distance[{i}] is not finite"));
     }
     if let Some(cost_map) = &features.cost_map
         && !cost_map.values.iter().fold(true, |all, v| all & v.is_finite())
         && let Some(i) = cost_map.values.iter().position(|v| !v.is_finite())
     {
-        return fail(format!("feature cost_map[{i}] is not finite"));
+        return fail(Rejection::NotFinite, format!("feature cost_map[{i}] is not finite"));
     }
     if !reference_lines.valid.contains(&true) {
-        return fail("no reference line: the ego is on no lane of the route that leads in its direction".into());
+        return fail(
+            Rejection::NoReferenceLine,
+            "no reference line: the ego is on no lane of the route that leads in its direction".into(),
+        );
     }
     Ok(())
 }

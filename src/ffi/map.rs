@@ -7,7 +7,10 @@ use super::{
     status::{Failure, TeStatus},
     types::*,
 };
-use crate::scenario::{Crosswalk, Lane, LaneKind, Map};
+use crate::{
+    error::{Error, Rejection},
+    scenario::{Crosswalk, Lane, LaneKind, Map},
+};
 use std::{
     ffi::{CString, c_char},
     sync::Arc,
@@ -48,7 +51,7 @@ pub unsafe extern "C" fn te_map_new(description: *const TeMapDescription, map: *
         }
         let description = structure(description, "description").map_err(Failure::argument)?;
         let label = name(description.name, "description.name").map_err(Failure::argument)?;
-        let complain = |reason| crate::error::Error::scenario(&label, reason);
+        let complain = |reason| Error::scenario(&label, Rejection::BadMap, reason);
         let (lanes, crosswalks) = read_map(&description).map_err(complain)?;
         let built = Map::new(&label, lanes, crosswalks)?;
         let skipped: String = built.skipped().iter().map(|(id, reason)| format!("{id}: {reason}\n")).collect();

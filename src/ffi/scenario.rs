@@ -7,7 +7,7 @@ use super::{
     types::*,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Rejection, Result},
     scenario::{
         Agent, AgentKind, AgentState, EgoState, HISTORY_STEPS, LightState, Scenario, ScenarioInfo, Split, StaticKind, StaticObject,
         TOTAL_STEPS, TrafficLight, Vehicle,
@@ -24,8 +24,8 @@ const ROUTE_LIMIT: usize = 1_000_000;
 pub unsafe fn read_scenario(raw: &TeScenario, fallback: &str) -> Result<Scenario> {
     // SAFETY: passed on to the caller.
     unsafe {
-        let token = name(raw.token, "token").map_err(|reason| Error::scenario(fallback, reason))?;
-        read_body(raw, &token).map_err(|reason| Error::scenario(token, reason))
+        let token = name(raw.token, "token").map_err(|reason| Error::scenario(fallback, Rejection::Unreadable, reason))?;
+        read_body(raw, &token).map_err(|reason| Error::scenario(token, Rejection::Unreadable, reason))
     }
 }
 
@@ -36,7 +36,7 @@ pub unsafe fn read_scenario(raw: &TeScenario, fallback: &str) -> Result<Scenario
 pub unsafe fn read_info(raw: &TeScenarioInfo, fallback: &str) -> Result<ScenarioInfo> {
     // SAFETY: passed on to the caller.
     unsafe {
-        let token = name(raw.token, "token").map_err(|reason| Error::scenario(fallback, reason))?;
+        let token = name(raw.token, "token").map_err(|reason| Error::scenario(fallback, Rejection::Unreadable, reason))?;
         let body = || {
             let split = match raw.split {
                 TE_SPLIT_UNSPECIFIED => None,
@@ -47,7 +47,7 @@ pub unsafe fn read_info(raw: &TeScenarioInfo, fallback: &str) -> Result<Scenario
             };
             Ok((label(raw.log_name, "log_name")?, label(raw.scenario_type, "scenario_type")?, split))
         };
-        let (log_name, scenario_type, split) = body().map_err(|reason| Error::scenario(&token, reason))?;
+        let (log_name, scenario_type, split) = body().map_err(|reason| Error::scenario(&token, Rejection::Unreadable, reason))?;
         Ok(ScenarioInfo { token, log_name, scenario_type, split })
     }
 }

@@ -8,7 +8,7 @@ use super::{
     types::*,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Rejection, Result},
     scenario::{Scenario, ScenarioInfo, ScenarioSource},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,7 +65,7 @@ impl HostSource {
     fn judge(&self, code: i32, callback: &str, name: &str) -> Result<()> {
         match code {
             0 => Ok(()),
-            1.. => Err(Error::scenario(name, format!("left out by the host: {}", callback_error(code)))),
+            1.. => Err(Error::scenario(name, Rejection::LeftOutByHost, format!("left out by the host: {}", callback_error(code)))),
             _ => {
                 let error = Error::Host { callback: callback.into(), token: name.into(), reason: callback_error(code) };
                 self.fault.raise(error.clone());
@@ -88,7 +88,7 @@ impl ScenarioSource for HostSource {
         // SAFETY: the host gave callback and data for each other; what it filled in is checked as it is read.
         unsafe {
             self.judge(info(self.table.user_data, index, &mut raw), "info", &name)?;
-            filled(&raw).map_err(|reason| Error::scenario(&name, reason))?;
+            filled(&raw).map_err(|reason| Error::scenario(&name, Rejection::Unreadable, reason))?;
             read_info(&raw, &name)
         }
     }
@@ -101,7 +101,7 @@ impl ScenarioSource for HostSource {
         // SAFETY: the host gave callback and data for each other; what it filled in is checked as it is read.
         unsafe {
             self.judge(load(self.table.user_data, index, &mut raw), "load", &name)?;
-            let checked = filled(&raw).map_err(|reason| Error::scenario(&name, reason));
+            let checked = filled(&raw).map_err(|reason| Error::scenario(&name, Rejection::Unreadable, reason));
             let scenario = checked.and_then(|()| read_scenario(&raw, &name));
             if let Some(unload) = self.table.unload {
                 unload(self.table.user_data, index, &mut raw);

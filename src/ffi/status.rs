@@ -70,6 +70,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Rejection;
 
     #[test]
     fn errors_map_to_the_codes_of_the_header() {
@@ -77,7 +78,7 @@ mod tests {
         let table = [
             (Error::Argument(text()), TE_INVALID_ARGUMENT),
             (Error::config("lr", ""), TE_INVALID_CONFIG),
-            (Error::scenario("a", ""), TE_INVALID_SCENARIO),
+            (Error::scenario("a", Rejection::Unreadable, ""), TE_INVALID_SCENARIO),
             (Error::Host { callback: text(), token: text(), reason: text() }, TE_HOST_ERROR),
             (Error::Data(text()), TE_DATA_ERROR),
             (Error::file("a", ""), TE_FILE_ERROR),

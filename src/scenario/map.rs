@@ -2,7 +2,7 @@
 
 use super::geometry::{self, EQUAL_ARC_POINTS, Point, Pose};
 use super::index::PolygonIndex;
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
 use geo::{Distance, Euclidean, Polygon};
 use std::collections::HashMap;
 
@@ -141,7 +141,7 @@ impl Map {
     /// Non-finite coordinates, ids that are empty or used twice. A lane or crosswalk of zero length or too few points is
     /// left out and named in [`Map::skipped`].
     pub fn new(name: &str, lanes: Vec<Lane>, crosswalks: Vec<Crosswalk>) -> Result<Self> {
-        check(&lanes, &crosswalks).map_err(|reason| Error::scenario(name, reason))?;
+        check(&lanes, &crosswalks).map_err(|reason| Error::scenario(name, Rejection::BadMap, reason))?;
         let mut skipped = Vec::new();
         let supplied = lanes.len() + crosswalks.len();
 

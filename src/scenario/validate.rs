@@ -2,7 +2,10 @@
 
 use super::map::MAX_COORDINATE;
 use super::{HISTORY_STEPS, Scenario, TOTAL_STEPS};
-use crate::error::{Error, Result};
+use crate::error::{Error, Rejection, Result};
+
+/// What a check says: nothing, or the category with field, index and number.
+type Check = std::result::Result<(), (Rejection, String)>;
 
 /// Largest width or length of a box, metres.
 const MAX_SIZE: f64 = 1e3;
@@ -16,16 +19,16 @@ impl Scenario {
     /// # Errors
     /// [`Error::Scenario`] that names the field and the index.
     pub fn validate(&self) -> Result<()> {
-        self.check().map_err(|reason| Error::scenario(&self.token, reason))
+        self.check().map_err(|(rejection, reason)| Error::scenario(&self.token, rejection, reason))
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    fn check(&self) -> Check {
         if self.token.is_empty() {
-            return Err("token is empty".into());
+            return Err((Rejection::Unreadable, "token is empty".into()));
         }
         let steps = self.ego.len();
         if steps != HISTORY_STEPS && steps != TOTAL_STEPS {
-            return Err(format!("ego has {steps} states: {HISTORY_STEPS} or {TOTAL_STEPS} are needed"));
+            return Err((Rejection::StepCount, format!("ego has {steps} states: {HISTORY_STEPS} or {TOTAL_STEPS} are needed")));
         }
         for (i, state) in self.ego.iter().enumerate() {
             let at = || format!("ego[{i}]");
@@ -38,7 +41,8 @@ impl Scenario {
         finite(&at, &[("front_length", vehicle.front_length), ("rear_length", vehicle.rear_length)])?;
         for (a, agent) in self.agents.iter().enumerate() {
             if agent.states.len() != steps {
-                return Err(format!("agents[{a}] '{}' has {} states, the ego {steps}", agent.id, agent.states.len()));
+                let reason = format!("agents[{a}] '{}' has {} states, the ego {steps}", agent.id, agent.states.len());
+                return Err((Rejection::StepCount, reason));
             }
             for (i, state) in agent.states.iter().enumerate().filter(|(_, state)| state.valid) {
                 let at = || format!("agents[{a}] '{}' states[{i}]", agent.id);
@@ -54,33 +58,36 @@ impl Scenario {
             size(&at, &[("width", object.width), ("length", object.length)])?;
         }
         if self.route.is_empty() {
-            return Err("route is empty".into());
+            return Err((Rejection::BadRoute, "route is empty".into()));
         }
         if !self.route.iter().any(|id| self.map.has_road_block(id)) {
-            return Err(format!("route[0] '{}' and all others are unknown to map '{}'", self.route[0], self.map.name()));
+            let reason = format!("route[0] '{}' and all others are unknown to map '{}'", self.route[0], self.map.name());
+            return Err((Rejection::BadRoute, reason));
         }
         Ok(())
     }
 }
 
-fn finite(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> std::result::Result<(), String> {
+fn finite(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> Check {
     match fields.iter().find(|(_, value)| !value.is_finite()) {
-        Some((field, _)) => Err(format!("{}.{field} is not finite", at())),
+        Some((field, _)) => Err((Rejection::NotFinite, format!("{}.{field} is not finite", at()))),
         None => Ok(()),
     }
 }
 
-fn position(at: &dyn Fn() -> String, x: f64, y: f64) -> std::result::Result<(), String> {
+fn position(at: &dyn Fn() -> String, x: f64, y: f64) -> Check {
     finite(at, &[("x", x), ("y", y)])?;
     match [("x", x), ("y", y)].iter().find(|(_, value)| value.abs() > MAX_COORDINATE) {
-        Some((field, value)) => Err(format!("{}.{field} = {value} is beyond {MAX_COORDINATE:e} m", at())),
+        Some((field, value)) => Err((Rejection::OutOfRange, format!("{}.{field} = {value} is beyond {MAX_COORDINATE:e} m", at()))),
         None => Ok(()),
     }
 }
 
-fn size(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> std::result::Result<(), String> {
+fn size(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> Check {
     match fields.iter().find(|(_, value)| !(*value > 0.0 && *value <= MAX_SIZE)) {
-        Some((field, value)) => Err(format!("{}.{field} = {value} is not between 0 and {MAX_SIZE} m", at())),
+        Some((field, value)) => {
+            Err((Rejection::of_number(*value), format!("{}.{field} = {value} is not between 0 and {MAX_SIZE} m", at())))
+        }
         None => Ok(()),
     }
 }

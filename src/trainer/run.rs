@@ -39,7 +39,7 @@ impl<'a> Run<'a> {
 
     /// Reports scenarios that were left out, each once.
     pub fn skip(&mut self, skipped: &[Skipped]) {
-        for Skipped { index, token, reason } in skipped {
+        for Skipped { index, token, reason, .. } in skipped {
             self.first_reason.get_or_insert_with(|| format!("'{token}': {reason}"));
             if self.skipped.insert(*index) {
                 self.log(LogLevel::Warning, &format!("scenario '{token}' is skipped: {reason}"));

@@ -9,7 +9,7 @@ use std::{
     thread::ThreadId,
 };
 use training_engine::{
-    error::{Error, Result},
+    error::{Error, Rejection, Result},
     scenario::{
         Agent, AgentKind, AgentState, EgoState, Lane, LaneKind, Map, Scenario, ScenarioInfo, ScenarioSource, Split, StaticKind,
         StaticObject, TOTAL_STEPS, Vehicle,
@@ -131,7 +131,7 @@ impl ScenarioSource for Roads {
     }
     fn info(&self, index: usize) -> Result<ScenarioInfo> {
         if self.undescribed.contains(&index) {
-            return Err(Error::scenario(format!("scenario {index}"), "no idea"));
+            return Err(Error::scenario(format!("scenario {index}"), Rejection::Unreadable, "no idea"));
         }
         Ok(ScenarioInfo {
             token: format!("scenario {index}"),
@@ -145,7 +145,7 @@ impl ScenarioSource for Roads {
         self.threads.lock().unwrap().insert(std::thread::current().id());
         assert!(!self.panicking.contains(&index), "scenario {index} panics");
         if self.failing.contains(&index) {
-            return Err(Error::scenario(format!("scenario {index}"), "left out by the host"));
+            return Err(Error::scenario(format!("scenario {index}"), Rejection::LeftOutByHost, "left out by the host"));
         }
         if self.broken.contains(&index) {
             return Err(Error::Host { callback: "load".into(), token: format!("scenario {index}"), reason: "disk on fire".into() });
