@@ -2,6 +2,7 @@
 
 use super::{
     batch::BatchOptions,
+    catalogue::Catalogue,
     loader::{Loader, Maker, Skipped},
     memory_cache::MemoryCache,
     sampler,
@@ -33,25 +34,25 @@ impl DataModule {
             return Err(Error::Data("the source has no scenario".into()));
         }
         let mut undescribed = Vec::new();
-        let mut infos = Vec::with_capacity(source.len());
+        let mut catalogue = Catalogue::default();
         for index in 0..source.len() {
             match source.info(index) {
-                Ok(info) => infos.push(Some(info)),
+                Ok(info) => catalogue.push_info(&info),
                 Err(Error::Scenario { token, rejection, reason }) => {
                     undescribed.push(Skipped { index, token, rejection, reason });
-                    infos.push(None);
+                    catalogue.push_undescribed();
                 }
                 Err(error) => return Err(error),
             }
         }
-        let splits = splitter::split(&infos, &config.splitter, config.run.seed);
+        let splits = splitter::split(&catalogue, &config.splitter, config.run.seed);
         let builder = FeatureBuilder {
             radius: config.model.radius,
             max_agents: config.features.max_agents,
             cost_map: config.objectives.use_collision_loss,
         };
         let cache = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
-        let maker = Maker { source, infos, builder, options, cache };
+        let maker = Maker { source, catalogue, builder, options, cache };
         Ok(Self { maker: Arc::new(maker), splits, config: config.clone(), undescribed })
     }
 
@@ -110,7 +111,7 @@ impl DataModule {
     }
 
     fn empty(&self, split: Split, key: &str) -> Error {
-        let (all, lost) = (self.maker.infos.len(), self.undescribed.len());
+        let (all, lost) = (self.maker.catalogue.len(), self.undescribed.len());
         let counts = [Split::Train, Split::Validation, Split::Test].map(|split| format!("{} {}", self.len(split), split.name()));
         Error::Data(format!(
             "the {} split is empty (of {all} scenarios: {}, {lost} without a description); give it logs with 'splitter.log_splits.{key}', \

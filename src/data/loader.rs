@@ -7,13 +7,14 @@
 
 use super::{
     batch::{Batch, BatchOptions},
+    catalogue::Catalogue,
     collate::collate_into,
     memory_cache::MemoryCache,
 };
 use crate::{
     error::{Error, Rejection, Result},
     features::{FeatureBuilder, Features},
-    scenario::{Scenario, ScenarioInfo, ScenarioSource},
+    scenario::{Scenario, ScenarioSource},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -27,7 +28,7 @@ pub struct Maker {
     /// Where scenarios come from.
     pub source: Arc<dyn ScenarioSource>,
     /// Their descriptions.
-    pub infos: Vec<Option<ScenarioInfo>>,
+    pub catalogue: Catalogue,
     /// Makes features.
     pub builder: FeatureBuilder,
     /// Says how batches are packed.

@@ -1,6 +1,7 @@
 //! From scenarios to batches: splits, order, packing, loading ahead.
 
 pub mod batch;
+pub mod catalogue;
 mod check;
 pub mod collate;
 pub mod datamodule;
@@ -11,6 +12,7 @@ pub mod sampler;
 pub mod splitter;
 
 pub use batch::Batch;
+pub use catalogue::Catalogue;
 pub use collate::{collate, collate_into};
 pub use datamodule::DataModule;
 pub use loader::{Loaded, Loader, Skipped};

@@ -4,10 +4,8 @@
 //! the source assigns to the scenario; the rank of its log's hash. By rank, validation and test get at least one log each
 //! as soon as there are enough, and a log is never divided.
 
-use crate::{
-    config::SplitterConfig,
-    scenario::{ScenarioInfo, Split},
-};
+use super::catalogue::Catalogue;
+use crate::{config::SplitterConfig, scenario::Split};
 use std::collections::{BTreeSet, HashMap};
 
 /// Positions in the source's list, ordered by log, type and token, whatever the order of the source.
@@ -33,22 +31,21 @@ impl Splits {
 }
 
 /// Divides scenarios; those without a description are left out.
-pub fn split(infos: &[Option<ScenarioInfo>], config: &SplitterConfig, seed: u64) -> Splits {
-    let mut order: Vec<(&ScenarioInfo, usize)> = infos.iter().enumerate().filter_map(|(i, info)| Some((info.as_ref()?, i))).collect();
-    order.sort_by(|(a, i), (b, j)| (&a.log_name, &a.scenario_type, &a.token, i).cmp(&(&b.log_name, &b.scenario_type, &b.token, j)));
-
+pub fn split(catalogue: &Catalogue, config: &SplitterConfig, seed: u64) -> Splits {
+    let order = catalogue.sorted();
     let listed = [(Split::Train, &config.train_logs), (Split::Validation, &config.val_logs), (Split::Test, &config.test_logs)];
     let by_list: HashMap<&str, Split> = listed.iter().flat_map(|(split, logs)| logs.iter().map(|log| (log.as_str(), *split))).collect();
-    let by_rank = ranked(order.iter().filter(|(info, _)| info.split.is_none()).map(|(info, _)| info.log_name.as_str()), config, seed);
+    let mut free = vec![false; catalogue.logs().len()];
+    order.iter().filter(|&&i| catalogue.split(i).is_none()).for_each(|&i| free[catalogue.log(i)] = true);
+    let names = || catalogue.logs().iter().map(String::as_str);
+    let by_rank = ranked(names().zip(&free).filter(|(_, free)| **free).map(|(log, _)| log), config, seed);
+    let by_log: Vec<Option<Split>> =
+        names().map(|log| if by_list.is_empty() { by_rank.get(log) } else { by_list.get(log) }.copied()).collect();
 
     let mut splits = Splits::default();
-    for (info, index) in order {
-        let split = if by_list.is_empty() {
-            info.split.or_else(|| by_rank.get(info.log_name.as_str()).copied())
-        } else {
-            by_list.get(info.log_name.as_str()).copied()
-        };
-        match split {
+    for index in order {
+        let by_log = by_log[catalogue.log(index)];
+        match if by_list.is_empty() { catalogue.split(index).or(by_log) } else { by_log } {
             Some(Split::Train) => splits.train.push(index),
             Some(Split::Validation) => splits.validation.push(index),
             Some(Split::Test) => splits.test.push(index),
@@ -87,32 +84,36 @@ fn hash(text: &str, seed: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn info(log: &str, token: &str, split: Option<Split>) -> Option<ScenarioInfo> {
-        Some(ScenarioInfo { token: token.into(), log_name: log.into(), scenario_type: "t".into(), split })
+    fn catalogue(rows: &[(&str, &str, Option<Split>)]) -> Catalogue {
+        let mut catalogue = Catalogue::default();
+        rows.iter().for_each(|(log, token, split)| catalogue.push(token, log, "t", *split));
+        catalogue
     }
 
     #[test]
     fn the_source_decides_unless_logs_are_listed() {
-        let infos = [info("b", "3", Some(Split::Train)), info("a", "2", Some(Split::Test)), None, info("a", "1", Some(Split::Validation))];
+        let mut infos = catalogue(&[("b", "3", Some(Split::Train)), ("a", "2", Some(Split::Test)), ("a", "1", Some(Split::Validation))]);
+        infos.push_undescribed();
         let splits = split(&infos, &SplitterConfig::default(), 0);
-        assert_eq!((splits.train, splits.validation, splits.test), (vec![0], vec![3], vec![1]));
+        assert_eq!((splits.train, splits.validation, splits.test), (vec![0], vec![2], vec![1]));
         let config = SplitterConfig { train_logs: vec!["a".into()], ..Default::default() };
         let splits = split(&infos, &config, 0);
-        assert_eq!((splits.train, splits.validation.len(), splits.test.len()), (vec![3, 1], 0, 0), "ordered by token; log b is in no list");
+        assert_eq!((splits.train, splits.validation.len(), splits.test.len()), (vec![2, 1], 0, 0), "ordered by token; log b is in no list");
     }
 
     #[test]
     fn logs_are_divided_whole_whatever_their_order() {
-        let mut infos: Vec<_> = (0..60).map(|i| info(&format!("log{}", i % 20), &format!("{i:02}"), None)).collect();
+        let names: Vec<_> = (0..60).map(|i| (format!("log{}", i % 20), format!("{i:02}"))).collect();
+        let mut rows: Vec<_> = names.iter().map(|(log, token)| (log.as_str(), token.as_str(), None)).collect();
+        let infos = catalogue(&rows);
         let splits = split(&infos, &SplitterConfig::default(), 7);
         assert_eq!((splits.train.len(), splits.validation.len(), splits.test.len()), (48, 6, 6));
-        let tokens = |splits: &[usize], infos: &[Option<ScenarioInfo>]| {
-            splits.iter().map(|&i| infos[i].as_ref().unwrap().token.clone()).collect::<Vec<_>>()
-        };
-        let logs: BTreeSet<_> = splits.validation.iter().map(|&i| infos[i].as_ref().unwrap().log_name.clone()).collect();
+        let tokens = |splits: &[usize], infos: &Catalogue| splits.iter().map(|&i| infos.token(i).to_owned()).collect::<Vec<_>>();
+        let logs: BTreeSet<_> = splits.validation.iter().map(|&i| infos.log_name(i)).collect();
         assert_eq!(logs.len(), 2);
         let before = tokens(&splits.train, &infos);
-        infos.reverse();
+        rows.reverse();
+        let infos = catalogue(&rows);
         assert_eq!(tokens(&split(&infos, &SplitterConfig::default(), 7).train, &infos), before);
         assert_ne!(tokens(&split(&infos, &SplitterConfig::default(), 8).train, &infos), before);
     }
@@ -120,8 +121,8 @@ mod tests {
     #[test]
     fn few_logs_serve_training_first() {
         for (logs, sizes) in [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (0, (0, 0, 0))] {
-            let infos: Vec<_> = (0..logs).map(|i| info(&format!("{i}"), "x", None)).collect();
-            let s = split(&infos, &SplitterConfig::default(), 0);
+            let rows = [("0", "x", None), ("1", "x", None), ("2", "x", None)];
+            let s = split(&catalogue(&rows[..logs]), &SplitterConfig::default(), 0);
             assert_eq!((s.train.len(), s.validation.len(), s.test.len()), sizes);
         }
     }
