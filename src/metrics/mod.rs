@@ -143,8 +143,16 @@ impl MetricTable {
     }
 }
 
+/// As a mapping; what is not finite is null.
 impl serde::Serialize for MetricTable {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(n, v)| (n, v)))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for MetricTable {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = serde_json::Map::deserialize(deserializer)?;
+        Ok(Self(values.into_iter().map(|(name, value)| (name, value.as_f64().unwrap_or(f64::NAN))).collect()))
     }
 }

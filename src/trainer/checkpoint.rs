@@ -24,7 +24,7 @@ pub const EXTENSION: &str = "safetensors";
 /// Key of the metadata.
 const METADATA: &str = "training_engine";
 /// Version of the metadata.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Prefixes of the optimiser's tensors.
 const MOMENTS: [(&str, Buffer); 2] = [("optimizer.exp_avg.", Buffer::FirstMoments), ("optimizer.exp_avg_sq.", Buffer::SecondMoments)];
 /// Counter of PyTorch's batch norms, which serves nothing here.
@@ -33,7 +33,7 @@ const BATCH_COUNTER: &str = ".num_batches_tracked";
 /// What the metadata says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// Version of this layout: 1.
+    /// Version of this layout: 2.
     pub version: u32,
     /// Configuration of the run, as text.
     pub config: String,

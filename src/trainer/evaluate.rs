@@ -1,42 +1,56 @@
 //! One pass over a split without training.
 
-use super::{module::TrainingModule, progress::Progress, run::Run, tally::Tally};
+use super::{
+    hooks::{BatchEnd, Outcome, Stage},
+    module::TrainingModule,
+    run::Run,
+    state::State,
+    tally::Tally,
+};
 use crate::{
     data::DataModule,
     error::{Error, Result},
     scenario::Split,
 };
 
-/// Losses and metrics over a split, or over its first `limit` batches; none if the host ended the run meanwhile.
+/// Losses and metrics over a split; none if the host ended the run meanwhile. With `sanity`, over that many batches, and no hook
+/// is told of them.
 ///
 /// # Errors
 /// [`Error::Data`] if the split is empty or none of its scenarios can be used.
 pub(super) fn evaluate(
-    run: &mut Run,
+    stage: &mut Stage,
+    state: &State,
     module: &mut TrainingModule,
     data: &DataModule,
     split: Split,
-    limit: usize,
-    show: bool,
+    sanity: Option<usize>,
 ) -> Result<Option<Tally>> {
     let mut tally = Tally::default();
-    let mut loader = data.pass(split, 0, 0, limit)?;
-    let progress = Progress::new(show, split.name().to_owned(), loader.len());
+    let mut loader = data.pass(split, 0, 0, sanity.unwrap_or(usize::MAX))?;
+    let total = loader.len();
+    if sanity.is_none() {
+        stage.notify(state, module, |hook, context| hook.evaluation_start(context, split, total))?;
+    }
     while let Some(loaded) = loader.next() {
         let loaded = loaded?;
-        run.skip(&loaded.skipped);
+        stage.run.skip(&loaded.skipped);
         if let Some(batch) = loaded.batch {
             let (losses, metrics) = module.evaluate(&batch)?;
             tally.add(batch.len(), &losses, &metrics);
-            progress.step(loaded.position + 1, losses.loss);
+            if sanity.is_none() {
+                let (index, outcome) = (loaded.position, Outcome::Gathered);
+                let end = BatchEnd { index, total, batch: &batch, losses: &losses, metrics: &metrics, learning_rate: 0.0, outcome };
+                stage.notify(state, module, |hook, context| hook.evaluation_batch_end(context, split, &end))?;
+            }
             loader.recycle(batch);
         }
-        if run.is_stopped() {
+        if stage.run.is_interrupted() {
             return Ok(None);
         }
     }
-    if tally.batches == 0 && !loader.is_empty() {
-        return Err(unusable(split, run));
+    if tally.batches == 0 && total > 0 {
+        return Err(unusable(split, &stage.run));
     }
     Ok(Some(tally))
 }
@@ -44,4 +58,13 @@ pub(super) fn evaluate(
 /// None of the scenarios of a split could be used.
 pub(super) fn unusable(split: Split, run: &Run) -> Error {
     Error::Data(format!("no scenario of the {} split can be used; the first reason: {}", split.name(), run.first_reason()))
+}
+
+/// Prefix of a split's logged names.
+pub(super) fn prefix(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Validation => "val",
+        Split::Test => "test",
+    }
 }

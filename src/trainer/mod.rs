@@ -1,28 +1,142 @@
-//! Training: loops, checkpoints, what the host is told. Read [`fit`] first.
+//! Training: loops, checkpoints, what the host is told. Read `fit` first.
 //!
-//! - [`fit`]: epochs of training and validation; `evaluate`: one pass without training.
+//! - [`Trainer`], here: what lasts between calls; `fit`: epochs, batches and validations; `evaluate`: one pass without training.
+//! - [`limits`]: the bounds that configuration and data give together; [`state`]: how far a run is.
 //! - [`session`]: the one place that runs the network; [`module`]: the network with its optimiser.
-//! - [`state`], [`checkpoint`], `keeper`, `file_name`, `files`: how far a run is, and how that gets to disk and back.
-//! - [`host`], `run`: events, log records, reports, requests to stop. `progress`, [`summary`]: for people.
+//! - [`hooks`]: everything beside the loops, checkpoints among it; `loggers`: where values go.
+//! - [`checkpoint`], `resume`, `files`: how a run gets to disk and back.
+//! - [`host`], `run`: events, log records, reports, requests to stop.
 //! - [`predict`]: one scenario to trajectories.
 
 pub mod checkpoint;
 mod evaluate;
-mod file_name;
 mod files;
-pub mod fit;
+mod fit;
+pub mod hooks;
 pub mod host;
-mod keeper;
+pub mod limits;
+pub mod loggers;
 pub mod module;
 pub mod predict;
-mod progress;
-mod run;
+mod resume;
+pub mod run;
 pub mod session;
 pub mod state;
-pub mod summary;
 mod tally;
 
-pub use fit::Trainer;
+pub use hooks::summary;
 pub use host::{EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle};
 pub use module::TrainingModule;
 pub use session::Session;
+
+use crate::{
+    config::Config,
+    data::DataModule,
+    error::{Error, Result},
+    metrics::MetricTable,
+    scenario::Split,
+};
+use evaluate::{evaluate, prefix};
+use fit::Fit;
+use hooks::{Checkpoints, Hooks, Stage};
+use limits::Limits;
+use loggers::Loggers;
+use run::Run;
+use state::State;
+use std::path::PathBuf;
+
+/// Runs the loops over a model and its data, and remembers how far it is.
+pub struct Trainer {
+    config: Config,
+    host: Host,
+    stop: StopHandle,
+    hooks: Hooks,
+    loggers: Loggers,
+    state: State,
+}
+
+impl Trainer {
+    /// A trainer at the start of a run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a hook cannot be had as configured.
+    pub fn new(config: &Config, host: Host, stop: StopHandle) -> Result<Self> {
+        let state = State { seed: config.run.seed, ..State::default() };
+        Ok(Self { config: config.clone(), host, stop, hooks: Hooks::new(config)?, loggers: Loggers::default(), state })
+    }
+
+    /// How far the run is.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Goes back to the checkpoint that the configuration names, if it names one. The `last` one may be missing: the run then
+    /// starts anew. If anything is wrong, nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file is missing, is no checkpoint, or is one of another model or precision.
+    pub fn resume(&mut self, module: &mut TrainingModule) -> Result<()> {
+        if let Some(path) = resume::find(&self.config, &self.host)? {
+            self.state = resume::restore(&path, &self.config, &self.host, &mut self.hooks, module)?;
+        }
+        Ok(())
+    }
+
+    /// Trains until a bound is reached or until the host ends the run, from where the trainer is.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a split has nothing to use; [`Error::NotFinite`] after too many steps that cannot be applied;
+    /// [`Error::File`] if a checkpoint cannot be written.
+    pub fn fit(&mut self, module: &mut TrainingModule, data: &DataModule) -> Result<FitReport> {
+        let limits = Limits::new(&self.config, data)?;
+        let stage = Stage {
+            config: &self.config,
+            limits: &limits,
+            run: Run::new(&self.host, &self.stop),
+            hooks: &mut self.hooks,
+            loggers: &mut self.loggers,
+        };
+        let mut fit = Fit { stage, state: &mut self.state, module, data, skipped_steps: 0 };
+        fit.run()?;
+        let mut report = FitReport {
+            epochs: fit.state.epochs(),
+            steps: usize::try_from(fit.state.step).unwrap_or(usize::MAX),
+            skipped_steps: fit.skipped_steps,
+            skipped_scenarios: fit.stage.run.skipped(),
+            stopped: !fit.is_done(),
+            metrics: fit.state.metrics.clone(),
+            ..FitReport::default()
+        };
+        let folder = self.config.checkpoint_folder();
+        let existing = |path: PathBuf| if path.exists() { path.display().to_string() } else { String::new() };
+        if let Some(best) = self.hooks.checkpoints().and_then(|files| files.best) {
+            report.best_checkpoint = existing(folder.join(&best.file));
+            report.best_score = best.score;
+        }
+        report.last_checkpoint = existing(Checkpoints::last(&folder));
+        Ok(report)
+    }
+
+    /// Losses and metrics over a split.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the split has nothing to use; [`Error::Stopped`] if the host ended the run.
+    pub fn evaluate(&mut self, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<EvaluationReport> {
+        let limits = Limits::default();
+        let mut stage = Stage {
+            config: &self.config,
+            limits: &limits,
+            run: Run::new(&self.host, &self.stop),
+            hooks: &mut self.hooks,
+            loggers: &mut self.loggers,
+        };
+        stage.run.skip(data.undescribed());
+        let tally = evaluate(&mut stage, &self.state, module, data, split, None)?.ok_or(Error::Stopped)?;
+        let mut metrics = MetricTable::default();
+        tally.write(prefix(split), &mut metrics);
+        // Of the run, which this is no part of, only the values differ.
+        let state = State { metrics, ..self.state.clone() };
+        stage.notify(&state, module, |hook, context| hook.evaluation_end(context, split))?;
+        Ok(EvaluationReport { scenarios: tally.scenarios, skipped_scenarios: stage.run.skipped(), metrics: state.metrics })
+    }
+}

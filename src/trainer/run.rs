@@ -9,6 +9,7 @@ pub struct Run<'a> {
     host: &'a Host,
     stop: &'a StopHandle,
     asked: bool,
+    ending: Option<String>,
     skipped: HashSet<usize>,
     first_reason: Option<String>,
 }
@@ -17,7 +18,7 @@ impl<'a> Run<'a> {
     /// Starts a run: an earlier request to stop is forgotten.
     pub fn new(host: &'a Host, stop: &'a StopHandle) -> Self {
         stop.reset();
-        Self { host, stop, asked: false, skipped: HashSet::new(), first_reason: None }
+        Self { host, stop, asked: false, ending: None, skipped: HashSet::new(), first_reason: None }
     }
 
     /// A log record.
@@ -32,9 +33,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// True if the run shall end.
-    pub fn is_stopped(&self) -> bool {
+    /// True if the host wants the run to end now; it can be gone on with.
+    pub fn is_interrupted(&self) -> bool {
         self.asked || self.stop.is_stopped()
+    }
+
+    /// Ends training as soon as its minima allow it.
+    pub fn end(&mut self, reason: &str) {
+        if self.ending.is_none() {
+            self.log(LogLevel::Info, reason);
+            self.ending = Some(reason.to_owned());
+        }
+    }
+
+    /// True if a hook wants training to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// Reports scenarios that were left out, each once.

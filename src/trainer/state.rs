@@ -1,6 +1,7 @@
 //! How far a run is: everything that a checkpoint needs besides weights and moments.
 
-use super::{host::FitReport, tally::Tally};
+use super::tally::Tally;
+use crate::metrics::MetricTable;
 use serde::{Deserialize, Serialize};
 
 /// Position and memory of a run.
@@ -8,41 +9,52 @@ use serde::{Deserialize, Serialize};
 pub struct State {
     /// Seed of the run.
     pub seed: u64,
-    /// Epochs completed.
+    /// The present epoch, from 0.
     pub epoch: usize,
     /// Batches of the present epoch that are done.
     pub batch: usize,
+    /// The present epoch is over: what is gone on with is the next one.
+    pub epoch_ended: bool,
+    /// The validation that is due after `batch` batches is done.
+    pub validated: bool,
+    /// A validation was ever done.
+    pub validated_once: bool,
     /// Training batches seen in all epochs; numbers the random numbers of the network.
     pub batches: u64,
     /// Updates applied.
     pub step: u64,
+    /// Updates tried, those that were not applied included.
+    pub stepped: u64,
     /// Steps not applied since the last one that was.
     pub nonfinite_in_a_row: usize,
     /// Sums of the present epoch.
     pub tally: Tally,
-    /// Checkpoints that are among the best, best first: file name and score.
-    pub kept: Vec<Kept>,
-    /// The best of all that were ever seen.
-    pub best: Option<Kept>,
-    /// Losses and metrics of the last epoch; none where not finite.
-    pub metrics: Vec<(String, Option<f64>)>,
-}
-
-/// A checkpoint with its rank.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
-    /// File name in the checkpoint folder.
-    pub file: String,
-    /// Value of the monitored metric; none if it was not finite.
-    pub score: Option<f64>,
+    /// The latest value of everything that was logged.
+    pub metrics: MetricTable,
+    /// What of it was logged in the present epoch.
+    pub epoch_metrics: MetricTable,
+    /// States of the hooks by name.
+    pub hooks: serde_json::Map<String, serde_json::Value>,
 }
 
 impl State {
-    /// Fills in what a report takes from the state.
-    pub fn report(&self, report: &mut FitReport) {
-        report.epochs = self.epoch;
-        report.steps = usize::try_from(self.step).unwrap_or(usize::MAX);
-        report.best_score = self.best.as_ref().and_then(|kept| kept.score);
-        report.metrics.0 = self.metrics.iter().map(|(name, value)| (name.clone(), value.unwrap_or(f64::NAN))).collect();
+    /// Epochs that are over.
+    pub fn epochs(&self) -> usize {
+        self.epoch + usize::from(self.epoch_ended)
+    }
+
+    /// Goes to the start of the next epoch, if this one is over.
+    pub fn advance(&mut self) {
+        if self.epoch_ended {
+            self.epoch += 1;
+            self.batch = 0;
+            (self.epoch_ended, self.validated) = (false, false);
+            (self.tally, self.epoch_metrics) = (Tally::default(), MetricTable::default());
+        }
+    }
+
+    /// The step under which values are logged: the number of the update that came last, from 0.
+    pub fn logger_step(&self) -> u64 {
+        self.stepped.saturating_sub(1)
     }
 }

@@ -36,11 +36,12 @@ fn tensorboard_reads_what_was_logged() {
     for (name, value) in &report.metrics.0 {
         let rows = read[name].as_array().unwrap_or_else(|| panic!("no {name}"));
         assert_eq!(rows.len(), 2, "{name}");
-        assert_eq!(rows[1][0], 12, "{name}");
+        assert_eq!(rows[1][0], 11, "{name}");
         assert_eq!(rows[1][1].as_f64().unwrap() as f32, *value as f32, "{name}");
     }
     let steps: Vec<_> = read["loss/train_loss_step"].as_array().unwrap().iter().map(|row| row[0].as_u64().unwrap()).collect();
-    assert_eq!(steps, [3, 6, 9, 12]);
+    // Updates are counted from 0.
+    assert_eq!(steps, [2, 5, 8, 11]);
     let losses = events.losses();
     assert_eq!(read["loss/train_loss_step"][1][1].as_f64().unwrap() as f32, losses[5] as f32);
     assert_eq!(read["lr-AdamW/pg1"].as_array().unwrap().len(), 2);

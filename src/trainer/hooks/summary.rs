@@ -1,7 +1,25 @@
 //! The model's parts with their numbers of parameters, as a table.
 
-use super::session::Session;
-use crate::graph::Scalar;
+use super::{Context, Hook};
+use crate::{
+    error::Result,
+    graph::Scalar,
+    trainer::{host::LogLevel, session::Session},
+};
+
+/// Logs the table when training begins.
+pub struct Summary;
+
+impl Hook for Summary {
+    fn name(&self) -> &'static str {
+        "model_summary"
+    }
+
+    fn fit_start(&mut self, context: &mut Context) -> Result<()> {
+        context.run.log(LogLevel::Info, &table(context.module.session()));
+        Ok(())
+    }
+}
 
 /// One line for each part at the top of the model, then the sums.
 pub fn table(session: &Session) -> String {

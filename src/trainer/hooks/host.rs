@@ -1,0 +1,51 @@
+//! Tells the host what happens, through its event callback and its log.
+
+use super::{BatchEnd, Context, Hook, Outcome};
+use crate::{
+    error::Result,
+    trainer::host::{Event, LogLevel},
+};
+use std::path::Path;
+
+/// Turns moments of the run into events.
+pub struct HostEvents;
+
+impl Hook for HostEvents {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+
+    fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
+        let (epoch, step, loss) = (context.state.epoch, context.state.step as usize, batch.losses.loss);
+        match batch.outcome {
+            Outcome::Gathered => {}
+            Outcome::Applied => {
+                let total_steps = context.limits.total_steps();
+                context.event(&Event::Step { epoch, step, total_steps, loss, learning_rate: batch.learning_rate });
+            }
+            Outcome::Skipped => {
+                let what = if loss.is_finite() { "gradient" } else { "loss" };
+                let names = batch.batch.tokens.join(", ");
+                let text = format!("a step of epoch {epoch} is not applied: its {what} is not finite; its scenarios: {names}");
+                context.run.log(LogLevel::Warning, &text);
+                context.event(&Event::StepSkipped { epoch, step, tokens: batch.batch.tokens.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn epoch_end(&mut self, context: &mut Context) -> Result<()> {
+        let (epoch, metrics) = (context.state.epoch, context.state.epoch_metrics.clone());
+        let loss = |name| metrics.get(name).map_or("none".to_owned(), |x| format!("{x:.4}"));
+        let (train, val, rate) = (loss("loss/train_loss"), loss("loss/val_loss"), context.module.learning_rate(epoch));
+        let text = format!("epoch {epoch}: training loss {train}, validation loss {val}, learning rate {rate:.3e}");
+        context.run.log(LogLevel::Info, &text);
+        context.event(&Event::Epoch { epoch, step: context.state.step as usize, metrics });
+        Ok(())
+    }
+
+    fn checkpoint_saved(&mut self, context: &mut Context, path: &Path) -> Result<()> {
+        context.event(&Event::Checkpoint { path: path.display().to_string() });
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Going on from a checkpoint.
+
+use super::{
+    checkpoint,
+    hooks::{Checkpoints, Hooks, NAME_OF_CHECKPOINTS},
+    host::{Host, LogLevel},
+    module::TrainingModule,
+    state::State,
+};
+use crate::{
+    config::{CheckpointSource, Config, text},
+    error::{Error, Result},
+};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Options that may change between a checkpoint and the run that goes on from it, although they are the model's.
+const FREE_MODEL_KEYS: [&str; 4] = ["model.dropout", "model.drop_path", "model.state_dropout", "model.feature_builder.max_agents"];
+
+/// The checkpoint that the configuration names; none if it names none, or if there is no `last` one.
+///
+/// # Errors
+/// [`Error::File`] if the `best` one is asked for and not known.
+pub(super) fn find(config: &Config, host: &Host) -> Result<Option<PathBuf>> {
+    let folder = config.checkpoint_folder();
+    let last = Checkpoints::last(&folder);
+    match &config.run.checkpoint {
+        CheckpointSource::None => Ok(None),
+        CheckpointSource::Path(path) => Ok(Some(path.clone())),
+        CheckpointSource::Last if last.exists() => Ok(Some(last)),
+        CheckpointSource::Last => {
+            host.log(LogLevel::Warning, &format!("there is no '{}' to go on from; the run starts anew", last.display()));
+            Ok(None)
+        }
+        CheckpointSource::Best => {
+            let state = checkpoint::File::read(&last)?.header()?.state;
+            let best = state.and_then(|state| Checkpoints::files(&state.hooks)).and_then(|files| files.best);
+            let best = best.ok_or_else(|| Error::file(&last, "it knows of no best checkpoint"))?;
+            Ok(Some(folder.join(best.file)))
+        }
+    }
+}
+
+/// Reads a checkpoint into module and hooks, and gives its state. If anything is wrong, the module is as before.
+///
+/// # Errors
+/// [`Error::File`] if the file is missing, is no checkpoint, or is one of another model or precision.
+pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hooks, module: &mut TrainingModule) -> Result<State> {
+    let file = checkpoint::File::read(path)?;
+    let header = file.header()?;
+    let mut state = header.state.ok_or_else(|| Error::file(path, "holds weights alone and no state of a run; load it as weights"))?;
+    let changes = changes(path, &header.config, config)?;
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let elsewhere = !same(folder, &config.checkpoint_folder());
+    if elsewhere {
+        state.hooks.remove(NAME_OF_CHECKPOINTS);
+    }
+    file.restore(module.session_mut(), true)?;
+    hooks.restore(path, &state.hooks)?;
+    if !changes.is_empty() {
+        host.log(LogLevel::Warning, &format!("the configuration differs from the checkpoint's: {}", changes.join("; ")));
+    }
+    if elsewhere {
+        let text = "the checkpoint lies in another folder than new ones will; the best ones so far are not ranked with them";
+        host.log(LogLevel::Warning, text);
+    }
+    state.seed = config.run.seed;
+    let text = format!("going on from '{}': {} epochs, {} steps", path.display(), state.epochs(), state.step);
+    host.log(LogLevel::Info, &text);
+    Ok(state)
+}
+
+/// Keys whose values differ from a checkpoint's, in words.
+fn changes(path: &Path, before: &str, config: &Config) -> Result<Vec<String>> {
+    let leaves = |text: &str| Ok::<BTreeMap<String, _>, Error>(text::parse(text)?.leaves().into_iter().collect());
+    let before = leaves(before).map_err(|e| Error::file(path, format!("its configuration: {e}")))?;
+    let mut changes = Vec::new();
+    for (key, value) in &leaves(&config.to_text())? {
+        let Some(old) = before.get(key).filter(|old| *old != value) else { continue };
+        let change = format!("{key} was {old} and is {value}");
+        let fixed = key.starts_with("model.") && !FREE_MODEL_KEYS.contains(&key.as_str());
+        if fixed || key == "lightning.trainer.params.precision" {
+            return Err(Error::file(path, format!("is a checkpoint of another run: {change}")));
+        }
+        if key != "checkpoint" {
+            changes.push(change);
+        }
+    }
+    Ok(changes)
+}
