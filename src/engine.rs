@@ -152,7 +152,7 @@ pub fn build_datamodule(config: &Config, source: Arc<dyn ScenarioSource>, model:
 
 /// The network with its optimiser and schedule.
 pub fn build_training_module(config: &Config, model: Session) -> TrainingModule {
-    TrainingModule::new(model, config.optimizer.clone())
+    TrainingModule::new(model, config)
 }
 
 fn data(datamodule: &Option<DataModule>) -> Result<&DataModule> {

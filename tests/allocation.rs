@@ -14,7 +14,7 @@ use training_engine::{
     data::collate,
     features::Features,
     graph::Scalar,
-    trainer::session::{Session, Update},
+    trainer::session::{Clip, Rule, Session, Update},
 };
 
 struct Counting;
@@ -46,7 +46,8 @@ fn warm_steps_allocate_nothing() {
         let losses = session.train(&batch, count).unwrap();
         let metrics = session.metrics(&batch);
         assert!(losses.loss.is_finite() && metrics[0].1.is_finite());
-        let update = Update { learning_rate: 1e-3, beta: [0.9, 0.999], epsilon: 1e-8, weight_decay: 1e-2, count, clip_norm: Some(5.0) };
+        let rule = Rule::AdamW { beta: [0.9, 0.999], epsilon: 1e-8 };
+        let update = Update { rule, learning_rate: 1e-3, weight_decay: 1e-2, count, scale: 1.0, clip: Some(Clip::Norm(5.0)) };
         assert!(session.update(&update).unwrap().applied);
     };
     (1..=3).for_each(&mut step);

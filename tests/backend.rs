@@ -4,7 +4,7 @@ mod support;
 
 use support::{naive, random};
 use training_engine::{
-    backend::{Backend, Buffer, Update, cpu},
+    backend::{Backend, Buffer, Clip, Rule, Update, cpu},
     graph::{
         Activation, Attention, Builder, Feed, Mode, Op, Parameters, Plan, Reals, RowMap, Rows, Scalar, Step, Symbol, TensorId, Vector,
         autodiff,
@@ -322,7 +322,8 @@ fn updates_follow_adamw() {
         let g = backend.read(Buffer::Gradients);
         let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
         assert!(norm > clip, "{norm}");
-        let update = Update { learning_rate: rate, beta: [0.9, 0.99], epsilon: 1e-8, weight_decay: decay, count, clip_norm: Some(clip) };
+        let rule = Rule::AdamW { beta: [0.9, 0.99], epsilon: 1e-8 };
+        let update = Update { rule, learning_rate: rate, weight_decay: decay, count, scale: 1.0, clip: Some(Clip::Norm(clip)) };
         let done = backend.update(&update, &[Vector { offset: 5, len: 30_000 }]).unwrap();
         assert!(done.applied && (done.gradient_norm / norm - 1.0).abs() < 1e-12);
         for i in 0..p.len() {
@@ -353,7 +354,8 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         let bits = |backend: &dyn Backend| buffers.map(|b| backend.read(b).iter().map(|v| v.to_bits()).collect::<Vec<u64>>());
         let before = bits(&*backend);
         backend.write(Buffer::Gradients, &vec![bad; 400]).unwrap();
-        let update = Update { learning_rate: 0.1, beta: [0.9, 0.99], epsilon: 1e-8, weight_decay: 0.1, count: 1, clip_norm: Some(1.0) };
+        let rule = Rule::AdamW { beta: [0.9, 0.99], epsilon: 1e-8 };
+        let update = Update { rule, learning_rate: 0.1, weight_decay: 0.1, count: 1, scale: 1.0, clip: Some(Clip::Norm(1.0)) };
         assert!(!backend.update(&update, &[Vector { offset: 0, len: 400 }]).unwrap().applied);
         assert!(bits(&*backend) == before);
         assert!(backend.read(Buffer::Gradients).iter().all(|&g| g == 0.0));

@@ -12,7 +12,7 @@ use training_engine::{
     features::Features,
     graph::{Parameter, Parameters, Scalar},
     optim::{self, schedule::warmup_cosine},
-    trainer::session::{Buffer, Losses, Outputs, Session, Update},
+    trainer::session::{Buffer, Clip, Losses, Outputs, Rule, Session, Update},
 };
 
 /// Largest relative errors ‖a - b‖ / ‖b‖. PyTorch itself reaches a third of those in single precision.
@@ -161,8 +161,8 @@ fn load(session: &mut Session, case: &Case) {
 }
 
 fn compare_losses(report: &mut Report, case: &Case, group: &str, losses: &Losses, bound: f64) {
-    for (name, value) in losses.values {
-        report.compare(&format!("{group}/loss/{name}"), &[value], &case.array(&format!("{group}/loss/{name}")).values, bound);
+    for (name, value) in &losses.values {
+        report.compare(&format!("{group}/loss/{name}"), &[*value], &case.array(&format!("{group}/loss/{name}")).values, bound);
     }
 }
 
@@ -235,11 +235,11 @@ fn fit(report: &mut Report, case: &Case, session: &mut Session, batch: &Batch, b
         losses.push(session.train(batch, step as u64).unwrap().loss);
         let update = Update {
             learning_rate: warmup_cosine(step, number("lr"), number("epochs") as usize, number("warmup_epochs") as usize),
-            beta: optim::BETA,
-            epsilon: optim::EPSILON,
+            rule: Rule::AdamW { beta: optim::BETA, epsilon: optim::EPSILON },
             weight_decay: number("weight_decay"),
             count: step as u64 + 1,
-            clip_norm: Some(number("gradient_clip_val")),
+            scale: 1.0,
+            clip: Some(Clip::Norm(number("gradient_clip_val"))),
         };
         assert!(session.update(&update).unwrap().applied);
     }

@@ -13,7 +13,7 @@ use training_engine::{
     graph::{Attention, Builder, Feed, Mode, Plan, Reals, Rows, Scalar, Step, Symbol, autodiff},
     model::{self, params},
     objectives,
-    trainer::session::{Buffer, Session, Update},
+    trainer::session::{Buffer, Clip, Rule, Session, Update},
 };
 
 /// Scenarios of a small case, and a network that fits them.
@@ -33,7 +33,8 @@ fn bits(values: &[f64]) -> Vec<u64> {
 }
 
 fn update(count: u64) -> Update {
-    Update { learning_rate: 5e-3, beta: [0.9, 0.999], epsilon: 1e-8, weight_decay: 1e-2, count, clip_norm: Some(5.0) }
+    let rule = Rule::AdamW { beta: [0.9, 0.999], epsilon: 1e-8 };
+    Update { rule, learning_rate: 5e-3, weight_decay: 1e-2, count, scale: 1.0, clip: Some(Clip::Norm(5.0)) }
 }
 
 #[test]
@@ -52,13 +53,14 @@ fn every_parameter_reaches_the_loss() {
             ref_free_traj: on(5),
             ..ModelConfig::default()
         };
-        let options = ObjectiveConfig { use_collision_loss: on(6), use_contrast_loss: on(3), regulate_yaw: on(7) };
+        let options =
+            ObjectiveConfig { use_collision_loss: on(6), use_contrast_loss: on(3), regulate_yaw: on(7), ..ObjectiveConfig::default() };
         let parameters = params::parameters(&params::specifications(&config));
         let mut b = Builder::new(Mode::Train);
         let outputs = model::record(&mut b, &parameters, &config).unwrap();
         let losses = objectives::record(&mut b, &outputs, &parameters, &config, &options, 60).unwrap();
-        assert_eq!(losses[3].is_some(), on(6));
-        autodiff::differentiate(&mut b.finish(), losses[6].unwrap(), &parameters, &[]).unwrap_or_else(|e| panic!("{config:?}: {e}"));
+        assert_eq!(losses[3].1.is_some(), on(6));
+        autodiff::differentiate(&mut b.finish(), losses[6].1.unwrap(), &parameters, &[]).unwrap_or_else(|e| panic!("{config:?}: {e}"));
     }
 }
 

@@ -25,27 +25,68 @@ pub enum Buffer {
     PendingStatistics,
 }
 
-/// One update of all parameters; formula of AdamW (Loshchilov & Hutter, "Decoupled weight decay regularization", 2019).
+/// How parameters p follow from their gradient g, which has been scaled and clipped; m and v are the moments, from 0. In the first
+/// and the last, g is that of the loss and of the penalty `weight_decay` p²/2 together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// m = b₁ m + (1 - b₁) g, v = b₂ v + (1 - b₂) g², p -= rate m̂ / (√v̂ + `epsilon`) with m̂ = m / (1 - b₁ᶜ), v̂ = v / (1 - b₂ᶜ) in update
+    /// c (Kingma and Ba, "Adam", 2015).
+    Adam {
+        /// b₁, b₂.
+        beta: [f64; 2],
+        /// Added to the root of the second moment.
+        epsilon: f64,
+    },
+    /// Adam with p *= 1 - rate · `weight_decay` before it instead of the penalty (Loshchilov and Hutter, "Decoupled weight decay
+    /// regularization", 2019).
+    AdamW {
+        /// b₁, b₂.
+        beta: [f64; 2],
+        /// Added to the root of the second moment.
+        epsilon: f64,
+    },
+    /// m = `momentum` m + (1 - `dampening`) g, in the first update m = g; p -= rate m, or with `nesterov` p -= rate (g + `momentum` m)
+    /// (Sutskever et al., "On the importance of initialization and momentum", 2013).
+    Sgd {
+        /// Share of the last step that is kept.
+        momentum: f64,
+        /// Share of the gradient that is left out of the step, but for the first.
+        dampening: f64,
+        /// Look ahead.
+        nesterov: bool,
+    },
+}
+
+/// What keeps a gradient small.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Clip {
+    /// Largest norm of the whole gradient.
+    Norm(f64),
+    /// Largest absolute value of each element.
+    Value(f64),
+}
+
+/// One update of all parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Update {
+    /// Its formula.
+    pub rule: Rule,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Decay rates of the moments.
-    pub beta: [f64; 2],
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
     /// Weight decay of the parameters in `decayed`.
     pub weight_decay: f64,
     /// Number of this update, from 1.
     pub count: u64,
-    /// Largest norm of the whole gradient; none to leave it.
-    pub clip_norm: Option<f64>,
+    /// Factor of the gathered gradient: 1 / the number of batches that were accumulated.
+    pub scale: f64,
+    /// What keeps the scaled gradient small.
+    pub clip: Option<Clip>,
 }
 
 /// What an update did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Updated {
-    /// Norm of the whole gradient before clipping.
+    /// Norm of the whole scaled gradient before clipping.
     pub gradient_norm: f64,
     /// False if the norm was not finite; parameters, moments and statistics are then as before.
     pub applied: bool,

@@ -3,14 +3,17 @@
 //! - [`text`]: YAML, JSON and `key=value` to a tree.
 //! - [`tree`]: the tree, and its echo as YAML.
 //! - `keys`: the table of all keys: name, other names, field, range.
+//! - [`module`]: the standard module's objectives, metrics, optimiser and schedule.
 //! - `setting`: how each type of field is read and written.
 
 mod keys;
+pub mod module;
 mod setting;
 pub mod text;
 pub mod tree;
 
 use crate::error::Result;
+use module::{Aggregate, Metric, ModuleKind, ScheduleConfig, StandardOptimizer, Term, WarmUp};
 use std::path::PathBuf;
 
 /// The final configuration.
@@ -190,8 +193,8 @@ impl Default for FeatureConfig {
     }
 }
 
-/// Which losses are summed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is minimised and measured.
+#[derive(Debug, Clone, PartialEq)]
 pub struct ObjectiveConfig {
     /// Add the collision loss on the cost map.
     pub use_collision_loss: bool,
@@ -199,15 +202,34 @@ pub struct ObjectiveConfig {
     pub use_contrast_loss: bool,
     /// Add the unit-norm term of the heading vector to the regression loss.
     pub regulate_yaw: bool,
+    /// Which module trains. The fields below are the standard one's; with it, the switches above follow from `terms`.
+    pub module: ModuleKind,
+    /// `objective.*`.
+    pub terms: Vec<Term>,
+    /// How they make one loss. PLUTO's trainer always sums.
+    pub aggregate: Aggregate,
+    /// `training_metric.*`.
+    pub metrics: Vec<Metric>,
+    /// Factor of the ego's imitation objectives by scenario type; 1 for others.
+    pub type_weights: Vec<(String, f64)>,
 }
 
 impl Default for ObjectiveConfig {
     fn default() -> Self {
-        Self { use_collision_loss: true, use_contrast_loss: false, regulate_yaw: false }
+        Self {
+            use_collision_loss: true,
+            use_contrast_loss: false,
+            regulate_yaw: false,
+            module: ModuleKind::Pluto,
+            terms: Vec::new(),
+            aggregate: Aggregate::Mean,
+            metrics: Vec::new(),
+            type_weights: Vec::new(),
+        }
     }
 }
 
-/// Optimiser (AdamW) and schedule (linear warm-up, then a cosine, per epoch).
+/// Optimiser and schedule of PLUTO's trainer (AdamW; linear warm-up, then a cosine, per epoch) and of the standard module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptimizerConfig {
     /// Highest learning rate.
@@ -220,11 +242,26 @@ pub struct OptimizerConfig {
     pub warmup_epochs: usize,
     /// Largest norm of the whole gradient; none or 0 leaves it.
     pub gradient_clip_val: Option<f64>,
+    /// `optimizer.*`: the standard module's.
+    pub standard: StandardOptimizer,
+    /// `lr_scheduler.*`: the standard module's.
+    pub schedule: Option<ScheduleConfig>,
+    /// `warm_up_lr_scheduler.*`: the standard module's.
+    pub warm_up: Option<WarmUp>,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { lr: 1e-3, weight_decay: 1e-4, epochs: 25, warmup_epochs: 3, gradient_clip_val: Some(5.0) }
+        Self {
+            lr: 1e-3,
+            weight_decay: 1e-4,
+            epochs: 25,
+            warmup_epochs: 3,
+            gradient_clip_val: Some(5.0),
+            standard: StandardOptimizer::default(),
+            schedule: None,
+            warm_up: None,
+        }
     }
 }
 

@@ -74,6 +74,11 @@ pub enum Input {
     AgentValid,
     /// `[IMITATED, H * H]`: signed distance to the edge of the drivable area; empty without the collision loss.
     CostMap,
+    /// `[IMITATED, 1]`: weight of the scenario's type / number of known steps of all imitated egos; empty unless the standard
+    /// module trains, as is the next.
+    ImitationWeight,
+    /// `[AGENTS, 1]`: 1 / number of known steps of all agents of the scenario / number of scenarios with such a step.
+    AgentWeight,
     /// `[SCENARIOS, 1]`: first channel of the ego state; the others follow in the slots behind, see [`ego_channel`].
     EgoChannels,
 }

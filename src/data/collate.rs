@@ -6,7 +6,7 @@ use super::{
     pack::Pack,
 };
 use crate::{
-    config::ModelConfig,
+    config::{ModelConfig, module::ModuleKind},
     error::{Error, Result},
     features::Features,
     graph::Reals,
@@ -69,7 +69,10 @@ pub fn collate_into(batch: &mut Batch, scenarios: &[&Features], negative_valid: 
 
     let triplets: Vec<usize> =
         if options.triplets { (0..negative_valid.len()).filter(|&i| negative_valid[i]).collect() } else { Vec::new() };
-    let pack = Pack { scenarios, rows: &rows, model, imitated, labelled, cost_maps: batch.cost_map_size > 0, triplets: &triplets };
+    let objectives = &options.objectives;
+    let type_weights = (objectives.module == ModuleKind::Standard && labelled).then_some(&objectives.type_weights[..]);
+    let cost_maps = batch.cost_map_size > 0;
+    let pack = Pack { scenarios, rows: &rows, model, imitated, labelled, cost_maps, triplets: &triplets, type_weights };
     let feed = &mut batch.feed;
     pack.counts(&mut feed.counts);
     if feed.reals.scalar() != options.scalar {

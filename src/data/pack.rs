@@ -64,6 +64,8 @@ pub(super) struct Pack<'a> {
     pub cost_maps: bool,
     /// Triplets that count.
     pub triplets: &'a [usize],
+    /// Weights of scenario types; none unless the standard module trains.
+    pub type_weights: Option<&'a [(String, f64)]>,
 }
 
 impl Pack<'_> {
@@ -109,6 +111,8 @@ impl Pack<'_> {
             Self::agent_target,
             Self::agent_valid,
             Self::cost_map,
+            Self::imitation_weight,
+            Self::agent_weight,
         ];
         values.clear();
         slots.clear();
@@ -275,6 +279,34 @@ impl Pack<'_> {
             for map in self.scenarios[..self.imitated].iter().filter_map(|s| s.cost_map.as_ref()) {
                 out.extend(map.values.iter().map(|&x| T::of_single(x)));
             }
+        }
+    }
+
+    /// Known steps of one agent's future.
+    fn known(&self, scenario: usize, row: usize) -> usize {
+        let agents = &self.scenarios[scenario].agents;
+        let future = &agents.valid[row * agents.steps + self.model.history_steps..][..self.model.future_steps];
+        if scenario < self.imitated { future.iter().filter(|&&valid| valid).count() } else { 0 }
+    }
+
+    fn imitation_weight<T: Real>(&self, out: &mut Vec<T>) {
+        let Some(weights) = self.type_weights else { return };
+        let known: usize = (0..self.imitated).map(|s| self.known(s, 0)).sum();
+        for scenario in &self.scenarios[..self.imitated] {
+            let weight = weights.iter().find(|(name, _)| *name == scenario.scenario_type).map_or(1.0, |(_, weight)| *weight);
+            out.push(T::of(weight / known.max(1) as f64));
+        }
+    }
+
+    fn agent_weight<T: Real>(&self, out: &mut Vec<T>) {
+        if self.type_weights.is_none() {
+            return;
+        }
+        let known = |s: usize| self.rows.agents.of(s).iter().map(|&row| self.known(s, row)).sum::<usize>();
+        let scenarios = self.each_scenario().filter(|&s| known(s) > 0).count();
+        for s in self.each_scenario() {
+            let weight = T::of(1.0 / (known(s).max(1) * scenarios.max(1)) as f64);
+            out.extend(self.rows.agents.of(s).iter().map(|_| weight));
         }
     }
 

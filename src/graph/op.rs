@@ -117,8 +117,17 @@ pub enum Op {
     /// Hidden `[n, D]`; index slot: anchor, positive, negative rows per triplet. Mean of the negative log softmax of the
     /// cosine similarities over `temperature`; 0 without any. Result `[1, 1]`.
     Triplet { triplets: usize, temperature: f64 },
+    /// Prediction `[n, steps * 6]`, target (input) `[>= n, steps * 6]`, valid (input) `[>= n, steps]`, weight (input) `[>= n, 1]`; channels
+    /// x, y, cos, sin, ..; θ = atan2(sin, cos), without gradient where both are 0. Sum over rows and valid steps i of
+    /// weight · e^(-i / `steps`) (where `decay`) · (`factors[0]` (|Δx|ᵖ + |Δy|ᵖ) + `factors[1]` |Δθ|ᵠ), p and q being 2 where `square`, else 1.
+    /// Result `[1, 1]`.
+    Imitation { steps: usize, square: [bool; 2], factors: [f64; 2], decay: bool },
     /// Sum of scalars. Result `[1, 1]`.
     Sum,
+    /// Largest of scalars, the first of equals. Result `[1, 1]`.
+    Largest,
+    /// Scalar times `factor`. Result `[1, 1]`.
+    Scale { factor: f64 },
 }
 
 impl Op {
@@ -149,7 +158,10 @@ impl Op {
             Op::CrossEntropy { .. } => "cross_entropy",
             Op::Collision { .. } => "collision",
             Op::Triplet { .. } => "triplet",
+            Op::Imitation { .. } => "imitation",
             Op::Sum => "sum",
+            Op::Largest => "largest",
+            Op::Scale { .. } => "scale",
         }
     }
 
@@ -170,7 +182,13 @@ impl Op {
             Op::LinearPair { .. } => (FIRST, KEPT),
             Op::Attention(_) => (ALL, ALL),
             Op::Neighborhood { .. } => (ALL, NONE),
-            Op::SmoothL1 { .. } | Op::UnitNorm { .. } | Op::CrossEntropy { .. } | Op::Collision { .. } | Op::Triplet { .. } => (ALL, NONE),
+            Op::SmoothL1 { .. }
+            | Op::UnitNorm { .. }
+            | Op::CrossEntropy { .. }
+            | Op::Collision { .. }
+            | Op::Triplet { .. }
+            | Op::Imitation { .. }
+            | Op::Largest => (ALL, NONE),
             Op::Gather { .. }
             | Op::Concat
             | Op::Add { .. }
@@ -181,7 +199,8 @@ impl Op {
             | Op::Mix { .. }
             | Op::Interleave
             | Op::JoinSteps { .. }
-            | Op::Sum => (NONE, NONE),
+            | Op::Sum
+            | Op::Scale { .. } => (NONE, NONE),
         }
     }
 
@@ -189,7 +208,7 @@ impl Op {
     pub fn differentiable(&self, operand: usize) -> bool {
         match self {
             Op::Fourier { .. } => false,
-            Op::SmoothL1 { .. } | Op::Collision { .. } => operand == 0,
+            Op::SmoothL1 { .. } | Op::Collision { .. } | Op::Imitation { .. } => operand == 0,
             _ => true,
         }
     }

@@ -1,5 +1,8 @@
-//! Metrics, one per file: sums and counts over a batch; an epoch's value is total sum / total count.
+//! Metrics, one per file: sums and counts over a batch; an epoch's value is total sum / total count. (The published trainer
+//! takes the mean over batches of each batch's value, in which a short last batch and a batch with few agents count too much.)
 
+mod displacement;
+mod heading;
 mod min_ade;
 mod min_fde;
 mod miss_rate;
@@ -7,9 +10,15 @@ mod pred_avg_ade;
 mod pred_avg_fde;
 
 use crate::{
+    config::{
+        ObjectiveConfig,
+        module::{Metric, ModuleKind},
+    },
     data::batch::{Batch, Input, symbol},
     graph::RealsRef,
 };
+use arrayvec::ArrayVec;
+use std::ops::Range;
 
 /// What the metrics read of the network's outputs.
 #[derive(Debug, Clone, Copy)]
@@ -26,31 +35,64 @@ pub struct Predictions<'a> {
     pub modes: usize,
 }
 
-/// Name, sum and count of every metric.
-pub type MetricSums = [(&'static str, f64, f64); 5];
+/// Name, sum and count of every metric that is wanted, without an allocation.
+pub type MetricSums = ArrayVec<(&'static str, f64, f64), { Metric::ALL.len() }>;
 
-/// Sums over nothing.
-pub const NONE: MetricSums =
-    [("minADE", 0.0, 0.0), ("minFDE", 0.0, 0.0), ("MR", 0.0, 0.0), ("PredAvgADE", 0.0, 0.0), ("PredAvgFDE", 0.0, 0.0)];
+/// The metrics of PLUTO's trainer.
+const PLUTO: [Metric; 5] = [Metric::MinAde, Metric::MinFde, Metric::MissRate, Metric::PredAvgAde, Metric::PredAvgFde];
+
+/// The metrics of a module.
+pub fn wanted(objectives: &ObjectiveConfig) -> &[Metric] {
+    match objectives.module {
+        ModuleKind::Pluto => &PLUTO,
+        ModuleKind::Standard => &objectives.metrics,
+    }
+}
+
+/// The name under which a metric of a pass is logged: `val/minADE`, `metrics/val_avg_displacement_error`.
+pub fn logged_name(prefix: &str, name: &str) -> String {
+    if PLUTO.iter().any(|metric| metric.name() == name) { format!("{prefix}/{name}") } else { format!("metrics/{prefix}_{name}") }
+}
 
 /// Candidates of a scenario that the planning metrics look at; all where it has fewer.
 const TOP: usize = 6;
 
-/// Every metric over the imitated scenarios of a batch.
-pub fn sums(predictions: &Predictions, batch: &Batch) -> MetricSums {
-    let scenarios = batch.count(symbol::IMITATED);
-    let mut sums = NONE;
-    sums[..3].iter_mut().for_each(|sum| sum.2 = scenarios as f64);
-    for scenario in 0..scenarios {
+/// Every metric that is wanted, over the imitated scenarios of a batch.
+pub fn sums(predictions: &Predictions, batch: &Batch, wanted: &[Metric]) -> MetricSums {
+    let mut sums: MetricSums = wanted.iter().map(|metric| (metric.name(), 0.0, 0.0)).collect();
+    let mut add = |of: &dyn Fn(Metric) -> Option<(f64, f64)>| {
+        for (metric, (_, sum, count)) in wanted.iter().zip(&mut sums) {
+            let (value, weight) = of(*metric).unwrap_or_default();
+            *sum += value;
+            *count += weight;
+        }
+    };
+    for scenario in 0..batch.count(symbol::IMITATED) {
         let errors = Errors { predictions, batch, scenario, rows: most_probable(predictions, batch, scenario) };
-        sums[0].1 += min_ade::of(&errors);
-        sums[1].1 += min_fde::of(&errors);
-        sums[2].1 += miss_rate::of(&errors);
+        let agents = AgentsOf { predictions, batch, agents: batch.agents[scenario].clone() };
+        add(&|metric| match metric {
+            Metric::MinAde => Some((min_ade::of(&errors), 1.0)),
+            Metric::MinFde => Some((min_fde::of(&errors), 1.0)),
+            Metric::MissRate => Some((miss_rate::of(&errors), 1.0)),
+            Metric::AverageDisplacement => Some((displacement::average(&errors), 1.0)),
+            Metric::FinalDisplacement => Some((displacement::last(&errors), 1.0)),
+            Metric::AverageHeading => Some((heading::average(&errors), 1.0)),
+            Metric::FinalHeading => Some((heading::last(&errors), 1.0)),
+            Metric::AgentsAverageDisplacement => displacement::agents(&agents, agents.steps()),
+            Metric::AgentsFinalDisplacement => displacement::agents(&agents, agents.last()),
+            Metric::AgentsAverageHeading => heading::agents(&agents, agents.steps()),
+            Metric::AgentsFinalHeading => heading::agents(&agents, agents.last()),
+            Metric::PredAvgAde | Metric::PredAvgFde => None,
+        });
     }
-    for agent in 0..batch.count(symbol::AGENTS) {
-        let errors = AgentErrors { predictions, batch, agent };
-        for (total, (sum, count)) in sums[3..].iter_mut().zip([pred_avg_ade::of(&errors), pred_avg_fde::of(&errors)]) {
-            *total = (total.0, total.1 + sum, total.2 + count);
+    if wanted.iter().any(|metric| matches!(metric, Metric::PredAvgAde | Metric::PredAvgFde)) {
+        for agent in 0..batch.count(symbol::AGENTS) {
+            let errors = AgentErrors { predictions, batch, agent };
+            add(&|metric| match metric {
+                Metric::PredAvgAde => Some(pred_avg_ade::of(&errors)),
+                Metric::PredAvgFde => Some(pred_avg_fde::of(&errors)),
+                _ => None,
+            });
         }
     }
     sums
@@ -88,6 +130,17 @@ impl Errors<'_> {
     fn rows(&self) -> &[usize] {
         &self.rows.0[..self.rows.1]
     }
+    /// The most probable candidate; none without a line.
+    fn best(&self) -> Option<usize> {
+        self.rows().first().copied()
+    }
+    /// Radians between candidate and truth at a step: absolute, not wrapped, of headings in (-π, π].
+    fn turn(&self, row: usize, step: usize) -> f64 {
+        let guess = (row * self.steps() + step) * 6;
+        let (sin, cos) = self.batch.ego_future[(self.scenario * self.steps() + step) * 3 + 2].sin_cos();
+        let trajectory = self.predictions.trajectory;
+        (trajectory.get(guess + 3).atan2(trajectory.get(guess + 2)) - sin.atan2(cos)).abs()
+    }
     /// Metres between candidate and truth at a step.
     fn at(&self, row: usize, step: usize) -> f64 {
         let guess = (row * self.steps() + step) * 6;
@@ -113,14 +166,57 @@ impl AgentErrors<'_> {
         let feed = &self.batch.feed;
         feed.reals.view().get(feed.real_slots[slot as usize].start + element)
     }
+    /// True where the truth is known.
+    fn known(&self, step: usize) -> bool {
+        self.input(Input::AgentValid, self.agent * self.steps() + step) != 0.0
+    }
     /// Metres between prediction and truth at a step; none where the truth is not known.
     fn at(&self, step: usize) -> Option<f64> {
-        let step = self.agent * self.steps() + step;
-        (self.input(Input::AgentValid, step) != 0.0).then(|| {
-            let truth = [self.input(Input::AgentTarget, step * 6), self.input(Input::AgentTarget, step * 6 + 1)];
+        let element = (self.agent * self.steps() + step) * 6;
+        self.known(step).then(|| {
+            let truth = [0, 1].map(|i| self.input(Input::AgentTarget, element + i));
             let guess = self.predictions.prediction;
-            (guess.get(step * 6) - truth[0]).hypot(guess.get(step * 6 + 1) - truth[1])
+            (guess.get(element) - truth[0]).hypot(guess.get(element + 1) - truth[1])
         })
+    }
+    /// Radians between prediction and truth at a step, as [`Errors::turn`]; none where the truth is not known.
+    fn turn(&self, step: usize) -> Option<f64> {
+        let element = (self.agent * self.steps() + step) * 6;
+        self.known(step).then(|| {
+            let [cos, sin] = [2, 3].map(|i| self.input(Input::AgentTarget, element + i));
+            let guess = self.predictions.prediction;
+            (guess.get(element + 3).atan2(guess.get(element + 2)) - sin.atan2(cos)).abs()
+        })
+    }
+}
+
+/// All agents of a scenario.
+struct AgentsOf<'a> {
+    predictions: &'a Predictions<'a>,
+    batch: &'a Batch,
+    agents: Range<usize>,
+}
+
+impl<'a> AgentsOf<'a> {
+    /// All steps.
+    fn steps(&self) -> Range<usize> {
+        0..self.predictions.steps
+    }
+    /// The last step.
+    fn last(&self) -> Range<usize> {
+        self.predictions.steps - 1..self.predictions.steps
+    }
+    /// Mean over agents and steps of what `of` gives, and 1; none if it gives nothing.
+    fn mean(&self, steps: Range<usize>, of: impl Fn(&AgentErrors<'a>, usize) -> Option<f64>) -> Option<(f64, f64)> {
+        let (mut sum, mut count) = (0.0, 0.0);
+        for agent in self.agents.clone() {
+            let errors = AgentErrors { predictions: self.predictions, batch: self.batch, agent };
+            for error in steps.clone().filter_map(|step| of(&errors, step)) {
+                sum += error;
+                count += 1.0;
+            }
+        }
+        (count > 0.0).then(|| (sum / count, 1.0))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which parameters decay, and how the learning rate moves. The update itself is one pass of the backend.
+//! Which parameters decay, and how the learning rate and the momentum move. The update itself is one pass of the backend.
 
 pub mod groups;
 pub mod schedule;

@@ -49,6 +49,7 @@ impl Fit<'_, '_> {
     }
 
     fn train(&mut self) -> Result<()> {
+        self.module.begin(self.stage.limits.train_batches);
         self.notify(|hook, context| hook.fit_start(context))?;
         if self.state.batches == 0 && self.stage.limits.sanity_batches > 0 {
             self.notify(|hook, context| hook.sanity_start(context))?;
@@ -100,8 +101,9 @@ impl Fit<'_, '_> {
             self.stage.run.skip(&loaded.skipped);
             self.state.batch += 1;
             self.state.validated = false;
-            if let Some(batch) = loaded.batch {
-                self.batch(batch, &loader)?;
+            match loaded.batch {
+                Some(batch) => self.batch(batch, &loader)?,
+                None => self.move_schedule(),
             }
             if self.stage.run.is_interrupted() {
                 return Ok(false);
@@ -111,11 +113,14 @@ impl Fit<'_, '_> {
 
     /// Trains on a batch.
     fn batch(&mut self, batch: Batch, loader: &Loader) -> Result<()> {
-        let rate = self.module.learning_rate(self.state.epoch);
-        let trained = self.module.train(&batch, rate, self.state.batches, self.state.step + 1)?;
+        let rate = self.module.learning_rate();
+        let trained = self.module.train_batch(&batch, self.state.batches)?;
+        let applied = trained.finite && self.module.update(1)?.applied;
+        self.module.end_batch(self.state.batch);
+        self.move_schedule();
         self.state.batches += 1;
         self.state.stepped += 1;
-        if trained.applied {
+        if applied {
             self.state.step += 1;
             self.state.nonfinite_in_a_row = 0;
             self.state.tally.add(batch.len(), &trained.losses, &trained.metrics);
@@ -136,7 +141,7 @@ impl Fit<'_, '_> {
             losses: &trained.losses,
             metrics: &trained.metrics,
             learning_rate: rate,
-            outcome: if trained.applied { Outcome::Applied } else { Outcome::Skipped },
+            outcome: if applied { Outcome::Applied } else { Outcome::Skipped },
         };
         self.notify(|hook, context| hook.batch_end(context, &end))?;
         let count = self.state.nonfinite_in_a_row;
@@ -147,6 +152,14 @@ impl Fit<'_, '_> {
         }
         loader.recycle(batch);
         Ok(())
+    }
+
+    /// After a batch: the schedule moves with the last of an epoch, before its validation.
+    fn move_schedule(&mut self) {
+        if self.state.batch == self.stage.limits.train_batches {
+            self.module.end_epoch();
+        }
+        self.state.module = self.module.state();
     }
 
     /// Validates if that is due after the last batch and was not done; false if the host interrupted it.

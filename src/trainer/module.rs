@@ -1,14 +1,21 @@
 //! The network with its optimiser: one training step, one evaluation.
 
-use super::session::{Losses, Session, Update};
+use super::session::{Clip, Losses, Rule, Session, Update, Updated};
 use crate::{
-    config::{OptimizerConfig, Precision},
+    config::{
+        Config, OptimizerConfig, Precision,
+        module::{ModuleKind, OptimizerKind},
+    },
     data::batch::Batch,
     error::{Error, Result},
     graph::Scalar,
-    metrics::{self, MetricSums},
-    optim::{self, schedule},
+    metrics::MetricSums,
+    optim::{
+        self,
+        schedule::{Interval, Schedule},
+    },
 };
+use serde::{Deserialize, Serialize};
 
 /// Numbers of a precision.
 ///
@@ -24,27 +31,48 @@ pub fn scalar(precision: Precision) -> Result<Scalar> {
     }
 }
 
-/// A network in training.
+/// A network in training: `train_batch` gathers gradients, `update` applies them, `end_batch` and `end_epoch` move the schedule.
 pub struct TrainingModule {
     session: Session,
+    kind: ModuleKind,
     optimizer: OptimizerConfig,
+    max_epochs: usize,
+    schedule: Schedule,
+    state: ModuleState,
 }
 
-/// What a training step gave.
+/// All that a module remembers besides the session's buffers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleState {
+    /// Updates applied.
+    pub updates: u64,
+    /// Steps of the schedule.
+    pub schedule: u64,
+}
+
+/// What a training batch gave.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
     /// Losses of the batch.
     pub losses: Losses,
-    /// Metrics of the batch, with the parameters before the step.
+    /// Metrics of the batch, with the parameters before the step; none if a loss is not finite.
     pub metrics: MetricSums,
-    /// False if the loss or the gradient was not finite: nothing has changed then.
-    pub applied: bool,
+    /// False if a loss was not finite: all gathered gradients are dropped then.
+    pub finite: bool,
 }
 
 impl TrainingModule {
-    /// Ties a network to its optimiser.
-    pub fn new(session: Session, optimizer: OptimizerConfig) -> Self {
-        Self { session, optimizer }
+    /// Ties a network to the optimiser and the schedule of a configuration.
+    pub fn new(session: Session, config: &Config) -> Self {
+        let (kind, optimizer) = (config.objectives.module, config.optimizer.clone());
+        let max_epochs = config.max_epochs();
+        let schedule = Schedule::new(kind, &optimizer, 1, max_epochs);
+        Self { session, kind, optimizer, max_epochs, schedule, state: ModuleState::default() }
+    }
+
+    /// Says how many training batches an epoch has, on which a schedule may depend. Before the first batch.
+    pub fn begin(&mut self, batches: usize) {
+        self.schedule = Schedule::new(self.kind, &self.optimizer, batches, self.max_epochs);
     }
 
     /// The network.
@@ -57,32 +85,100 @@ impl TrainingModule {
         &mut self.session
     }
 
-    /// Learning rate of an epoch, from 0.
-    pub fn learning_rate(&self, epoch: usize) -> f64 {
-        schedule::warmup_cosine(epoch, self.optimizer.lr, self.optimizer.epochs, self.optimizer.warmup_epochs)
+    /// What it remembers.
+    pub fn state(&self) -> ModuleState {
+        self.state
     }
 
-    /// One training step: forward, backward, update. `number` keeps the random numbers of different batches apart; `count`
-    /// is the number of this update, from 1.
+    /// Goes back to a state.
+    pub fn set_state(&mut self, state: ModuleState) {
+        self.state = state;
+    }
+
+    /// Present learning rate, of every group.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.at(self.state.schedule).learning_rate
+    }
+
+    /// Present momentum (b₁ of Adam).
+    pub fn momentum(&self) -> f64 {
+        let own = match (self.kind, self.optimizer.standard.kind) {
+            (ModuleKind::Pluto, _) => optim::BETA[0],
+            (_, OptimizerKind::Adam { betas, .. }) => betas[0],
+            (_, OptimizerKind::Sgd { momentum, .. }) => momentum,
+        };
+        self.schedule.at(self.state.schedule).momentum.unwrap_or(own)
+    }
+
+    /// Names under which the learning rates of the groups are logged.
+    pub fn rate_names(&self) -> &'static [&'static str] {
+        match (self.kind, self.optimizer.standard.kind) {
+            (ModuleKind::Pluto, _) => &["lr-AdamW/pg1", "lr-AdamW/pg2"],
+            (_, OptimizerKind::Adam { decoupled: false, .. }) => &["lr-Adam"],
+            (_, OptimizerKind::Adam { decoupled: true, .. }) => &["lr-AdamW"],
+            (_, OptimizerKind::Sgd { .. }) => &["lr-SGD"],
+        }
+    }
+
+    /// Forward and backward on a batch; gradients add up until [`TrainingModule::update`]. `number` keeps the random numbers of
+    /// different batches apart.
     ///
     /// # Errors
     /// The batch does not fit the network, or the device failed.
-    pub fn train(&mut self, batch: &Batch, learning_rate: f64, number: u64, count: u64) -> Result<Trained> {
+    pub fn train_batch(&mut self, batch: &Batch, number: u64) -> Result<Trained> {
         let losses = self.session.train(batch, number)?;
         if !losses.values.iter().all(|(_, value)| value.is_finite()) {
             self.session.discard();
-            return Ok(Trained { losses, metrics: metrics::NONE, applied: false });
+            return Ok(Trained { losses, metrics: MetricSums::new(), finite: false });
         }
-        let metrics = self.session.metrics(batch);
-        let updated = self.session.update(&Update {
-            learning_rate,
-            beta: optim::BETA,
-            epsilon: optim::EPSILON,
-            weight_decay: self.optimizer.weight_decay,
-            count,
-            clip_norm: self.optimizer.gradient_clip_val.filter(|norm| *norm > 0.0),
-        })?;
-        Ok(Trained { losses, metrics, applied: updated.applied })
+        Ok(Trained { losses, metrics: self.session.metrics(batch), finite: true })
+    }
+
+    /// Applies the gradients that were gathered, divided by `batches`, the number to accumulate; drops them if they are not finite.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn update(&mut self, batches: usize) -> Result<Updated> {
+        let (rule, weight_decay) = self.rule();
+        let update = Update {
+            rule,
+            learning_rate: self.learning_rate(),
+            weight_decay,
+            count: self.state.updates + 1,
+            scale: 1.0 / batches.max(1) as f64,
+            clip: self.optimizer.gradient_clip_val.filter(|norm| *norm > 0.0).map(Clip::Norm),
+        };
+        let updated = self.session.update(&update)?;
+        self.state.updates += u64::from(updated.applied);
+        Ok(updated)
+    }
+
+    fn rule(&self) -> (Rule, f64) {
+        let (momentum, standard) = (self.momentum(), &self.optimizer.standard);
+        match (self.kind, standard.kind) {
+            (ModuleKind::Pluto, _) => (Rule::AdamW { beta: optim::BETA, epsilon: optim::EPSILON }, self.optimizer.weight_decay),
+            (_, OptimizerKind::Adam { decoupled, betas, eps }) => {
+                let (beta, epsilon) = ([momentum, betas[1]], eps);
+                (if decoupled { Rule::AdamW { beta, epsilon } } else { Rule::Adam { beta, epsilon } }, standard.weight_decay)
+            }
+            (_, OptimizerKind::Sgd { dampening, nesterov, .. }) => (Rule::Sgd { momentum, dampening, nesterov }, standard.weight_decay),
+        }
+    }
+
+    /// Ends a batch that was followed by an update: `batch` is its number in the epoch, from 1.
+    pub fn end_batch(&mut self, batch: usize) {
+        if let Interval::Batches(every) = self.schedule.interval()
+            && batch.is_multiple_of(every)
+        {
+            self.state.schedule += 1;
+        }
+    }
+
+    /// Ends the training of an epoch, before its validation and its checkpoints.
+    pub fn end_epoch(&mut self) {
+        if self.schedule.interval() == Interval::Epoch {
+            self.state.schedule += 1;
+        }
     }
 
     /// Losses and metrics of a batch in evaluation mode.

@@ -68,6 +68,7 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
         host.log(LogLevel::Warning, text);
     }
     state.seed = config.run.seed;
+    module.set_state(state.module);
     let text = format!("going on from '{}': {} epochs, {} steps", path.display(), state.epochs(), state.step);
     host.log(LogLevel::Info, &text);
     Ok(state)

@@ -1,6 +1,6 @@
 //! The one place that runs the network: it owns the backend with all memory of a run, and a plan for each purpose.
 
-pub use crate::backend::{Buffer, Update, Updated};
+pub use crate::backend::{Buffer, Clip, Rule, Update, Updated};
 use crate::{
     backend::{Backend, cpu},
     config::{ModelConfig, ObjectiveConfig},
@@ -11,6 +11,7 @@ use crate::{
     model::{self, params},
     objectives, optim,
 };
+use arrayvec::ArrayVec;
 use std::ops::Range;
 
 /// What a plan is for.
@@ -33,11 +34,11 @@ struct Recorded {
 }
 
 /// Losses of one batch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Losses {
     /// Every loss by the name under which it is logged; the last is `loss`.
-    pub values: [(&'static str, f64); objectives::NAMES.len()],
-    /// The sum of all.
+    pub values: ArrayVec<(&'static str, f64), { objectives::MOST }>,
+    /// What is minimised: all of them together.
     pub loss: f64,
 }
 
@@ -112,8 +113,8 @@ impl Session {
         let specifications = params::specifications(model);
         let parameters = params::parameters(&specifications);
         let backend = cpu::new(scalar, threads, parameters.len(), parameters.statistics_len());
-        let decayed = optim::groups::decayed(&parameters);
-        let (model, objectives) = (model.clone(), *objectives);
+        let decayed = optim::groups::decayed(&parameters, objectives.module, &objectives::idle(objectives, model));
+        let (model, objectives) = (model.clone(), objectives.clone());
         let mut session = Self { backend, model, objectives, parameters, decayed, plans: [const { None }; 3], last: None, seed };
         let (values, statistics) = params::initial(&specifications, seed);
         session.write(Buffer::Parameters, &values)?;
@@ -123,7 +124,7 @@ impl Session {
 
     /// How batches for this session are made; `triplets` for training with the contrastive loss.
     pub fn batch_options(&self, triplets: bool) -> BatchOptions {
-        BatchOptions { model: self.model.clone(), objectives: self.objectives, scalar: self.backend.scalar(), triplets }
+        BatchOptions { model: self.model.clone(), objectives: self.objectives.clone(), scalar: self.backend.scalar(), triplets }
     }
 
     /// Forward and backward on a batch; gradients add up until [`Session::update`]. `step` keeps the random numbers of
@@ -167,9 +168,9 @@ impl Session {
         self.backend.discard();
     }
 
-    /// Metrics of the last run, which was on this batch; zero counts if there was none.
+    /// Metrics of the last run, which was on this batch; none if there was none.
     pub fn metrics(&self, batch: &Batch) -> MetricSums {
-        let Some(recorded) = self.recorded() else { return metrics::NONE };
+        let Some(recorded) = self.recorded() else { return MetricSums::new() };
         let read = |tensor| self.read_output(recorded, batch, tensor);
         let outputs = &recorded.outputs;
         let predictions = Predictions {
@@ -179,7 +180,7 @@ impl Session {
             steps: self.model.future_steps,
             modes: self.model.num_modes,
         };
-        metrics::sums(&predictions, batch)
+        metrics::sums(&predictions, batch, metrics::wanted(&self.objectives))
     }
 
     /// Outputs of the last run, which was on this batch.
@@ -285,13 +286,10 @@ impl Session {
 
     fn losses(&self, batch: &Batch) -> Result<Losses> {
         let recorded = self.recorded().ok_or_else(|| Error::Argument("losses before the first run".into()))?;
-        let mut values = objectives::NAMES.map(|name| (name, 0.0));
-        for (value, loss) in values.iter_mut().zip(&recorded.losses) {
-            if let Some(tensor) = loss {
-                value.1 = self.read_output(recorded, batch, *tensor).get(0);
-            }
-        }
-        Ok(Losses { values, loss: values[values.len() - 1].1 })
+        let value = |loss: Option<TensorId>| loss.map_or(0.0, |tensor| self.read_output(recorded, batch, tensor).get(0));
+        let values: ArrayVec<_, _> = recorded.losses.iter().map(|(name, loss)| (*name, value(*loss))).collect();
+        let loss = values.last().map_or(0.0, |(_, loss)| *loss);
+        Ok(Losses { values, loss })
     }
 }
 
@@ -306,25 +304,19 @@ fn record(
 ) -> Result<Recorded> {
     let mut b = Builder::new(if purpose == Purpose::Train { Mode::Train } else { Mode::Evaluate });
     let outputs = model::record(&mut b, parameters, config)?;
-    let mut losses = [None; objectives::NAMES.len()];
+    let mut losses = objectives::Losses::new();
     if purpose != Purpose::Predict {
         losses = objectives::record(&mut b, &outputs, parameters, config, options, cost_map_size)?;
     }
-    for (name, tensor) in objectives::NAMES.iter().zip(losses) {
-        if let Some(tensor) = tensor {
-            b.result(name, tensor);
-        }
-    }
+    losses.iter().filter_map(|(name, loss)| Some((name, (*loss)?))).for_each(|(name, loss)| b.result(name, loss));
     let named = [("trajectory", outputs.trajectory), ("probability", outputs.logits), ("prediction", outputs.prediction)];
     named.into_iter().for_each(|(name, tensor)| b.result(name, tensor));
     let optional = [("hidden", outputs.hidden), ("ref_free_trajectory", outputs.ref_free_trajectory)];
     optional.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).for_each(|(name, tensor)| b.result(name, tensor));
 
     let mut graph = b.finish();
-    if let (Purpose::Train, Some(loss)) = (purpose, losses[losses.len() - 1]) {
-        // The projection serves the contrastive loss alone.
-        let frozen: &[&str] = if options.use_contrast_loss { &[] } else { &["hidden_proj."] };
-        autodiff::differentiate(&mut graph, loss, parameters, frozen)?;
+    if let (Purpose::Train, Some((_, Some(loss)))) = (purpose, losses.last()) {
+        autodiff::differentiate(&mut graph, *loss, parameters, &objectives::idle(options, config))?;
     }
     Ok(Recorded { plan: Plan::new(graph, capacity), outputs, losses, cost_map_size })
 }

@@ -1,6 +1,6 @@
 //! How far a run is: everything that a checkpoint needs besides weights and moments.
 
-use super::tally::Tally;
+use super::{module::ModuleState, tally::Tally};
 use crate::metrics::MetricTable;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,8 @@ pub struct State {
     pub step: u64,
     /// Updates tried, those that were not applied included.
     pub stepped: u64,
+    /// Updates and steps of the schedule.
+    pub module: ModuleState,
     /// Steps not applied since the last one that was.
     pub nonfinite_in_a_row: usize,
     /// Sums of the present epoch.

@@ -1,7 +1,7 @@
 //! Losses and metrics summed over the batches of a pass.
 
 use super::session::Losses;
-use crate::metrics::{MetricSums, MetricTable};
+use crate::metrics::{self, MetricSums, MetricTable};
 use serde::{Deserialize, Serialize};
 
 /// Sums over the batches of a pass. An epoch's loss is the mean over its scenarios, a metric's value its sum over its count.
@@ -35,7 +35,7 @@ impl Tally {
         }
     }
 
-    /// Writes `loss/{prefix}_loss`, `objectives/{prefix}_*` and `{prefix}/*` into a table; nothing if nothing was counted.
+    /// Writes `loss/{prefix}_loss`, `objectives/{prefix}_*` and the metrics into a table; nothing if nothing was counted.
     pub fn write(&self, prefix: &str, table: &mut MetricTable) {
         let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
         let Some(((_, total), parts)) = self.losses.split_last() else { return };
@@ -44,7 +44,7 @@ impl Tally {
             table.set(format!("objectives/{prefix}_{name}"), mean(*sum, self.scenarios as f64));
         }
         for (name, sum, count) in &self.metrics {
-            table.set(format!("{prefix}/{name}"), mean(*sum, *count));
+            table.set(metrics::logged_name(prefix, name), mean(*sum, *count));
         }
     }
 }

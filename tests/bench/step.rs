@@ -13,7 +13,7 @@ use training_engine::{
     features::{AgentFeatures, CostMap, Features, MapFeatures, ReferenceLineFeatures, StaticFeatures},
     graph::{Scalar, random},
     scenario::{Agent, AgentKind, AgentState, EgoState, HISTORY_STEPS, Lane, LaneKind, Map, Scenario, StaticKind, StaticObject, Vehicle},
-    trainer::session::{Session, Update},
+    trainer::session::{Clip, Rule, Session, Update},
 };
 
 const SEEN: usize = 30;
@@ -218,7 +218,8 @@ fn main() {
             assert!(losses.loss.is_finite());
             step += 1;
             let beta = [0.9, 0.999];
-            let update = Update { learning_rate: 1e-3, beta, epsilon: 1e-8, weight_decay: 1e-4, count: step, clip_norm: Some(5.0) };
+            let rule = Rule::AdamW { beta, epsilon: 1e-8 };
+            let update = Update { rule, learning_rate: 1e-3, weight_decay: 1e-4, count: step, scale: 1.0, clip: Some(Clip::Norm(5.0)) };
             assert!(session.update(&update).expect("an update").applied);
         })
     };

@@ -173,7 +173,7 @@ fn model(json: &serde_json::Value) -> ModelConfig {
 }
 
 fn objectives(json: &serde_json::Value) -> ObjectiveConfig {
-    let mut o = ObjectiveConfig { use_collision_loss: true, use_contrast_loss: false, regulate_yaw: false };
+    let mut o = ObjectiveConfig::default();
     for (key, value) in json.as_object().unwrap() {
         let flag = value.as_bool().unwrap();
         match key.as_str() {

@@ -7,7 +7,7 @@ use super::{
 use crate::graph::Op;
 
 /// Writes a scalar result.
-fn result<T: Real>(call: &Call<T>, value: f64) {
+pub fn result<T: Real>(call: &Call<T>, value: f64) {
     let y = call.output(0);
     // SAFETY: no task runs.
     let y = unsafe { y.part(0..1) };
@@ -15,7 +15,7 @@ fn result<T: Real>(call: &Call<T>, value: f64) {
 }
 
 /// Gradient of a scalar result.
-fn scale<T: Real>(call: &Call<T>) -> f64 {
+pub fn scale<T: Real>(call: &Call<T>) -> f64 {
     call.dy().0[0].f64()
 }
 
@@ -41,6 +41,41 @@ pub fn sum_backward<T: Real>(call: &mut Call<T>) {
     for (dx, accumulate) in (0..call.node.outputs.len()).filter_map(|i| call.dx(i)) {
         // SAFETY: no task runs.
         super::math::put(unsafe { dx.part(0..1) }, dy, accumulate);
+    }
+}
+
+/// Which of the first `count` operands is largest, the first of equals; one that is not a number is.
+fn largest<T: Real>(call: &Call<T>, count: usize) -> usize {
+    let value = |i: usize| call.input(i).0[0].f64();
+    (1..count).fold(0, |most, i| if value(most) >= value(i) || value(most).is_nan() { most } else { i })
+}
+
+/// y = the largest x.
+pub fn largest_forward<T: Real>(call: &mut Call<T>) {
+    let most = largest(call, call.node.inputs.len());
+    result(call, call.input(most).0[0].f64());
+}
+
+pub fn largest_backward<T: Real>(call: &mut Call<T>) {
+    let (dy, _) = call.dy();
+    let most = largest(call, call.node.outputs.len());
+    for (i, (dx, accumulate)) in (0..call.node.outputs.len()).filter_map(|i| Some((i, call.dx(i)?))) {
+        let dy = if i == most { dy } else { &[T::ZERO] };
+        // SAFETY: no task runs.
+        super::math::put(unsafe { dx.part(0..1) }, dy, accumulate);
+    }
+}
+
+/// y = factor x.
+pub fn scale_forward<T: Real>(call: &mut Call<T>, factor: f64) {
+    result(call, factor * call.input(0).0[0].f64());
+}
+
+pub fn scale_backward<T: Real>(call: &mut Call<T>, factor: f64) {
+    let dy = [T::of(factor * scale(call))];
+    if let Some((dx, accumulate)) = call.dx(0) {
+        // SAFETY: no task runs.
+        super::math::put(unsafe { dx.part(0..1) }, &dy, accumulate);
     }
 }
 

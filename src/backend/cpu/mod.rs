@@ -8,6 +8,7 @@ mod call;
 mod dropout;
 mod fourier;
 mod gemm;
+mod imitation;
 mod linear;
 mod losses;
 mod math;
@@ -238,7 +239,10 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::CrossEntropy { segments, target } => losses::cross_entropy_forward(call, *segments, *target),
         Op::Collision { .. } => losses::collision_forward(call),
         Op::Triplet { triplets, temperature } => losses::triplet_forward(call, *triplets, *temperature),
+        Op::Imitation { .. } => imitation::forward(call),
         Op::Sum => losses::sum_forward(call),
+        Op::Largest => losses::largest_forward(call),
+        Op::Scale { factor } => losses::scale_forward(call, *factor),
     }
 }
 
@@ -274,6 +278,9 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::CrossEntropy { segments, target } => losses::cross_entropy_backward(call, *segments, *target),
         Op::Collision { .. } => losses::collision_backward(call),
         Op::Triplet { triplets, temperature } => losses::triplet_backward(call, *triplets, *temperature),
+        Op::Imitation { .. } => imitation::backward(call),
         Op::Sum => losses::sum_backward(call),
+        Op::Largest => losses::largest_backward(call),
+        Op::Scale { factor } => losses::scale_backward(call, *factor),
     }
 }

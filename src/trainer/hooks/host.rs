@@ -8,7 +8,11 @@ use crate::{
 use std::path::Path;
 
 /// Turns moments of the run into events.
-pub struct HostEvents;
+#[derive(Default)]
+pub struct HostEvents {
+    /// Learning rate of the last batch.
+    rate: f64,
+}
 
 impl Hook for HostEvents {
     fn name(&self) -> &'static str {
@@ -16,6 +20,7 @@ impl Hook for HostEvents {
     }
 
     fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
+        self.rate = batch.learning_rate;
         let (epoch, step, loss) = (context.state.epoch, context.state.step as usize, batch.losses.loss);
         match batch.outcome {
             Outcome::Gathered => {}
@@ -37,7 +42,7 @@ impl Hook for HostEvents {
     fn epoch_end(&mut self, context: &mut Context) -> Result<()> {
         let (epoch, metrics) = (context.state.epoch, context.state.epoch_metrics.clone());
         let loss = |name| metrics.get(name).map_or("none".to_owned(), |x| format!("{x:.4}"));
-        let (train, val, rate) = (loss("loss/train_loss"), loss("loss/val_loss"), context.module.learning_rate(epoch));
+        let (train, val, rate) = (loss("loss/train_loss"), loss("loss/val_loss"), self.rate);
         let text = format!("epoch {epoch}: training loss {train}, validation loss {val}, learning rate {rate:.3e}");
         context.run.log(LogLevel::Info, &text);
         context.event(&Event::Epoch { epoch, step: context.state.step as usize, metrics });

@@ -12,8 +12,8 @@ impl Hook for LearningRate {
     }
 
     fn epoch_start(&mut self, context: &mut Context) -> Result<()> {
-        let rate = context.module.learning_rate(context.state.epoch);
-        let values = ["lr-AdamW/pg1", "lr-AdamW/pg2"].map(|tag| (tag.to_owned(), rate));
+        let rate = context.module.learning_rate();
+        let values: Vec<(String, f64)> = context.module.rate_names().iter().map(|name| ((*name).to_owned(), rate)).collect();
         context.loggers.scalars(context.run, context.state.stepped, None, &values);
         Ok(())
     }

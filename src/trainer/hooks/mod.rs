@@ -193,7 +193,7 @@ impl Hooks {
             Box::new(learning_rate::LearningRate),
             Box::new(summary::Summary),
             Box::new(progress::Progress::default()),
-            Box::new(host::HostEvents),
+            Box::new(host::HostEvents::default()),
             Box::new(Checkpoints::new(config)?),
         ];
         Ok(Self { hooks, files: Vec::new(), text: config.to_text() })
