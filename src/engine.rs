@@ -115,12 +115,13 @@ impl Engine {
 
     /// Table of the model's parts with their numbers of parameters.
     pub fn summary(&self) -> String {
-        summary::table(self.model.session())
+        summary::table(self.model.session(), self.config.callbacks.model_summary.max_depth)
     }
 }
 
 /// Settles what depends on the machine or on other keys, and reports the result.
-pub fn update_config_for_training(config: Config, host: &Host) -> Config {
+pub fn update_config_for_training(mut config: Config, host: &Host) -> Config {
+    config.settle_trainer();
     host.log(LogLevel::Debug, &config.to_text());
     config
 }

@@ -1,27 +1,27 @@
 //! The table of all keys: name, other names, field, range. It reads, checks and echoes a configuration.
 
-use super::{Accelerator, Config, Precision, setting::Setting, tree::Value};
+use super::{Accelerator, Config, Precision, setting::Setting, trainer_keys, tree::Value};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
 /// What is done with every key in turn.
-trait Visitor {
+pub(super) trait Visitor {
     /// Visits one key: its name, other names for the same field, the field, and what it may be.
     fn key<T: Setting>(&mut self, name: &'static str, others: &'static [&'static str], field: &mut T, rule: Rule<T>) -> Result<()>;
 }
 
 /// What a field may be: a test, and the same in words.
-struct Rule<T>(fn(&T) -> bool, &'static str);
+pub(super) struct Rule<T>(pub fn(&T) -> bool, pub &'static str);
 
 const ANY_COUNT: Rule<usize> = Rule(|_| true, "");
-const SOME: Rule<usize> = Rule(|x| (1..=1_000_000).contains(x), "from 1 to 1000000");
+pub(super) const SOME: Rule<usize> = Rule(|x| (1..=1_000_000).contains(x), "from 1 to 1000000");
 const RATE: Rule<f64> = Rule(|x| (0.0..1.0).contains(x), "at least 0 and below 1");
-const SWITCH: Rule<bool> = Rule(|_| true, "");
-const TEXT: Rule<String> = Rule(|x| !x.is_empty(), "not empty");
+pub(super) const SWITCH: Rule<bool> = Rule(|_| true, "");
+pub(super) const TEXT: Rule<String> = Rule(|x| !x.is_empty(), "not empty");
 const LOGS: Rule<Vec<String>> = Rule(|_| true, "");
-const FOLDER: Rule<Option<String>> = Rule(|x| x.as_ref().is_none_or(|x| !x.is_empty()), "not empty");
+pub(super) const FOLDER: Rule<Option<String>> = Rule(|x| x.as_ref().is_none_or(|x| !x.is_empty()), "not empty");
 
-fn any<T>() -> Rule<T> {
+pub(super) fn any<T>() -> Rule<T> {
     Rule(|_| true, "")
 }
 
@@ -84,27 +84,7 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("splitter.val_fraction", &[], &mut splitter.val_fraction, RATE)?;
     v.key("splitter.test_fraction", &[], &mut splitter.test_fraction, RATE)?;
 
-    let trainer = &mut c.trainer;
-    v.key("lightning.trainer.params.max_epochs", &["max_epochs"], &mut trainer.max_epochs,
-        Rule(|x| x.is_none_or(|x| (1..=1_000_000).contains(&x)), "from 1 to 1000000"))?;
-    v.key("lightning.trainer.params.accelerator", &["accelerator"], &mut c.run.accelerator, any())?;
-    v.key("lightning.trainer.params.precision", &["precision"], &mut c.run.precision, any())?;
-    v.key("lightning.trainer.params.gradient_clip_val", &["gradient_clip_val"], &mut c.optimizer.gradient_clip_val,
-        Rule(|x| x.is_none_or(|x| x >= 0.0), "at least 0"))?;
-    v.key("lightning.trainer.params.limit_train_batches", &[], &mut trainer.limit_train_batches, any())?;
-    v.key("lightning.trainer.params.limit_val_batches", &[], &mut trainer.limit_val_batches, any())?;
-    v.key("lightning.trainer.params.limit_test_batches", &[], &mut trainer.limit_test_batches, any())?;
-    v.key("lightning.trainer.params.check_val_every_n_epoch", &[], &mut trainer.check_val_every_n_epoch, SOME)?;
-    v.key("lightning.trainer.params.num_sanity_val_steps", &[], &mut trainer.num_sanity_val_steps, Rule(|x| *x >= -1, "at least -1"))?;
-    v.key("lightning.trainer.params.log_every_n_steps", &[], &mut trainer.log_every_n_steps, SOME)?;
-
-    let checkpoint = &mut c.checkpoint;
-    v.key("lightning.trainer.checkpoint.dirpath", &[], &mut checkpoint.dirpath, FOLDER)?;
-    v.key("lightning.trainer.checkpoint.filename", &[], &mut checkpoint.filename, TEXT)?;
-    v.key("lightning.trainer.checkpoint.monitor", &[], &mut checkpoint.monitor, TEXT)?;
-    v.key("lightning.trainer.checkpoint.mode", &[], &mut checkpoint.mode, any())?;
-    v.key("lightning.trainer.checkpoint.save_top_k", &[], &mut checkpoint.save_top_k, Rule(|x| *x >= -1, "at least -1"))?;
-    v.key("lightning.trainer.checkpoint.save_last", &[], &mut checkpoint.save_last, SWITCH)?;
+    trainer_keys::visit(c, v)?;
 
     let logger = &mut c.logger;
     v.key("logger.tensorboard", &[], &mut logger.tensorboard, SWITCH)?;
@@ -230,6 +210,7 @@ fn check(config: &Config) -> Result<()> {
             "mixed precision needs the GPU backend, which this build lacks; use 32 or 64".into(),
         );
     }
+    trainer_keys::check(config)?;
     let splitter = &config.splitter;
     if splitter.val_fraction + splitter.test_fraction >= 1.0 {
         return fail("splitter.val_fraction", "with splitter.test_fraction it must leave something to train on".into());

@@ -2,7 +2,8 @@
 //!
 //! - [`text`]: YAML, JSON and `key=value` to a tree.
 //! - [`tree`]: the tree, and its echo as YAML.
-//! - `keys`: the table of all keys: name, other names, field, range.
+//! - `keys`: the table of all keys: name, other names, field, range; `trainer_keys`: those of the trainer and its hooks.
+//! - `trainer`: the options of the trainer and its hooks.
 //! - [`module`]: the standard module's objectives, metrics, optimiser and schedule.
 //! - `setting`: how each type of field is read and written.
 
@@ -10,7 +11,11 @@ mod keys;
 pub mod module;
 mod setting;
 pub mod text;
+mod trainer;
+mod trainer_keys;
 pub mod tree;
+
+pub use trainer::*;
 
 use crate::error::Result;
 use module::{Aggregate, Metric, ModuleKind, ScheduleConfig, StandardOptimizer, Term, WarmUp};
@@ -37,6 +42,10 @@ pub struct Config {
     pub trainer: TrainerConfig,
     /// `lightning.trainer.checkpoint.*`.
     pub checkpoint: CheckpointConfig,
+    /// `callbacks.*`.
+    pub callbacks: CallbackConfig,
+    /// `lightning.distributed_training.*`.
+    pub distributed: DistributedConfig,
     /// `logger.*`.
     pub logger: LoggerConfig,
 }
@@ -240,8 +249,10 @@ pub struct OptimizerConfig {
     pub epochs: usize,
     /// Epochs of warm-up among them.
     pub warmup_epochs: usize,
-    /// Largest norm of the whole gradient; none or 0 leaves it.
+    /// Bound of the gradient; none or 0 leaves it.
     pub gradient_clip_val: Option<f64>,
+    /// What is bounded.
+    pub gradient_clip_algorithm: ClipAlgorithm,
     /// `optimizer.*`: the standard module's.
     pub standard: StandardOptimizer,
     /// `lr_scheduler.*`: the standard module's.
@@ -258,6 +269,7 @@ impl Default for OptimizerConfig {
             epochs: 25,
             warmup_epochs: 3,
             gradient_clip_val: Some(5.0),
+            gradient_clip_algorithm: ClipAlgorithm::Norm,
             standard: StandardOptimizer::default(),
             schedule: None,
             warm_up: None,
@@ -310,98 +322,6 @@ impl Default for LoaderConfig {
     }
 }
 
-/// A number of batches, or a share of them: `1` and `1.0` differ.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Limit {
-    /// At most so many.
-    Count(usize),
-    /// This share, rounded down.
-    Share(f64),
-}
-
-impl Limit {
-    /// How many of `batches` are used. A share above 0 that gives none gives one.
-    pub fn apply(self, batches: usize) -> usize {
-        match self {
-            Self::Count(count) => count.min(batches),
-            Self::Share(share) if share > 0.0 => ((batches as f64 * share) as usize).max(1).min(batches),
-            Self::Share(_) => 0,
-        }
-    }
-}
-
-/// The loops.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainerConfig {
-    /// Epochs after which training ends; none takes those of the schedule.
-    pub max_epochs: Option<usize>,
-    /// Training batches of an epoch.
-    pub limit_train_batches: Limit,
-    /// Validation batches.
-    pub limit_val_batches: Limit,
-    /// Test batches.
-    pub limit_test_batches: Limit,
-    /// Validation after every so many epochs.
-    pub check_val_every_n_epoch: usize,
-    /// Validation batches that are tried before training; -1 takes all.
-    pub num_sanity_val_steps: i64,
-    /// Steps between two records of the training loss in the logger.
-    pub log_every_n_steps: usize,
-}
-
-impl Default for TrainerConfig {
-    fn default() -> Self {
-        Self {
-            max_epochs: None,
-            limit_train_batches: Limit::Share(1.0),
-            limit_val_batches: Limit::Share(1.0),
-            limit_test_batches: Limit::Share(1.0),
-            check_val_every_n_epoch: 1,
-            num_sanity_val_steps: 1,
-            log_every_n_steps: 50,
-        }
-    }
-}
-
-/// Whether a low or a high value of the monitored metric is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Low is good.
-    Min,
-    /// High is good.
-    Max,
-}
-
-/// Which checkpoints are kept.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CheckpointConfig {
-    /// Their folder; none takes `checkpoints` in the output folder.
-    pub dirpath: Option<String>,
-    /// Name of a top-k checkpoint: `{name}` and `{name:.3f}` stand for the epoch, the step and logged values.
-    pub filename: String,
-    /// Logged value that ranks them.
-    pub monitor: String,
-    /// Whether low or high is good.
-    pub mode: Mode,
-    /// How many of the best are kept; 0 keeps none, -1 all.
-    pub save_top_k: i64,
-    /// Keep the last one as well.
-    pub save_last: bool,
-}
-
-impl Default for CheckpointConfig {
-    fn default() -> Self {
-        Self {
-            dirpath: None,
-            filename: "{epoch}-{val/minFDE:.3f}".into(),
-            monitor: "loss/val_loss".into(),
-            mode: Mode::Min,
-            save_top_k: 5,
-            save_last: true,
-        }
-    }
-}
-
 /// What is logged to files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggerConfig {
@@ -438,11 +358,6 @@ impl Config {
     /// The final configuration as YAML text with every default.
     pub fn to_text(&self) -> String {
         keys::write(self).to_yaml()
-    }
-
-    /// Epochs after which training ends.
-    pub fn max_epochs(&self) -> usize {
-        self.trainer.max_epochs.unwrap_or(self.optimizer.epochs)
     }
 
     /// Folder of the checkpoints.

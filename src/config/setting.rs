@@ -1,6 +1,6 @@
 //! How each type of setting is read from a node of the tree and written back.
 
-use super::{Accelerator, CheckpointSource, Limit, Mode, Precision, tree::Value};
+use super::{Accelerator, CheckpointSource, ClipAlgorithm, LoggingInterval, Mode, Precision, tree::Value};
 use std::path::PathBuf;
 
 /// A type that a key can have.
@@ -101,6 +101,26 @@ impl Setting for Option<String> {
     }
 }
 
+impl Setting for Option<bool> {
+    const EXPECTED: &'static str = "true, false or null";
+    fn read(node: &Value) -> Option<Self> {
+        if matches!(node, Value::Null) { Some(None) } else { bool::read(node).map(Some) }
+    }
+    fn write(&self) -> Value {
+        self.map_or(Value::Null, Value::Bool)
+    }
+}
+
+impl Setting for Option<i64> {
+    const EXPECTED: &'static str = "a whole number or null";
+    fn read(node: &Value) -> Option<Self> {
+        if matches!(node, Value::Null) { Some(None) } else { i64::read(node).map(Some) }
+    }
+    fn write(&self) -> Value {
+        self.map_or(Value::Null, Value::Int)
+    }
+}
+
 impl Setting for Option<usize> {
     const EXPECTED: &'static str = "a whole number that is not negative, or null";
     fn read(node: &Value) -> Option<Self> {
@@ -135,26 +155,8 @@ impl Setting for Vec<String> {
     }
 }
 
-impl Setting for Limit {
-    const EXPECTED: &'static str = "a number of batches (1), a share of them (1.0) or null";
-    fn read(node: &Value) -> Option<Self> {
-        match node {
-            Value::Null => Some(Self::Share(1.0)),
-            Value::Int(count) => (*count).try_into().ok().map(Self::Count),
-            Value::Float(share) if (0.0..=1.0).contains(share) => Some(Self::Share(*share)),
-            _ => None,
-        }
-    }
-    fn write(&self) -> Value {
-        match self {
-            Self::Count(count) => count.write(),
-            Self::Share(share) => Value::Float(*share),
-        }
-    }
-}
-
 impl Setting for Precision {
-    const EXPECTED: &'static str = "32 or 64 (16-mixed and bf16-mixed need a GPU)";
+    const EXPECTED: &'static str = "32 or 64 (16, bf16, 16-mixed and bf16-mixed need a GPU)";
     fn read(node: &Value) -> Option<Self> {
         match String::read(node)?.as_str() {
             "32" | "32-true" => Some(Self::Single),
@@ -195,6 +197,8 @@ macro_rules! words {
 
 words!(Accelerator, "auto, cpu or gpu", Auto = "auto", Cpu = "cpu", Gpu = "gpu" | "cuda");
 words!(Mode, "min or max", Min = "min", Max = "max");
+words!(ClipAlgorithm, "norm or value", Norm = "norm", Value = "value");
+words!(LoggingInterval, "epoch or step", Epoch = "epoch", Step = "step");
 
 impl Setting for CheckpointSource {
     const EXPECTED: &'static str = "last, best, a path or null";

@@ -38,7 +38,7 @@ checkpoint: last
     assert_eq!((config.optimizer.lr, config.optimizer.weight_decay), (0.25, 0.01));
     assert_eq!((config.model.dim, config.model.radius, config.model.cat_x), (32, 100.0, true));
     assert_eq!((config.loader.batch_size, config.loader.num_workers), (8, 0));
-    assert_eq!((config.max_epochs(), config.optimizer.epochs, config.optimizer.gradient_clip_val), (2, 25, None));
+    assert_eq!((config.max_epochs(), config.optimizer.epochs, config.optimizer.gradient_clip_val), (Some(2), 25, None));
     assert_eq!((config.trainer.limit_train_batches, config.trainer.limit_val_batches), (Limit::Count(1), Limit::Share(1.0)));
     assert_eq!((config.run.precision, config.checkpoint.mode), (Precision::Double, Mode::Max));
     assert_eq!(config.splitter.train_logs, ["a", "7"]);
@@ -46,7 +46,7 @@ checkpoint: last
     assert!(!config.objectives.use_collision_loss);
     assert_eq!(Config::from_text(&config.to_text(), &[]).unwrap(), config);
     let json = Config::from_text(r#"{"lr": 0.5, "model": {"dim": 64}, "epochs": 3}"#, &[]).unwrap();
-    assert_eq!((json.optimizer.lr, json.model.dim, json.max_epochs()), (0.5, 64, 3));
+    assert_eq!((json.optimizer.lr, json.model.dim, json.max_epochs()), (0.5, 64, Some(3)));
 }
 
 #[test]

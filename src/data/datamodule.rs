@@ -97,16 +97,24 @@ impl DataModule {
             Split::Validation => ("val", trainer.limit_val_batches),
             Split::Test => ("test", trainer.limit_test_batches),
         };
-        if indices.is_empty() && limit.apply(1) > 0 {
+        if indices.is_empty() && !limit.is_zero() {
             return Err(self.empty(split, key));
         }
         let (size, training) = (self.config.loader.batch_size, split == Split::Train);
-        let mut plan = if training {
+        let mut plan = if !training {
+            sampler::batches(indices, size, false)
+        } else if trainer.overfit_batches.is_zero() {
             sampler::batches(&sampler::shuffled(indices, self.config.run.seed, epoch), size, self.config.loader.drop_last)
         } else {
-            sampler::batches(indices, size, false)
+            sampler::batches(indices, size, self.config.loader.drop_last)
         };
-        plan.truncate(limit.apply(plan.len()));
+        let used = limit.apply(plan.len());
+        if used == 0 && !plan.is_empty() && !limit.is_zero() {
+            let (batches, least) = (plan.len(), 1.0 / plan.len() as f64);
+            let reason = format!("this share of {batches} batches is less than one; the smallest that gives one is {least}");
+            return Err(Error::config(format!("lightning.trainer.params.limit_{key}_batches"), reason));
+        }
+        plan.truncate(used);
         Ok(plan)
     }
 

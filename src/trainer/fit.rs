@@ -1,17 +1,18 @@
-//! The training loop: epochs, and the batches and validations of each.
+//! The training loop: epochs, and the batches, updates and validations of each.
 
 use super::{
     evaluate::{evaluate, unusable},
     hooks::{BatchEnd, Context, Hook, Outcome, Stage},
-    module::TrainingModule,
+    module::{Trained, TrainingModule},
     state::State,
 };
 use crate::{
-    data::{Batch, DataModule, Loader},
+    data::{Batch, DataModule},
     error::{Error, Result},
     metrics::MetricTable,
     scenario::Split,
 };
+use std::time::Instant;
 
 /// One call of `fit`.
 pub(super) struct Fit<'a, 'h> {
@@ -27,7 +28,7 @@ impl Fit<'_, '_> {
     /// Trains until a bound is reached, a hook ends the training or the host interrupts it.
     pub fn run(&mut self) -> Result<()> {
         self.stage.run.skip(self.data.undescribed());
-        self.state.advance();
+        self.state.advance(self.stage.limits.train_batches);
         if self.is_done() {
             return Ok(());
         }
@@ -45,11 +46,26 @@ impl Fit<'_, '_> {
 
     /// True if no further epoch is wanted.
     pub fn is_done(&self) -> bool {
-        self.state.epochs() >= self.stage.limits.max_epochs
+        let limits = self.stage.limits;
+        limits.train_batches == 0
+            || self.is_out_of_steps()
+            || limits.max_epochs.is_some_and(|most| self.state.epochs() >= most)
+            || self.is_ending()
+    }
+
+    fn is_out_of_steps(&self) -> bool {
+        self.stage.limits.max_steps.is_some_and(|most| self.state.step >= most)
+    }
+
+    /// True if a hook wants training to end, and it may.
+    fn is_ending(&self) -> bool {
+        let limits = self.stage.limits;
+        self.stage.run.is_ending() && self.state.epochs() >= limits.min_epochs && self.state.step >= limits.min_steps
     }
 
     fn train(&mut self) -> Result<()> {
         self.module.begin(self.stage.limits.train_batches);
+        let clock = Clock { before: self.state.seconds, start: Instant::now() };
         self.notify(|hook, context| hook.fit_start(context))?;
         if self.state.batches == 0 && self.stage.limits.sanity_batches > 0 {
             self.notify(|hook, context| hook.sanity_start(context))?;
@@ -57,9 +73,11 @@ impl Fit<'_, '_> {
             evaluate(&mut self.stage, self.state, self.module, self.data, Split::Validation, limit)?;
             self.notify(|hook, context| hook.sanity_end(context))?;
         }
-        while !self.is_done() && !self.stage.run.is_interrupted() {
-            self.state.advance();
-            self.epoch()?;
+        self.check_time(&clock);
+        // An epoch that was interrupted is brought to its end even if that is where it was.
+        while !self.stage.run.is_interrupted() && (self.state.is_amid_epoch() || !self.is_done()) {
+            self.state.advance(self.stage.limits.train_batches);
+            self.epoch(&clock)?;
         }
         self.notify(|hook, context| hook.fit_end(context))
     }
@@ -68,15 +86,23 @@ impl Fit<'_, '_> {
         self.stage.notify(self.state, self.module, call)
     }
 
+    /// Keeps the time that has passed, and interrupts the run when it is up.
+    fn check_time(&mut self, clock: &Clock) {
+        self.state.seconds = clock.seconds();
+        if self.stage.limits.max_time.is_some_and(|most| self.state.seconds >= most.as_secs_f64()) {
+            self.stage.run.interrupt("max_time is reached");
+        }
+    }
+
     /// Trains what is left of the present epoch, unless the host interrupts it.
-    fn epoch(&mut self) -> Result<()> {
+    fn epoch(&mut self, clock: &Clock) -> Result<()> {
         if self.state.batch == 0 {
             self.notify(|hook, context| hook.epoch_start(context))?;
         }
-        if !self.batches()? {
+        if !self.batches(clock)? {
             return Ok(());
         }
-        if self.state.tally.batches == 0 && self.stage.limits.train_batches > 0 {
+        if self.state.tally.batches == 0 {
             return Err(unusable(Split::Train, &self.stage.run));
         }
         let mut metrics = MetricTable::default();
@@ -89,21 +115,30 @@ impl Fit<'_, '_> {
     }
 
     /// The batches that are left of the epoch, with their validations; false if the host interrupted them.
-    fn batches(&mut self) -> Result<bool> {
+    fn batches(&mut self, clock: &Clock) -> Result<bool> {
         let mut loader = self.data.pass(Split::Train, self.state.epoch, self.state.batch, usize::MAX)?;
         loop {
             // Here a run goes on that was interrupted before a validation was done.
             if !self.validate_if_due()? {
                 return Ok(false);
             }
+            if self.state.batch > 0 && (self.is_out_of_steps() || self.is_ending()) {
+                return Ok(true);
+            }
             let Some(loaded) = loader.next() else { return Ok(true) };
             let loaded = loaded?;
             self.stage.run.skip(&loaded.skipped);
             self.state.batch += 1;
             self.state.validated = false;
-            match loaded.batch {
-                Some(batch) => self.batch(batch, &loader)?,
-                None => self.move_schedule(),
+            if let Some(batch) = loaded.batch {
+                self.batch(&batch, clock)?;
+                loader.recycle(batch);
+            } else {
+                // The last batches of an update may be empty.
+                if self.state.gathered > 0 && self.stage.limits.updates(self.state.batch) {
+                    self.update()?;
+                }
+                self.move_schedule();
             }
             if self.stage.run.is_interrupted() {
                 return Ok(false);
@@ -112,46 +147,53 @@ impl Fit<'_, '_> {
     }
 
     /// Trains on a batch.
-    fn batch(&mut self, batch: Batch, loader: &Loader) -> Result<()> {
+    fn batch(&mut self, batch: &Batch, clock: &Clock) -> Result<()> {
         let rate = self.module.learning_rate();
-        let trained = self.module.train_batch(&batch, self.state.batches)?;
-        let applied = trained.finite && self.module.update(1)?.applied;
-        self.module.end_batch(self.state.batch);
-        self.move_schedule();
+        let Trained { losses, metrics, finite } = self.module.train_batch(batch, self.state.batches)?;
         self.state.batches += 1;
+        self.state.gathered += 1;
+        if finite {
+            self.state.tally.add(batch.len(), &losses, &metrics);
+        } else {
+            self.state.tally.batches += 1;
+            self.state.spoiled = true;
+        }
+        let outcome = if self.stage.limits.updates(self.state.batch) { self.update()? } else { Outcome::Gathered };
+        if outcome == Outcome::Applied && self.state.stepped.is_multiple_of(self.stage.limits.log_every) {
+            let values = [("loss/train_loss_step".to_owned(), losses.loss)];
+            let (step, epoch) = (self.state.logger_step(), Some(self.state.epoch));
+            self.stage.loggers.scalars(&self.stage.run, step, epoch, &values);
+        }
+        self.move_schedule();
+        self.check_time(clock);
+        let (index, total) = (self.state.batch - 1, self.stage.limits.train_batches);
+        let end = BatchEnd { index, total, batch, losses: &losses, metrics: &metrics, learning_rate: rate, outcome };
+        self.notify(|hook, context| hook.batch_end(context, &end))?;
+        if outcome == Outcome::Skipped {
+            self.check_skipped(batch, finite)?;
+        }
+        Ok(())
+    }
+
+    /// Updates the parameters with the mean of the gathered gradients, unless it is not finite.
+    fn update(&mut self) -> Result<Outcome> {
+        let applied = if self.state.spoiled {
+            self.module.session_mut().discard();
+            false
+        } else {
+            self.module.update(self.stage.limits.accumulate)?.applied
+        };
+        self.module.end_batch(self.state.batch);
+        (self.state.gathered, self.state.spoiled) = (0, false);
         self.state.stepped += 1;
         if applied {
             self.state.step += 1;
             self.state.nonfinite_in_a_row = 0;
-            self.state.tally.add(batch.len(), &trained.losses, &trained.metrics);
-            if self.state.stepped.is_multiple_of(self.stage.config.trainer.log_every_n_steps as u64) {
-                let values = [("loss/train_loss_step".to_owned(), trained.losses.loss)];
-                let (step, epoch) = (self.state.logger_step(), Some(self.state.epoch));
-                self.stage.loggers.scalars(&self.stage.run, step, epoch, &values);
-            }
-        } else {
-            self.skipped_steps += 1;
-            self.state.nonfinite_in_a_row += 1;
-            self.state.tally.batches += 1;
+            return Ok(Outcome::Applied);
         }
-        let end = BatchEnd {
-            index: self.state.batch - 1,
-            total: self.stage.limits.train_batches,
-            batch: &batch,
-            losses: &trained.losses,
-            metrics: &trained.metrics,
-            learning_rate: rate,
-            outcome: if applied { Outcome::Applied } else { Outcome::Skipped },
-        };
-        self.notify(|hook, context| hook.batch_end(context, &end))?;
-        let count = self.state.nonfinite_in_a_row;
-        if count >= self.stage.config.run.max_nonfinite_steps {
-            let (what, names) = (if trained.losses.loss.is_finite() { "gradient" } else { "loss" }, batch.tokens.join(", "));
-            let reason = format!("{what} in {count} training steps one after the other, the last with scenarios {names}");
-            return Err(Error::NotFinite(reason));
-        }
-        loader.recycle(batch);
-        Ok(())
+        self.skipped_steps += 1;
+        self.state.nonfinite_in_a_row += 1;
+        Ok(Outcome::Skipped)
     }
 
     /// After a batch: the schedule moves with the last of an epoch, before its validation.
@@ -162,9 +204,20 @@ impl Fit<'_, '_> {
         self.state.module = self.module.state();
     }
 
+    /// Ends the run if too many updates, one after the other, were not applied.
+    fn check_skipped(&mut self, batch: &Batch, finite: bool) -> Result<()> {
+        let count = self.state.nonfinite_in_a_row;
+        if count < self.stage.config.run.max_nonfinite_steps {
+            return Ok(());
+        }
+        let (what, names) = (if finite { "gradient" } else { "loss" }, batch.tokens.join(", "));
+        Err(Error::NotFinite(format!("{what} in {count} training steps one after the other, the last with scenarios {names}")))
+    }
+
     /// Validates if that is due after the last batch and was not done; false if the host interrupted it.
     fn validate_if_due(&mut self) -> Result<bool> {
-        if self.state.validated || !self.stage.limits.validates(self.state.epoch, self.state.batch) {
+        let cut = self.is_ending();
+        if self.state.validated || !self.stage.limits.validates(self.state.epoch, self.state.batch, cut) {
             return Ok(true);
         }
         let tally = evaluate(&mut self.stage, self.state, self.module, self.data, Split::Validation, None)?;
@@ -185,5 +238,17 @@ impl Fit<'_, '_> {
             self.state.epoch_metrics.set(&*name, value);
             self.state.metrics.set(name, value);
         }
+    }
+}
+
+/// Time spent in training, that of earlier calls included.
+struct Clock {
+    before: f64,
+    start: Instant,
+}
+
+impl Clock {
+    fn seconds(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
     }
 }

@@ -38,12 +38,11 @@ use crate::{
 };
 use evaluate::{evaluate, prefix};
 use fit::Fit;
-use hooks::{Checkpoints, Hooks, Stage};
+use hooks::{Hooks, Stage};
 use limits::Limits;
 use loggers::Loggers;
 use run::Run;
 use state::State;
-use std::path::PathBuf;
 
 /// Runs the loops over a model and its data, and remembers how far it is.
 pub struct Trainer {
@@ -61,7 +60,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Config`] if a hook cannot be had as configured.
     pub fn new(config: &Config, host: Host, stop: StopHandle) -> Result<Self> {
-        let state = State { seed: config.run.seed, ..State::default() };
+        let state = State { run: resume::new_run(), seed: config.run.seed, ..State::default() };
         Ok(Self { config: config.clone(), host, stop, hooks: Hooks::new(config)?, loggers: Loggers::default(), state })
     }
 
@@ -95,6 +94,7 @@ impl Trainer {
             run: Run::new(&self.host, &self.stop),
             hooks: &mut self.hooks,
             loggers: &mut self.loggers,
+            fitting: true,
         };
         let mut fit = Fit { stage, state: &mut self.state, module, data, skipped_steps: 0 };
         fit.run()?;
@@ -107,13 +107,13 @@ impl Trainer {
             metrics: fit.state.metrics.clone(),
             ..FitReport::default()
         };
-        let folder = self.config.checkpoint_folder();
-        let existing = |path: PathBuf| if path.exists() { path.display().to_string() } else { String::new() };
-        if let Some(best) = self.hooks.checkpoints().and_then(|files| files.best) {
-            report.best_checkpoint = existing(folder.join(&best.file));
-            report.best_score = best.score;
+        if let Some(files) = self.hooks.checkpoints() {
+            let folder = self.config.checkpoint_folder();
+            let path = |file: String| Some(folder.join(file)).filter(|path| path.exists()).map(|path| path.display().to_string());
+            report.best_score = files.best.as_ref().and_then(|best| best.score);
+            report.best_checkpoint = files.best.and_then(|best| path(best.file)).unwrap_or_default();
+            report.last_checkpoint = files.last.and_then(path).unwrap_or_default();
         }
-        report.last_checkpoint = existing(Checkpoints::last(&folder));
         Ok(report)
     }
 
@@ -129,6 +129,7 @@ impl Trainer {
             run: Run::new(&self.host, &self.stop),
             hooks: &mut self.hooks,
             loggers: &mut self.loggers,
+            fitting: false,
         };
         stage.run.skip(data.undescribed());
         let tally = evaluate(&mut stage, &self.state, module, data, split, None)?.ok_or(Error::Stopped)?;

@@ -3,7 +3,7 @@
 use super::session::{Clip, Losses, Rule, Session, Update, Updated};
 use crate::{
     config::{
-        Config, OptimizerConfig, Precision,
+        ClipAlgorithm, Config, OptimizerConfig, Precision,
         module::{ModuleKind, OptimizerKind},
     },
     data::batch::Batch,
@@ -65,7 +65,7 @@ impl TrainingModule {
     /// Ties a network to the optimiser and the schedule of a configuration.
     pub fn new(session: Session, config: &Config) -> Self {
         let (kind, optimizer) = (config.objectives.module, config.optimizer.clone());
-        let max_epochs = config.max_epochs();
+        let max_epochs = config.max_epochs().unwrap_or(config.optimizer.epochs);
         let schedule = Schedule::new(kind, &optimizer, 1, max_epochs);
         Self { session, kind, optimizer, max_epochs, schedule, state: ModuleState::default() }
     }
@@ -146,11 +146,19 @@ impl TrainingModule {
             weight_decay,
             count: self.state.updates + 1,
             scale: 1.0 / batches.max(1) as f64,
-            clip: self.optimizer.gradient_clip_val.filter(|norm| *norm > 0.0).map(Clip::Norm),
+            clip: self.clip(),
         };
         let updated = self.session.update(&update)?;
         self.state.updates += u64::from(updated.applied);
         Ok(updated)
+    }
+
+    fn clip(&self) -> Option<Clip> {
+        let most = self.optimizer.gradient_clip_val.filter(|most| *most > 0.0)?;
+        Some(match self.optimizer.gradient_clip_algorithm {
+            ClipAlgorithm::Norm => Clip::Norm(most),
+            ClipAlgorithm::Value => Clip::Value(most),
+        })
     }
 
     fn rule(&self) -> (Rule, f64) {

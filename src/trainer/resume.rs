@@ -14,6 +14,8 @@ use crate::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Options that may change between a checkpoint and the run that goes on from it, although they are the model's.
@@ -29,12 +31,15 @@ pub(super) fn find(config: &Config, host: &Host) -> Result<Option<PathBuf>> {
     match &config.run.checkpoint {
         CheckpointSource::None => Ok(None),
         CheckpointSource::Path(path) => Ok(Some(path.clone())),
-        CheckpointSource::Last if last.exists() => Ok(Some(last)),
         CheckpointSource::Last => {
-            host.log(LogLevel::Warning, &format!("there is no '{}' to go on from; the run starts anew", last.display()));
-            Ok(None)
+            if last.is_none() {
+                let text = format!("there is no last checkpoint in '{}' to go on from; the run starts anew", folder.display());
+                host.log(LogLevel::Warning, &text);
+            }
+            Ok(last)
         }
         CheckpointSource::Best => {
+            let last = last.ok_or_else(|| Error::file(&folder, "holds no last checkpoint, which would know the best"))?;
             let state = checkpoint::File::read(&last)?.header()?.state;
             let best = state.and_then(|state| Checkpoints::files(&state.hooks)).and_then(|files| files.best);
             let best = best.ok_or_else(|| Error::file(&last, "it knows of no best checkpoint"))?;
@@ -68,10 +73,21 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
         host.log(LogLevel::Warning, text);
     }
     state.seed = config.run.seed;
+    if config.run.checkpoint != CheckpointSource::Last {
+        // Another branch of the run: the files of the first one are not its own.
+        state.run = new_run();
+    }
     module.set_state(state.module);
     let text = format!("going on from '{}': {} epochs, {} steps", path.display(), state.epochs(), state.step);
     host.log(LogLevel::Info, &text);
     Ok(state)
+}
+
+/// A name for a run that no other has.
+pub(super) fn new_run() -> String {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    format!("{time:x}-{:x}-{:x}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Keys whose values differ from a checkpoint's, in words.

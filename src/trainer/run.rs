@@ -38,6 +38,14 @@ impl<'a> Run<'a> {
         self.asked || self.stop.is_stopped()
     }
 
+    /// Interrupts the run as the host would.
+    pub fn interrupt(&mut self, reason: &str) {
+        if !self.asked {
+            self.log(LogLevel::Info, &format!("training is interrupted: {reason}"));
+            self.asked = true;
+        }
+    }
+
     /// Ends training as soon as its minima allow it.
     pub fn end(&mut self, reason: &str) {
         if self.ending.is_none() {

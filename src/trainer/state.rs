@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 /// Position and memory of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// Identifies the run, also when it is gone on with; empty if it never began.
+    pub run: String,
     /// Seed of the run.
     pub seed: u64,
     /// The present epoch, from 0.
     pub epoch: usize,
     /// Batches of the present epoch that are done.
     pub batch: usize,
-    /// The present epoch is over: what is gone on with is the next one.
+    /// The present epoch is over, at its last batch or before: what is gone on with is the next one, or what is left of it.
     pub epoch_ended: bool,
     /// The validation that is due after `batch` batches is done.
     pub validated: bool,
@@ -21,6 +23,10 @@ pub struct State {
     pub validated_once: bool,
     /// Training batches seen in all epochs; numbers the random numbers of the network.
     pub batches: u64,
+    /// Batches whose gradients are gathered and not yet applied.
+    pub gathered: usize,
+    /// One of them had a loss that is not finite: they will be dropped.
+    pub spoiled: bool,
     /// Updates applied.
     pub step: u64,
     /// Updates tried, those that were not applied included.
@@ -29,6 +35,8 @@ pub struct State {
     pub module: ModuleState,
     /// Steps not applied since the last one that was.
     pub nonfinite_in_a_row: usize,
+    /// Seconds spent in training.
+    pub seconds: f64,
     /// Sums of the present epoch.
     pub tally: Tally,
     /// The latest value of everything that was logged.
@@ -45,12 +53,16 @@ impl State {
         self.epoch + usize::from(self.epoch_ended)
     }
 
-    /// Goes to the start of the next epoch, if this one is over.
-    pub fn advance(&mut self) {
-        if self.epoch_ended {
+    /// True within an epoch whose end is still to come.
+    pub fn is_amid_epoch(&self) -> bool {
+        self.batch > 0 && !self.epoch_ended
+    }
+
+    /// If the present epoch, of `batches` batches, is over: goes to the start of the next one, or on with what is left of it.
+    pub fn advance(&mut self, batches: usize) {
+        if std::mem::take(&mut self.epoch_ended) && self.batch >= batches {
             self.epoch += 1;
-            self.batch = 0;
-            (self.epoch_ended, self.validated) = (false, false);
+            (self.batch, self.validated) = (0, false);
             (self.tally, self.epoch_metrics) = (Tally::default(), MetricTable::default());
         }
     }

@@ -1,17 +1,23 @@
 //! Which checkpoints are kept: the best few by a monitored value, and the last.
+//!
+//! Rules are those of Lightning 2.0: the best are written first, then the one that is displaced is removed, then `last` is written;
+//! a file that lies there already is left alone and the new one called `name-v1`. Two things differ. `/` in a name becomes `_`,
+//! where Lightning makes folders. And `every_n_train_steps` and `train_time_interval` may stand beside `every_n_epochs`, for safety
+//! from crashes: they then write `last` alone.
 
-use super::{Context, Hook, file_name::FileName};
+use super::{BatchEnd, Context, Hook, Outcome, file_name::FileName};
 use crate::{
-    config::{CheckpointConfig, Config, Mode},
+    config::{CheckpointConfig, CheckpointSource, Config},
     error::{Error, Result},
-    trainer::checkpoint::EXTENSION,
+    scenario::Split,
+    trainer::{
+        checkpoint::{EXTENSION, File},
+        host::LogLevel,
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{
-    cmp::Ordering,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Name under which the state of [`Checkpoints`] is kept.
 pub const NAME: &str = "model_checkpoint";
@@ -21,17 +27,23 @@ pub const NAME: &str = "model_checkpoint";
 pub struct Kept {
     /// File name in the checkpoint folder.
     pub file: String,
-    /// Value of the monitored metric; none if it was not finite.
+    /// Value of the monitored metric; none if it was not finite, which is worse than everything.
     pub score: Option<f64>,
 }
 
 /// What is known of the files.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Files {
-    /// Checkpoints that are among the best, best first.
+    /// Checkpoints that are among the best, in the order in which they were written.
     pub kept: Vec<Kept>,
-    /// The best of all that were ever seen.
+    /// The best of them, or the newest without a monitor.
     pub best: Option<Kept>,
+    /// File name of the last checkpoint.
+    pub last: Option<String>,
+    /// Step of the newest checkpoint.
+    step: Option<u64>,
+    /// Second of training at which the newest checkpoint for safety was written.
+    seconds: f64,
 }
 
 /// Writes, ranks and removes checkpoints in one folder.
@@ -39,7 +51,10 @@ pub struct Checkpoints {
     folder: PathBuf,
     config: CheckpointConfig,
     file_name: FileName,
+    /// A file that is never removed: the one that was gone on from.
+    source: Option<PathBuf>,
     files: Files,
+    warned: bool,
 }
 
 impl Checkpoints {
@@ -48,13 +63,27 @@ impl Checkpoints {
     /// # Errors
     /// [`Error::Config`] if the template of file names is wrong.
     pub fn new(config: &Config) -> Result<Self> {
-        let file_name = FileName::parse(&config.checkpoint.filename)?;
-        Ok(Self { folder: config.checkpoint_folder(), config: config.checkpoint.clone(), file_name, files: Files::default() })
+        let checkpoint = config.checkpoint.clone();
+        let source = if let CheckpointSource::Path(path) = &config.run.checkpoint { path.canonicalize().ok() } else { None };
+        Ok(Self {
+            folder: config.checkpoint_folder(),
+            file_name: FileName::parse(&checkpoint.filename, checkpoint.auto_insert_metric_name)?,
+            config: checkpoint,
+            source,
+            files: Files::default(),
+            warned: false,
+        })
     }
 
-    /// Path of the last checkpoint.
-    pub fn last(folder: &Path) -> PathBuf {
-        folder.join(format!("last.{EXTENSION}"))
+    /// The newest of the files `last`, `last-v1`, ... of a folder.
+    pub fn last(folder: &Path) -> Option<PathBuf> {
+        let files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+        let is_last = |path: &PathBuf| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            path.extension().is_some_and(|e| e == EXTENSION) && (stem == "last" || stem.starts_with("last-v"))
+        };
+        let age = |path: &PathBuf| (path.metadata().and_then(|data| data.modified()).ok(), path.clone());
+        files.filter(is_last).max_by_key(age)
     }
 
     /// What the saved states of hooks say of the files.
@@ -62,65 +91,135 @@ impl Checkpoints {
         states.get(NAME).and_then(|state| Files::deserialize(state).ok())
     }
 
+    /// Epochs between those that are ranked; 0 if none is.
+    fn ranked_epochs(&self) -> usize {
+        let other = self.config.every_n_train_steps.is_some() || self.config.train_time_interval.is_some();
+        self.config.every_n_epochs.unwrap_or(usize::from(!other))
+    }
+
+    /// Writes what an epoch or a validation asks for.
+    fn save_of_epoch(&mut self, context: &mut Context) -> Result<()> {
+        if self.files.step == Some(context.state.step) {
+            return Ok(());
+        }
+        let epochs = self.ranked_epochs();
+        if epochs > 0 && (context.state.epoch + 1).is_multiple_of(epochs) {
+            self.save_best(context)?;
+        }
+        self.save_last(context);
+        Ok(())
+    }
+
+    /// True if epochs are ranked at their end, false if after validations.
+    fn ranks_at_epoch_end(&self, context: &Context) -> bool {
+        self.config.save_on_train_epoch_end.unwrap_or(context.limits.one_validation_each_epoch)
+    }
+
     /// Asks for a checkpoint if the monitored value is among the best, and for the removal of the one that it displaces.
     fn save_best(&mut self, context: &mut Context) -> Result<()> {
-        let limit = usize::try_from(self.config.save_top_k).unwrap_or(usize::MAX);
-        if limit == 0 {
+        let most = usize::try_from(self.config.save_top_k).unwrap_or(usize::MAX);
+        if most == 0 {
             return Ok(());
         }
-        let metrics = &context.state.metrics;
-        let Some(score) = metrics.get(&self.config.monitor) else {
-            if !context.state.validated_once {
-                return Ok(());
-            }
-            let known: Vec<&str> = metrics.0.iter().map(|(name, _)| name.as_str()).collect();
-            let reason = format!("'{}' is not logged; logged are {}", self.config.monitor, known.join(", "));
-            return Err(Error::config("lightning.trainer.checkpoint.monitor", reason));
+        let score = match &self.config.monitor {
+            None => None,
+            Some(monitor) => match context.metric(monitor) {
+                Some(score) => Some(score).filter(|score| score.is_finite()),
+                None => return self.monitor_is_missing(context, monitor.clone()),
+            },
         };
-        let score = Some(score).filter(|score| score.is_finite());
-        let kept = &self.files.kept;
-        let rank = kept.iter().position(|kept| self.compare(score, kept.score) == Ordering::Less).unwrap_or(kept.len());
-        if rank >= limit {
+        let full = self.files.kept.len() >= most;
+        let displaced = if full { self.worst() } else { None };
+        if let (Some(worst), Some(_)) = (displaced, &self.config.monitor)
+            && !self.better(score, self.files.kept[worst].score)
+        {
             return Ok(());
         }
-        let name = self.file_name.fill(context.state.epoch, context.state.step, metrics);
-        let kept = Kept { file: self.free_name(&name), score };
-        if score.is_some() && self.files.best.as_ref().is_none_or(|best| self.compare(score, best.score) == Ordering::Less) {
-            self.files.best = Some(kept.clone());
+        let displaced = displaced.map(|worst| self.files.kept.remove(worst).file);
+        let name = self.file_name.fill(context);
+        let file = self.free_name(context, &name, displaced.as_deref());
+        self.files.kept.push(Kept { file: file.clone(), score });
+        self.files.best = self.best();
+        self.save(context, &file);
+        self.remove(context, displaced, &file);
+        Ok(())
+    }
+
+    /// An error once a validation was done; before that, a warning.
+    fn monitor_is_missing(&mut self, context: &mut Context, monitor: String) -> Result<()> {
+        let known: Vec<&str> = context.state.metrics.0.iter().map(|(name, _)| name.as_str()).collect();
+        let reason = format!("'{monitor}' is not logged; logged are {}", known.join(", "));
+        if context.state.validated_once {
+            return Err(Error::config("lightning.trainer.checkpoint.monitor", reason));
         }
-        context.save(self.folder.join(&kept.file));
-        self.files.kept.insert(rank, kept);
-        if self.files.kept.len() > limit
-            && let Some(dropped) = self.files.kept.pop()
-        {
-            context.remove(self.folder.join(dropped.file));
+        if !std::mem::replace(&mut self.warned, true) {
+            context.run.log(LogLevel::Warning, &format!("no checkpoint is ranked: {reason}"));
         }
         Ok(())
     }
 
     fn save_last(&mut self, context: &mut Context) {
-        if self.config.save_last {
-            context.save(Self::last(&self.folder));
+        if !self.config.save_last {
+            return;
+        }
+        let file = self.free_name(context, "last", self.files.last.as_deref());
+        let before = self.files.last.replace(file.clone());
+        self.save(context, &file);
+        self.remove(context, before, &file);
+    }
+
+    fn save(&mut self, context: &mut Context, file: &str) {
+        context.save(self.folder.join(file));
+        self.files.step = Some(context.state.step);
+    }
+
+    /// Removes a file that another has taken the place of.
+    fn remove(&self, context: &mut Context, file: Option<String>, replaced_by: &str) {
+        let Some(file) = file.filter(|file| file != replaced_by) else { return };
+        let path = self.folder.join(file);
+        if self.source.is_none() || path.canonicalize().ok() != self.source {
+            context.remove(path);
         }
     }
 
-    /// Less if `a` is better. What is not finite is worse than everything.
-    fn compare(&self, a: Option<f64>, b: Option<f64>) -> Ordering {
-        match (a, b, self.config.mode) {
-            (Some(a), Some(b), Mode::Min) => a.total_cmp(&b),
-            (Some(a), Some(b), Mode::Max) => b.total_cmp(&a),
-            (Some(_), None, _) => Ordering::Less,
-            (None, Some(_), _) => Ordering::Greater,
-            (None, None, _) => Ordering::Equal,
+    /// True if score `a` is better than `b`.
+    fn better(&self, a: Option<f64>, b: Option<f64>) -> bool {
+        match (a, b) {
+            (Some(a), Some(b)) => self.config.mode.better(a, b),
+            (a, b) => a.is_some() && b.is_none(),
         }
     }
 
-    /// A file name that is not taken: `name`, `name-v1`, `name-v2`, ...
-    fn free_name(&self, name: &str) -> String {
+    /// Position of the worst that is kept, the oldest of equals.
+    fn worst(&self) -> Option<usize> {
+        let kept = &self.files.kept;
+        (0..kept.len()).reduce(|worst, i| if self.better(kept[worst].score, kept[i].score) { i } else { worst })
+    }
+
+    /// The best that is kept, the oldest of equals; the newest without a monitor.
+    fn best(&self) -> Option<Kept> {
+        let kept = self.files.kept.iter();
+        match self.config.monitor {
+            None => kept.last().cloned(),
+            Some(_) => kept.reduce(|best, other| if self.better(other.score, best.score) { other } else { best }).cloned(),
+        }
+    }
+
+    /// A file name that is not taken: `name`, `name-v1`, `name-v2`, ... A file that this run will write over is no obstacle.
+    fn free_name(&self, context: &Context, name: &str, own: Option<&str>) -> String {
         let file = |version: usize| if version == 0 { format!("{name}.{EXTENSION}") } else { format!("{name}-v{version}.{EXTENSION}") };
-        let taken = |file: &String| self.folder.join(file).exists() || self.files.kept.iter().any(|kept| kept.file == *file);
-        (0..).map(file).find(|file| !taken(file)).unwrap_or_else(|| file(0))
+        let free = |file: &String| {
+            let path = self.folder.join(file);
+            !self.config.enable_version_counter || own == Some(file.as_str()) || !path.exists() || is_of_this_moment(context, &path)
+        };
+        (0..).map(file).find(free).unwrap_or_else(|| file(0))
     }
+}
+
+/// True for a checkpoint that this run itself wrote at this very moment, before it was killed and gone on with from an earlier one.
+fn is_of_this_moment(context: &Context, path: &Path) -> bool {
+    let state = File::read(path).and_then(|file| file.header()).ok().and_then(|header| header.state);
+    state.is_some_and(|state| state.run == context.state.run && state.batches == context.state.batches)
 }
 
 impl Hook for Checkpoints {
@@ -128,9 +227,42 @@ impl Hook for Checkpoints {
         NAME
     }
 
-    fn epoch_end(&mut self, context: &mut Context) -> Result<()> {
+    fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
+        if batch.outcome != Outcome::Applied {
+            return Ok(());
+        }
+        let (step, seconds) = (context.state.step, context.state.seconds);
+        let steps = self.config.every_n_train_steps.is_some_and(|n| n > 0 && step.is_multiple_of(n as u64));
+        let time = self.config.train_time_interval.is_some_and(|time| seconds - self.files.seconds >= time.as_secs_f64());
+        if !(steps || time) {
+            return Ok(());
+        }
+        if time {
+            self.files.seconds = seconds;
+        }
+        if self.ranked_epochs() > 0 {
+            let before = self.files.step;
+            self.save_last(context);
+            // The end of the epoch has its own checkpoints, even with no step between.
+            self.files.step = before;
+            return Ok(());
+        }
         self.save_best(context)?;
         self.save_last(context);
+        Ok(())
+    }
+
+    fn evaluation_end(&mut self, context: &mut Context, split: Split) -> Result<()> {
+        if context.fitting && split == Split::Validation && !self.ranks_at_epoch_end(context) {
+            self.save_of_epoch(context)?;
+        }
+        Ok(())
+    }
+
+    fn epoch_end(&mut self, context: &mut Context) -> Result<()> {
+        if self.ranks_at_epoch_end(context) {
+            self.save_of_epoch(context)?;
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! File names of checkpoints from a template.
 
+use super::Context;
 use crate::{
     error::{Error, Result},
     metrics::MetricTable,
@@ -7,7 +8,11 @@ use crate::{
 
 /// A template such as `{epoch}-{val/minFDE:.3f}`, which gives `epoch=3-val_minFDE=1.234`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileName(Vec<Part>);
+pub struct FileName {
+    parts: Vec<Part>,
+    /// Put `name=` before each value.
+    named: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
@@ -30,7 +35,7 @@ impl FileName {
     ///
     /// # Errors
     /// [`Error::Config`] for another format, or a brace without its mate.
-    pub fn parse(template: &str) -> Result<Self> {
+    pub fn parse(template: &str, named: bool) -> Result<Self> {
         let fail = |reason: String| Error::config("lightning.trainer.checkpoint.filename", reason);
         let mut parts = Vec::new();
         let mut rest = template;
@@ -43,23 +48,33 @@ impl FileName {
             rest = &rest[close + 1..];
         }
         parts.push(Part::Text(rest.to_owned()));
-        Ok(Self(parts))
+        Ok(Self { parts, named })
     }
 
-    /// The name without extension. `_` in a name also stands for `/`; a value that was not logged gives 0, as published.
-    pub fn fill(&self, epoch: usize, step: u64, metrics: &MetricTable) -> String {
+    /// The name of a checkpoint of this moment, without extension.
+    pub fn fill(&self, context: &Context) -> String {
+        self.text(context.state.epoch, context.state.step, &context.state.metrics)
+    }
+
+    /// `_` in a name also stands for `/`; a value that was not logged gives 0, as published.
+    fn text(&self, epoch: usize, step: u64, metrics: &MetricTable) -> String {
+        let flat = |name: &str| name.replace('/', "_");
         let mut text = String::new();
-        for part in &self.0 {
+        for part in &self.parts {
             match part {
                 Part::Text(words) => text.push_str(words),
                 Part::Value { name, format } => {
-                    let flat = |name: &str| name.replace('/', "_");
-                    let value = match name.as_str() {
-                        "epoch" => epoch as f64,
-                        "step" => step as f64,
-                        _ => metrics.0.iter().find(|(known, _)| flat(known) == flat(name)).map_or(0.0, |(_, value)| *value),
-                    };
-                    text.push_str(&format!("{}={}", flat(name), format.apply(value)));
+                    if self.named {
+                        text.push_str(&format!("{}=", flat(name)));
+                    }
+                    text.push_str(&match name.as_str() {
+                        "epoch" => format.whole(epoch as u64),
+                        "step" => format.whole(step),
+                        _ => match metrics.0.iter().find(|(known, _)| flat(known) == flat(name)) {
+                            Some((_, value)) => format.number(*value),
+                            None => format.whole(0),
+                        },
+                    });
                 }
             }
         }
@@ -79,9 +94,18 @@ impl Format {
         if width.is_empty() { Some(Self::Whole(0)) } else { width.parse().ok().filter(|n| *n <= 20).map(Self::Whole) }
     }
 
-    fn apply(self, value: f64) -> String {
+    fn whole(self, value: u64) -> String {
         match self {
-            Self::Plain => format!("{value}"),
+            Self::Plain => value.to_string(),
+            Self::Whole(width) => format!("{value:0width$}"),
+            Self::Fixed(decimals) => format!("{:.decimals$}", value as f64),
+        }
+    }
+
+    fn number(self, value: f64) -> String {
+        match self {
+            // Digits as Python writes them: 3.0, not 3.
+            Self::Plain => format!("{value:?}"),
             Self::Whole(width) => format!("{:0width$}", value.round()),
             Self::Fixed(decimals) => format!("{value:.decimals$}"),
         }
@@ -94,16 +118,19 @@ mod tests {
 
     #[test]
     fn fills_templates() {
-        let metrics = MetricTable(vec![("val/minFDE".into(), 1.23456)]);
+        let metrics = MetricTable(vec![("val/minFDE".into(), 1.23456), ("whole".into(), 3.0)]);
         for (template, name) in [
             ("{epoch}-{val/minFDE:.3f}", "epoch=3-val_minFDE=1.235"),
             ("{epoch:02d}-{val_minFDE:.1f}", "epoch=03-val_minFDE=1.2"),
             ("run{step}", "runstep=40"),
             ("{nothing:.2f}", "nothing=0.00"),
+            ("{nothing}", "nothing=0"),
+            ("{whole}-{step:05d}", "whole=3.0-step=00040"),
             ("a/b", "a_b"),
         ] {
-            assert_eq!(FileName::parse(template).unwrap().fill(3, 40, &metrics), name);
+            assert_eq!(FileName::parse(template, true).unwrap().text(3, 40, &metrics), name);
         }
-        assert!(FileName::parse("{epoch").is_err() && FileName::parse("{epoch:x}").is_err());
+        assert_eq!(FileName::parse("e{epoch:02d}_{val/minFDE:.2f}", false).unwrap().text(3, 40, &metrics), "e03_1.23");
+        assert!(FileName::parse("{epoch", true).is_err() && FileName::parse("{epoch:x}", true).is_err());
     }
 }

@@ -5,15 +5,17 @@
 //! `evaluation_end`)], `epoch_end`], `fit_end`. A test or a validation by itself has the `evaluation_*` ones alone. The sanity
 //! check gives no `evaluation_*`. `checkpoint_saved` follows every file that is written, `exception` an error that ends the call.
 //!
-//! At each moment hooks are called in the order of [`Hooks::new`]: what measures and logs, then what tells people and host, then
-//! what may end the run, and checkpoints last, so that a checkpoint holds what the others have just learnt.
+//! At each moment hooks are called in the order of [`Hooks::new`]: what measures and logs (learning rate, time), then what tells
+//! people and host (summary, progress bar, events), then what may end the run (early stopping), and checkpoints last, so that a checkpoint holds what the others have just learnt.
 
 mod checkpoint;
+mod early_stopping;
 mod file_name;
 mod host;
 mod learning_rate;
 mod progress;
 pub mod summary;
+mod time;
 
 use super::{
     checkpoint as file, host::Event, limits::Limits, loggers::Loggers, module::TrainingModule, run::Run, session::Losses, state::State,
@@ -51,7 +53,7 @@ pub struct BatchEnd<'a> {
     pub batch: &'a Batch,
     /// Its losses.
     pub losses: &'a Losses,
-    /// Its metrics; [`crate::metrics::NONE`] where the loss is not finite.
+    /// Its metrics; none where a loss is not finite.
     pub metrics: &'a MetricSums,
     /// Learning rate of the epoch; 0 in an evaluation.
     pub learning_rate: f64,
@@ -73,6 +75,8 @@ pub struct Context<'a, 'h> {
     pub run: &'a mut Run<'h>,
     /// Loggers of the run.
     pub loggers: &'a mut Loggers,
+    /// True within `fit`, false in a test or validation by itself.
+    pub fitting: bool,
     files: &'a mut Vec<Files>,
 }
 
@@ -83,6 +87,16 @@ enum Files {
 }
 
 impl Context<'_, '_> {
+    /// The latest value of a name. `epoch` and `step` count; `name_epoch` is another name of `name`, as it is in Lightning.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let metrics = &self.state.metrics;
+        match name {
+            "epoch" => Some(self.state.epoch as f64),
+            "step" => Some(self.state.step as f64),
+            _ => metrics.get(name).or_else(|| metrics.get(name.strip_suffix("_epoch")?)),
+        }
+    }
+
     /// Logs values at the present step, with the epoch beside them.
     pub fn log(&mut self, values: &[(String, f64)]) {
         self.loggers.scalars(self.run, self.state.logger_step(), Some(self.state.epoch), values);
@@ -189,13 +203,23 @@ impl Hooks {
     /// # Errors
     /// [`Error::Config`].
     pub fn new(config: &Config) -> Result<Self> {
-        let hooks: Vec<Box<dyn Hook>> = vec![
-            Box::new(learning_rate::LearningRate),
-            Box::new(summary::Summary),
-            Box::new(progress::Progress::default()),
-            Box::new(host::HostEvents::default()),
-            Box::new(Checkpoints::new(config)?),
-        ];
+        let mut hooks: Vec<Box<dyn Hook>> = vec![Box::new(learning_rate::LearningRate::default())];
+        if config.callbacks.time_logging {
+            hooks.push(Box::new(time::Times::default()));
+        }
+        if config.trainer.enable_model_summary && config.callbacks.model_summary.max_depth != 0 {
+            hooks.push(Box::new(summary::Summary));
+        }
+        if config.run.progress_bar {
+            hooks.push(Box::new(progress::Progress::default()));
+        }
+        hooks.push(Box::new(host::HostEvents::default()));
+        if let Some(stopping) = early_stopping::EarlyStopping::new(&config.callbacks.early_stopping) {
+            hooks.push(Box::new(stopping));
+        }
+        if config.trainer.enable_checkpointing {
+            hooks.push(Box::new(Checkpoints::new(config)?));
+        }
         Ok(Self { hooks, files: Vec::new(), text: config.to_text() })
     }
 
@@ -231,6 +255,7 @@ pub(super) struct Stage<'a, 'h> {
     pub run: Run<'h>,
     pub hooks: &'a mut Hooks,
     pub loggers: &'a mut Loggers,
+    pub fitting: bool,
 }
 
 impl Stage<'_, '_> {
@@ -272,7 +297,7 @@ impl Stage<'_, '_> {
     ) -> Result<()> {
         let Hooks { hooks, files, .. } = &mut *self.hooks;
         let (run, loggers) = (&mut self.run, &mut *self.loggers);
-        let mut context = Context { config: self.config, limits: self.limits, state, module, run, loggers, files };
+        let mut context = Context { config: self.config, limits: self.limits, state, module, run, loggers, fitting: self.fitting, files };
         call(&mut *hooks[hook], &mut context)
     }
 }

@@ -1,4 +1,4 @@
-//! A progress bar on standard error, where that is a terminal and the configuration asks for one.
+//! A progress bar on standard error, where that is a terminal.
 
 use super::{BatchEnd, Context, Hook};
 use crate::{
@@ -20,17 +20,13 @@ impl Hook for Progress {
     }
 
     fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
-        if context.config.run.progress_bar {
-            let epoch = context.state.epoch;
-            self.epoch.step(|| format!("epoch {epoch}"), batch);
-        }
+        let epoch = context.state.epoch;
+        self.epoch.step(|| format!("epoch {epoch}"), batch);
         Ok(())
     }
 
-    fn evaluation_batch_end(&mut self, context: &mut Context, split: Split, batch: &BatchEnd) -> Result<()> {
-        if context.config.run.progress_bar {
-            self.evaluation.step(|| split.name().to_owned(), batch);
-        }
+    fn evaluation_batch_end(&mut self, _: &mut Context, split: Split, batch: &BatchEnd) -> Result<()> {
+        self.evaluation.step(|| split.name().to_owned(), batch);
         Ok(())
     }
 

@@ -16,24 +16,30 @@ impl Hook for Summary {
     }
 
     fn fit_start(&mut self, context: &mut Context) -> Result<()> {
-        context.run.log(LogLevel::Info, &table(context.module.session()));
+        let depth = context.config.callbacks.model_summary.max_depth;
+        context.run.log(LogLevel::Info, &table(context.module.session(), depth));
         Ok(())
     }
 }
 
-/// One line for each part at the top of the model, then the sums.
-pub fn table(session: &Session) -> String {
-    let scalar = session.batch_options(false).scalar;
+/// One line for each part of the model down to `depth` levels (-1: all), then the sums.
+pub fn table(session: &Session, depth: i64) -> String {
+    let depth = usize::try_from(depth).unwrap_or(usize::MAX);
     let mut parts: Vec<(&str, usize)> = Vec::new();
     for p in session.parameters().iter().filter(|p| !p.statistic) {
-        let part = p.name.split('.').next().unwrap_or_default();
-        match parts.iter_mut().find(|(name, _)| *name == part) {
-            Some((_, count)) => *count += p.len(),
-            None => parts.push((part, p.len())),
+        // A part is what a dot follows; a parameter by itself at the top is one as well.
+        let ends = p.name.match_indices('.').map(|(at, _)| at);
+        let ends = if p.name.contains('.') { ends.take(depth).collect() } else { vec![p.name.len()] };
+        for end in ends {
+            let part = &p.name[..end];
+            match parts.iter_mut().find(|(name, _)| *name == part) {
+                Some((_, count)) => *count += p.len(),
+                None => parts.push((part, p.len())),
+            }
         }
     }
     let total = session.parameters().len();
-    let bytes = match scalar {
+    let bytes = match session.batch_options(false).scalar {
         Scalar::F32 => 4,
         Scalar::F64 => 8,
     };
