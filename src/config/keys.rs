@@ -1,6 +1,6 @@
 //! The table of all keys: name, other names, field, range. It reads, checks and echoes a configuration.
 
-use super::{Accelerator, Config, Precision, setting::Setting, trainer_keys, tree::Value};
+use super::{Accelerator, Config, Precision, module, setting::Setting, trainer_keys, tree::Value};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ pub(super) struct Rule<T>(pub fn(&T) -> bool, pub &'static str);
 
 const ANY_COUNT: Rule<usize> = Rule(|_| true, "");
 pub(super) const SOME: Rule<usize> = Rule(|x| (1..=1_000_000).contains(x), "from 1 to 1000000");
-const RATE: Rule<f64> = Rule(|x| (0.0..1.0).contains(x), "at least 0 and below 1");
+pub(super) const RATE: Rule<f64> = Rule(|x| (0.0..1.0).contains(x), "at least 0 and below 1");
 pub(super) const SWITCH: Rule<bool> = Rule(|_| true, "");
 pub(super) const TEXT: Rule<String> = Rule(|x| !x.is_empty(), "not empty");
 const LOGS: Rule<Vec<String>> = Rule(|_| true, "");
@@ -43,9 +43,11 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("warmup_epochs", &["custom_trainer.warmup_epochs"], &mut optimizer.warmup_epochs, ANY_COUNT)?;
 
     let objectives = &mut c.objectives;
+    v.key("custom_trainer._target_", &[], &mut objectives.module, any())?;
     v.key("custom_trainer.use_collision_loss", &["use_collision_loss"], &mut objectives.use_collision_loss, SWITCH)?;
     v.key("custom_trainer.use_contrast_loss", &["use_contrast_loss"], &mut objectives.use_contrast_loss, SWITCH)?;
     v.key("custom_trainer.regulate_yaw", &["regulate_yaw"], &mut objectives.regulate_yaw, SWITCH)?;
+    module::keys::visit(c, v)?;
 
     let model = &mut c.model;
     v.key("model.dim", &[], &mut model.dim, Rule(|x| (8..=4096).contains(x), "from 8 to 4096"))?;
@@ -91,14 +93,14 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("logger.dirpath", &[], &mut logger.dirpath, FOLDER)
 }
 
-/// Collects all names: (every name, the first name of the same field).
+/// Collects all names: (every name, the first name of the same field, whether the field takes all that is below it).
 #[derive(Default)]
-struct Names(Vec<(&'static str, &'static str)>);
+struct Names(Vec<(&'static str, &'static str, bool)>);
 
 impl Visitor for Names {
     fn key<T: Setting>(&mut self, name: &'static str, others: &'static [&'static str], _: &mut T, _: Rule<T>) -> Result<()> {
-        self.0.push((name, name));
-        self.0.extend(others.iter().map(|other| (*other, name)));
+        self.0.push((name, name, T::TREE));
+        self.0.extend(others.iter().map(|other| (*other, name, T::TREE)));
         Ok(())
     }
 }
@@ -110,16 +112,19 @@ impl Names {
         Ok(names)
     }
 
-    /// First name of the field that `key` names.
-    fn field(&self, key: &str) -> Option<&'static str> {
-        self.0.iter().find(|(name, _)| *name == key).map(|(_, first)| *first)
+    /// `key` by the first name of its field.
+    fn field(&self, key: &str) -> Option<String> {
+        self.0.iter().find_map(|(name, first, tree)| {
+            let rest = key.strip_prefix(name)?;
+            (rest.is_empty() || (*tree && rest.starts_with('.'))).then(|| format!("{first}{rest}"))
+        })
     }
 
     /// The known name that a person who wrote `key` most likely meant: fewest letters changed, groups counting little.
     fn nearest(&self, key: &str) -> &'static str {
         let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
         let distance = |name: &str| strsim::levenshtein(key, name).min(strsim::levenshtein(&last(key), &last(name)) + 2);
-        self.0.iter().map(|(name, _)| *name).min_by_key(|name| distance(name)).unwrap_or_default()
+        self.0.iter().map(|(name, ..)| *name).min_by_key(|name| distance(name)).unwrap_or_default()
     }
 }
 
@@ -154,15 +159,23 @@ pub(super) fn canonical(tree: Value) -> Result<Value> {
     let names = Names::all()?;
     let mut result = Value::Map(Vec::new());
     for (key, value) in tree.leaves() {
-        let group = names.0.iter().any(|(name, _)| name.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.')));
+        let group = names.0.iter().any(|(name, ..)| name.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.')));
+        if key.ends_with("._convert_") || module::keys::INSTANTIATION.contains(&key.as_str()) {
+            continue;
+        }
+        if key == "custom_trainer" && value == Value::Null {
+            // Not a group without keys, but the other module.
+            result.set("custom_trainer._target_", value);
+            continue;
+        }
         match names.field(&key) {
             Some(first) => {
-                if let Some(other) = result.get(first)
+                if let Some(other) = result.get(&first)
                     && *other != value
                 {
                     return Err(Error::config(key, format!("is another name of '{first}', and they differ: {value} and {other}")));
                 }
-                result.set(first, value);
+                result.set(&first, value);
             }
             None if group && value == Value::Null => {}
             None if group => return Err(Error::config(key, format!("is a group of keys and cannot be {value}"))),
@@ -176,6 +189,7 @@ pub(super) fn canonical(tree: Value) -> Result<Value> {
 pub(super) fn read(tree: &Value) -> Result<Config> {
     let mut config = Config::default();
     visit(&mut config, &mut Reader(tree))?;
+    module::keys::settle(&mut config.objectives, tree);
     check(&config)?;
     Ok(config)
 }

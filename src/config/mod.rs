@@ -18,7 +18,7 @@ pub mod tree;
 pub use trainer::*;
 
 use crate::error::Result;
-use module::{Aggregate, Metric, ModuleKind, ScheduleConfig, StandardOptimizer, Term, WarmUp};
+use module::{Aggregate, Metric, ModuleKind, ScheduleConfig, StandardOptimizer, Term};
 use std::path::PathBuf;
 
 /// The final configuration.
@@ -255,10 +255,8 @@ pub struct OptimizerConfig {
     pub gradient_clip_algorithm: ClipAlgorithm,
     /// `optimizer.*`: the standard module's.
     pub standard: StandardOptimizer,
-    /// `lr_scheduler.*`: the standard module's.
-    pub schedule: Option<ScheduleConfig>,
-    /// `warm_up_lr_scheduler.*`: the standard module's.
-    pub warm_up: Option<WarmUp>,
+    /// `lr_scheduler.*` and `warm_up_lr_scheduler.*`: the standard module's.
+    pub schedule: ScheduleConfig,
 }
 
 impl Default for OptimizerConfig {
@@ -271,8 +269,7 @@ impl Default for OptimizerConfig {
             gradient_clip_val: Some(5.0),
             gradient_clip_algorithm: ClipAlgorithm::Norm,
             standard: StandardOptimizer::default(),
-            schedule: None,
-            warm_up: None,
+            schedule: ScheduleConfig::default(),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub(super) trait Setting: Sized {
     /// What is expected, for errors.
     const EXPECTED: &'static str;
+    /// The whole group below the key belongs to the setting, whatever its names.
+    const TREE: bool = false;
     /// The setting, unless the node has another type.
     fn read(node: &Value) -> Option<Self>;
     /// A node that reads back the same.
@@ -194,6 +196,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(super) use words;
 
 words!(Accelerator, "auto, cpu or gpu", Auto = "auto", Cpu = "cpu", Gpu = "gpu" | "cuda");
 words!(Mode, "min or max", Min = "min", Max = "max");

@@ -78,6 +78,21 @@ fn faults_name_key_value_and_expectation() {
         ("lightning: {trainer: {params: {limit_val_batches: 1.5}}}", "lightning.trainer.params.limit_val_batches", "1.5 is not"),
         ("splitter: {log_splits: {train: [a], test: [a]}}", "splitter.log_splits.test", "'a'"),
         ("splitter: {val_fraction: 0.5, test_fraction: 0.5}", "splitter.val_fraction", "train on"),
+        ("custom_trainer: {_target_: a.Other}", "custom_trainer._target_", "LightningTrainer"),
+        ("objective: {wrong: {weight: 1}}", "objective", "imitation_objective"),
+        ("objective: {cls_loss: {wieght: 1}}", "objective", "cls_loss"),
+        ("objective: {cls_loss: {weight: 0}}", "objective", "above 0"),
+        ("objective: {cls_loss: , a: {_target_: cls_loss}}", "objective", "each once"),
+        ("objective: 3", "objective", "a group"),
+        ("training_metric: {minADE: {name: x}}", "training_metric", "minADE"),
+        ("objective_aggregate_mode: median", "objective_aggregate_mode", "mean, sum or max"),
+        ("optimizer: {_target_: torch.optim.Adagrad}", "optimizer._target_", "SGD"),
+        ("optimizer: {betas: [0.9]}", "optimizer.betas", "two numbers"),
+        ("optimizer: {amsgrad: true}", "optimizer.amsgrad", "unknown"),
+        ("lr_scheduler: {_target_: a.CosineAnnealingLR}", "lr_scheduler._target_", "OneCycleLR"),
+        ("lr_scheduler: {pct_start: 2}", "lr_scheduler.pct_start", "from 0 to 1"),
+        ("warm_up_lr_scheduler: {lr_lambda: {warm_up_strategy: cosine}}", "warm_up_lr_scheduler.lr_lambda.warm_up_strategy", "constant"),
+        ("scenario_type_weights: {scenario_type_loss_weights: {a: -1}}", "scenario_type_weights.scenario_type_loss_weights", "at least 0"),
         ("[1]", "", "mapping"),
         ("a: [", "", "line"),
     ] {
@@ -88,6 +103,75 @@ fn faults_name_key_value_and_expectation() {
     assert!(fault("", &["nonsense"]).1.contains("key=value"));
     assert_eq!(fault("", &["lr=0"]).0, "lr");
     assert!(fault("", &["epoch=3"]).1.contains("'epochs'"));
+}
+
+/// As published groups look once they are composed.
+const STANDARD: &str = "
+custom_trainer: null
+objective_aggregate_mode: max
+objective:
+  imitation_objective: {_target_: nuplan.planning.training.modeling.objectives.imitation_objective.ImitationObjective, _convert_: all, weight: 2}
+  agents_imitation_objective: {weight: 0.5}
+  other: {_target_: a.b.TrajectoryWeightDecayImitationObjective}
+  cls_loss:
+training_metric:
+  avg_displacement_error: {_target_: a.planning_metrics.AverageDisplacementError, _convert_: all}
+  some: {_target_: a.AgentsFinalHeadingError}
+  MR:
+scenario_type_weights:
+  scenario_type_loss_weights: {starting_left_turn: 2, unknown: 0.5}
+optimizer: {_target_: torch.optim.SGD, _convert_: all, lr: 1e-2, momentum: 0.9, weight_decay: 0, dampening: 0.0, nesterov: true}
+lr_scheduler:
+  _target_: torch.optim.lr_scheduler.OneCycleLR
+  _convert_: all
+  optimizer: null
+  max_lr: 1e-4
+  epochs: 3
+  steps_per_epoch: null
+  pct_start: 0.25
+  anneal_strategy: linear
+  cycle_momentum: true
+  last_epoch: -1
+warm_up_lr_scheduler:
+  _target_: torch.optim.lr_scheduler.LambdaLR
+  optimizer: null
+  lr_lambda: {_target_: a.get_warm_up_lr_scheduler_func, warm_up_steps: 5, warm_up_strategy: constant}
+";
+
+#[test]
+fn the_standard_module_is_read_from_its_groups() {
+    use module::{Anneal, Objective, OptimizerKind, ScheduleKind, WarmUp, WarmUpStrategy};
+    let config = Config::from_text(STANDARD, &["optimizer.betas=[0.8, 0.99]", "objective.imitation_objective.weight=3"]).unwrap();
+    let (o, optimizer) = (&config.objectives, &config.optimizer);
+    assert_eq!((o.module, o.aggregate), (ModuleKind::Standard, Aggregate::Max));
+    let terms: Vec<_> = o.terms.iter().map(|term| (term.objective, term.weight)).collect();
+    use Objective::{AgentsImitation, Classification, DecayingImitation, Imitation};
+    assert_eq!(terms, [(Imitation, 3.0), (AgentsImitation, 0.5), (DecayingImitation, 1.0), (Classification, 1.0)]);
+    assert_eq!(o.metrics, [Metric::AverageDisplacement, Metric::AgentsFinalHeading, Metric::MissRate]);
+    assert_eq!(o.type_weights, [("starting_left_turn".to_owned(), 2.0), ("unknown".to_owned(), 0.5)]);
+    // No objective reads a cost map or triplets.
+    assert_eq!((o.use_collision_loss, o.use_contrast_loss), (false, false));
+    let standard = &optimizer.standard;
+    assert_eq!((standard.kind, standard.lr, standard.decay(), standard.momentum), (OptimizerKind::Sgd, 1e-2, 0.0, 0.9));
+    assert_eq!(standard.betas, [0.8, 0.99]);
+    let schedule = &optimizer.schedule;
+    assert_eq!((schedule.kind, schedule.one_cycle.epochs), (ScheduleKind::OneCycle, Some(3)));
+    assert_eq!((schedule.one_cycle.steps_per_epoch, schedule.one_cycle.anneal_strategy), (None, Anneal::Linear));
+    assert_eq!(schedule.warm_up, WarmUp { steps: 5, strategy: WarmUpStrategy::Constant });
+    assert_eq!(Config::from_text(&config.to_text(), &[]).unwrap(), config);
+}
+
+#[test]
+fn which_module_a_configuration_means() {
+    let kind = |text: &str| Config::from_text(text, &[]).unwrap().objectives.module;
+    let (pluto, objective) =
+        ("custom_trainer: {_target_: src.models.pluto.pluto_trainer.LightningTrainer}", "objective: {imitation_objective: }");
+    assert_eq!(kind(""), ModuleKind::Pluto);
+    assert_eq!(kind("objective:\ntraining_metric:\nlr_scheduler: null\noptimizer: {_target_: torch.optim.Adam}"), ModuleKind::Pluto);
+    assert_eq!(kind(objective), ModuleKind::Standard);
+    assert_eq!(kind(&format!("custom_trainer:\n{objective}")), ModuleKind::Standard);
+    assert_eq!(kind(&format!("{pluto}\n{objective}")), ModuleKind::Pluto);
+    assert_eq!(kind(&format!("custom_trainer: {{lr: 1e-3}}\n{objective}")), ModuleKind::Standard);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use crate::config::{
     OptimizerConfig,
-    module::{ModuleKind, OneCycle, ScheduleConfig, WarmUp},
+    module::{Anneal, ModuleKind, OneCycle, ScheduleKind, WarmUp, WarmUpStrategy},
 };
 
 /// Where PLUTO's cosine ends.
@@ -53,18 +53,19 @@ impl Schedule {
             let main = Main::WarmupCosine { epochs: config.epochs, warmup_epochs: config.warmup_epochs };
             return Self { rate: config.lr, main, warm_up: None };
         }
-        let warm_up = config.warm_up.filter(|warm_up| warm_up.steps > 0);
-        let main = match &config.schedule {
-            None => Main::Constant,
-            Some(ScheduleConfig::MultiStep { milestones, gamma }) => Main::MultiStep { milestones: milestones.clone(), gamma: *gamma },
-            Some(ScheduleConfig::OneCycle(cycle)) => {
+        let warm_up = Some(config.schedule.warm_up).filter(|warm_up| warm_up.steps > 0);
+        let main = match config.schedule.kind {
+            ScheduleKind::Constant => Main::Constant,
+            ScheduleKind::MultiStep => Main::MultiStep { milestones: config.schedule.milestones.clone(), gamma: config.schedule.gamma },
+            ScheduleKind::OneCycle => {
+                let cycle = config.schedule.one_cycle;
                 let epochs = cycle.epochs.unwrap_or(max_epochs).max(1);
                 let per_epoch = cycle.steps_per_epoch.unwrap_or_else(|| {
                     // One step in every `epochs` batches, less what the warm-up takes, shared out among the epochs.
                     let steps = batches.div_ceil(epochs) * epochs;
                     steps.saturating_sub(warm_up.map_or(0, |warm_up| warm_up.steps)).div_ceil(epochs)
                 });
-                Main::OneCycle { cycle: *cycle, every: epochs, total: (per_epoch * epochs).max(1) }
+                Main::OneCycle { cycle, every: epochs, total: (per_epoch * epochs).max(1) }
             }
         };
         Self { rate: config.standard.lr, main, warm_up }
@@ -87,7 +88,7 @@ impl Schedule {
             return start;
         }
         let warm = |steps: usize| {
-            let part = if warm_up.constant { 1 } else { steps };
+            let part = if warm_up.strategy == WarmUpStrategy::Constant { 1 } else { steps };
             start.learning_rate * (part as f64 / warm_up.steps as f64)
         };
         if steps <= warm_up.steps {
@@ -117,8 +118,9 @@ fn one_cycle(cycle: &OneCycle, highest: f64, total: usize, step: usize) -> Rates
     let (peak, end) = (cycle.pct_start * total as f64 - 1.0, total as f64 - 1.0);
     let step = step as f64;
     let part = |from: f64, to: f64| if to > from { ((step - from) / (to - from)).min(1.0) } else { 1.0 };
-    let between = |start: f64, end: f64, part: f64| {
-        if cycle.linear { (end - start) * part + start } else { end + (start - end) / 2.0 * (1.0 + (std::f64::consts::PI * part).cos()) }
+    let between = |start: f64, end: f64, part: f64| match cycle.anneal_strategy {
+        Anneal::Linear => (end - start) * part + start,
+        Anneal::Cosine => end + (start - end) / 2.0 * (1.0 + (std::f64::consts::PI * part).cos()),
     };
     let (rate, momentum) = if step <= peak {
         let part = part(0.0, peak);

@@ -102,10 +102,11 @@ impl TrainingModule {
 
     /// Present momentum (b₁ of Adam).
     pub fn momentum(&self) -> f64 {
-        let own = match (self.kind, self.optimizer.standard.kind) {
+        let standard = &self.optimizer.standard;
+        let own = match (self.kind, standard.kind) {
             (ModuleKind::Pluto, _) => optim::BETA[0],
-            (_, OptimizerKind::Adam { betas, .. }) => betas[0],
-            (_, OptimizerKind::Sgd { momentum, .. }) => momentum,
+            (_, OptimizerKind::Adam | OptimizerKind::AdamW) => standard.betas[0],
+            (_, OptimizerKind::Sgd) => standard.momentum,
         };
         self.schedule.at(self.state.schedule).momentum.unwrap_or(own)
     }
@@ -114,9 +115,9 @@ impl TrainingModule {
     pub fn rate_names(&self) -> &'static [&'static str] {
         match (self.kind, self.optimizer.standard.kind) {
             (ModuleKind::Pluto, _) => &["lr-AdamW/pg1", "lr-AdamW/pg2"],
-            (_, OptimizerKind::Adam { decoupled: false, .. }) => &["lr-Adam"],
-            (_, OptimizerKind::Adam { decoupled: true, .. }) => &["lr-AdamW"],
-            (_, OptimizerKind::Sgd { .. }) => &["lr-SGD"],
+            (_, OptimizerKind::Adam) => &["lr-Adam"],
+            (_, OptimizerKind::AdamW) => &["lr-AdamW"],
+            (_, OptimizerKind::Sgd) => &["lr-SGD"],
         }
     }
 
@@ -162,15 +163,18 @@ impl TrainingModule {
     }
 
     fn rule(&self) -> (Rule, f64) {
-        let (momentum, standard) = (self.momentum(), &self.optimizer.standard);
-        match (self.kind, standard.kind) {
-            (ModuleKind::Pluto, _) => (Rule::AdamW { beta: optim::BETA, epsilon: optim::EPSILON }, self.optimizer.weight_decay),
-            (_, OptimizerKind::Adam { decoupled, betas, eps }) => {
-                let (beta, epsilon) = ([momentum, betas[1]], eps);
-                (if decoupled { Rule::AdamW { beta, epsilon } } else { Rule::Adam { beta, epsilon } }, standard.weight_decay)
+        let standard = &self.optimizer.standard;
+        let (momentum, dampening, nesterov) = (self.momentum(), standard.dampening, standard.nesterov);
+        let (beta, epsilon) = ([momentum, standard.betas[1]], standard.eps);
+        let rule = match (self.kind, standard.kind) {
+            (ModuleKind::Pluto, _) => {
+                return (Rule::AdamW { beta: optim::BETA, epsilon: optim::EPSILON }, self.optimizer.weight_decay);
             }
-            (_, OptimizerKind::Sgd { dampening, nesterov, .. }) => (Rule::Sgd { momentum, dampening, nesterov }, standard.weight_decay),
-        }
+            (_, OptimizerKind::Adam) => Rule::Adam { beta, epsilon },
+            (_, OptimizerKind::AdamW) => Rule::AdamW { beta, epsilon },
+            (_, OptimizerKind::Sgd) => Rule::Sgd { momentum, dampening, nesterov },
+        };
+        (rule, standard.decay())
     }
 
     /// Ends a batch that was followed by an update: `batch` is its number in the epoch, from 1.

@@ -1,5 +1,10 @@
 //! What trains the network: PLUTO's own trainer, or the standard module, whose objectives, metrics, optimiser and schedule
 //! the configuration says.
+//!
+//! PLUTO's trainer it is unless `custom_trainer` is null, or `objective` names one and `custom_trainer._target_` is not given.
+
+pub(super) mod keys;
+mod setting;
 
 /// Which module trains the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,66 +126,89 @@ pub struct StandardOptimizer {
     pub kind: OptimizerKind,
     /// Learning rate, before a schedule.
     pub lr: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
+    /// Weight decay; none takes 5e-4, with [`OptimizerKind::Sgd`] 1e-5.
+    pub weight_decay: Option<f64>,
+    /// Decay rates of the moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Share of the last step that is kept.
+    pub momentum: f64,
+    /// Share of the gradient that is left out of a step.
+    pub dampening: f64,
+    /// Look ahead.
+    pub nesterov: bool,
 }
 
 /// Formulas of the standard module's optimiser.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptimizerKind {
-    /// Adam or AdamW.
-    Adam {
-        /// Weight decay apart from the gradient: AdamW.
-        decoupled: bool,
-        /// Decay rates of the moments.
-        betas: [f64; 2],
-        /// Added to the root of the second moment.
-        eps: f64,
-    },
-    /// Gradient descent with momentum.
-    Sgd {
-        /// Share of the last step that is kept.
-        momentum: f64,
-        /// Share of the gradient that is left out.
-        dampening: f64,
-        /// Look ahead.
-        nesterov: bool,
-    },
-}
-
-impl StandardOptimizer {
-    /// Published defaults of `adam`, `adamw` or `sgd`.
-    pub fn named(name: &str) -> Option<Self> {
-        let adam = |decoupled| OptimizerKind::Adam { decoupled, betas: [0.9, 0.999], eps: 1e-8 };
-        match name {
-            "adam" => Some(Self { kind: adam(false), lr: 5e-5, weight_decay: 5e-4 }),
-            "adamw" => Some(Self { kind: adam(true), lr: 5e-5, weight_decay: 5e-4 }),
-            "sgd" => {
-                Some(Self { kind: OptimizerKind::Sgd { momentum: 0.95, dampening: 0.0, nesterov: true }, lr: 5e-5, weight_decay: 1e-5 })
-            }
-            _ => None,
-        }
-    }
+    /// Moments of gradient and penalty; reads `betas` and `eps`.
+    Adam,
+    /// Weight decay apart from the moments; reads `betas` and `eps`.
+    AdamW,
+    /// Gradient descent; reads `momentum`, `dampening` and `nesterov`.
+    Sgd,
 }
 
 impl Default for StandardOptimizer {
     fn default() -> Self {
-        Self { kind: OptimizerKind::Adam { decoupled: false, betas: [0.9, 0.999], eps: 1e-8 }, lr: 5e-5, weight_decay: 5e-4 }
+        Self {
+            kind: OptimizerKind::Adam,
+            lr: 5e-5,
+            weight_decay: None,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            momentum: 0.95,
+            dampening: 0.0,
+            nesterov: true,
+        }
+    }
+}
+
+impl StandardOptimizer {
+    /// Weight decay with its default.
+    pub fn decay(&self) -> f64 {
+        self.weight_decay.unwrap_or(if self.kind == OptimizerKind::Sgd { 1e-5 } else { 5e-4 })
     }
 }
 
 /// Learning rate of the standard module over time, with the published defaults.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ScheduleConfig {
+pub struct ScheduleConfig {
+    /// Which.
+    pub kind: ScheduleKind,
+    /// `OneCycleLR`.
+    pub one_cycle: OneCycle,
+    /// `MultiStepLR`: epochs.
+    pub milestones: Vec<usize>,
+    /// `MultiStepLR`: factor at each.
+    pub gamma: f64,
+    /// Before it.
+    pub warm_up: WarmUp,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            kind: ScheduleKind::Constant,
+            one_cycle: OneCycle::default(),
+            milestones: vec![100, 170],
+            gamma: 0.1,
+            warm_up: WarmUp::default(),
+        }
+    }
+}
+
+/// Schedules of the standard module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScheduleKind {
+    /// The optimiser's rate.
+    Constant,
     /// Up to the optimiser's rate and down again, once in the whole run.
-    OneCycle(OneCycle),
-    /// Times `gamma` at every milestone.
-    MultiStep {
-        /// Epochs.
-        milestones: Vec<usize>,
-        /// Factor.
-        gamma: f64,
-    },
+    OneCycle,
+    /// Times a factor at every milestone.
+    MultiStep,
 }
 
 /// `OneCycleLR`. The highest rate is the optimiser's.
@@ -192,8 +220,8 @@ pub struct OneCycle {
     pub steps_per_epoch: Option<usize>,
     /// Share of the steps that go up.
     pub pct_start: f64,
-    /// A straight line instead of a cosine.
-    pub linear: bool,
+    /// How the rate goes up and down.
+    pub anneal_strategy: Anneal,
     /// Momentum (b₁ of Adam) goes the other way.
     pub cycle_momentum: bool,
     /// Where the rate is highest.
@@ -206,13 +234,22 @@ pub struct OneCycle {
     pub final_div_factor: f64,
 }
 
+/// How a value goes from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anneal {
+    /// Half a cosine.
+    Cosine,
+    /// A straight line.
+    Linear,
+}
+
 impl Default for OneCycle {
     fn default() -> Self {
         Self {
             epochs: None,
             steps_per_epoch: None,
             pct_start: 0.25,
-            linear: false,
+            anneal_strategy: Anneal::Cosine,
             cycle_momentum: true,
             base_momentum: 0.85,
             max_momentum: 0.95,
@@ -223,10 +260,25 @@ impl Default for OneCycle {
 }
 
 /// Warm-up before the schedule of the standard module.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WarmUp {
-    /// Steps of the schedule (epochs, or with one cycle so many batches).
+    /// Steps of the schedule (epochs, or with one cycle so many batches); 0 does without.
     pub steps: usize,
-    /// 1 / `steps` of the rate all the way instead of a straight line from 0.
-    pub constant: bool,
+    /// How.
+    pub strategy: WarmUpStrategy,
+}
+
+impl Default for WarmUp {
+    fn default() -> Self {
+        Self { steps: 0, strategy: WarmUpStrategy::Linear }
+    }
+}
+
+/// How the rate warms up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarmUpStrategy {
+    /// A straight line from 0.
+    Linear,
+    /// 1 / `steps` of the rate all the way.
+    Constant,
 }
