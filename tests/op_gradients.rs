@@ -363,3 +363,36 @@ fn sum() {
         b.loss(Op::Sum, &[one, one])
     });
 }
+
+#[test]
+fn imitation() {
+    for count in COUNTS {
+        for (square, decay, any) in
+            [([true, false], false, true), ([false, false], true, true), ([true, true], false, false), ([false, true], true, true)]
+        {
+            let mut case = Case::new(&[count]);
+            let target = case.input(random(3, (count + 2) * 3 * 6));
+            let valid = case.input((0..(count + 2) * 3).map(|i| f64::from(u8::from(any && i % 4 != 1))).collect());
+            let weight = case.input(random(5, count + 2));
+            case.check_loss(N, 18, |b, _, x| {
+                let target = b.input("target", target, N, 18);
+                let valid = b.input("valid", valid, N, 3);
+                let weight = b.input("weight", weight, N, 1);
+                let op = Op::Imitation { steps: 3, square, factors: [0.3, 0.7], decay };
+                b.loss(op, &[x, target, valid, weight])
+            });
+        }
+    }
+}
+
+#[test]
+fn scale_and_largest() {
+    Case::new(&[3]).check_loss(N, 6, |b, _, x| {
+        let one = b.loss(Op::UnitNorm { steps: 1, channels: 6 }, &[x]);
+        let low = b.loss(Op::Scale { factor: -2.5 }, &[one]);
+        let high = b.loss(Op::Scale { factor: 1.5 }, &[one]);
+        let most = b.loss(Op::Largest, &[low, high, one]);
+        let again = b.loss(Op::Largest, &[one, one]);
+        b.loss(Op::Sum, &[most, again])
+    });
+}
