@@ -4,6 +4,7 @@ mod faults;
 mod logs;
 mod runs;
 mod source;
+mod standard;
 
 use source::Roads;
 use std::{
