@@ -8,6 +8,7 @@ use crate::{
     config::Config,
     data::DataModule,
     error::{Error, Result},
+    objectives,
     scenario::{Scenario, ScenarioSource, Split},
     trainer::{Session, Trainer, TrainingModule, checkpoint, module, predict::Predictor, summary},
 };
@@ -123,6 +124,9 @@ impl Engine {
 pub fn update_config_for_training(mut config: Config, host: &Host) -> Config {
     config.settle_trainer();
     host.log(LogLevel::Debug, &config.to_text());
+    if let Some(warning) = objectives::warning(&config.objectives) {
+        host.log(LogLevel::Warning, warning);
+    }
     config
 }
 

@@ -11,10 +11,14 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 use training_engine::{
+    config::{
+        Config, ObjectiveConfig,
+        module::{Aggregate, Metric, ModuleKind, Objective, Term},
+    },
     data::collate,
     features::Features,
     graph::Scalar,
-    trainer::session::{Clip, Rule, Session, Update},
+    trainer::{Session, TrainingModule},
 };
 
 struct Counting;
@@ -40,19 +44,29 @@ static ALLOCATOR: Counting = Counting;
 fn warm_steps_allocate_nothing() {
     let case = Case::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/small.safetensors.gz"));
     let features = case.features();
-    let mut session = Session::new(&case.model, &case.objectives, Scalar::F32, 2, 1).unwrap();
-    let batch = collate(&features.iter().collect::<Vec<&Features>>(), &[], &session.batch_options(false)).unwrap();
-    let mut step = |count: u64| {
-        let losses = session.train(&batch, count).unwrap();
-        let metrics = session.metrics(&batch);
-        assert!(losses.loss.is_finite() && metrics[0].1.is_finite());
-        let rule = Rule::AdamW { beta: [0.9, 0.999], epsilon: 1e-8 };
-        let update = Update { rule, learning_rate: 1e-3, weight_decay: 1e-2, count, scale: 1.0, clip: Some(Clip::Norm(5.0)) };
-        assert!(session.update(&update).unwrap().applied);
+    let standard = ObjectiveConfig {
+        module: ModuleKind::Standard,
+        terms: Objective::ALL[..3].iter().map(|&objective| Term { objective, weight: 0.5 }).collect(),
+        metrics: Metric::ALL.to_vec(),
+        aggregate: Aggregate::Max,
+        ..ObjectiveConfig::default()
     };
-    (1..=3).for_each(&mut step);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    (4..=8).for_each(&mut step);
-    let made = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    assert_eq!(made, 0, "allocations in five steps");
+    for objectives in [case.objectives, standard] {
+        let config = Config { model: case.model.clone(), objectives, ..Config::default() };
+        let session = Session::new(&config.model, &config.objectives, Scalar::F32, 2, 1).unwrap();
+        let batch = collate(&features.iter().collect::<Vec<&Features>>(), &[], &session.batch_options(false)).unwrap();
+        let mut module = TrainingModule::new(session, &config);
+        module.begin(10);
+        let mut step = |number: usize| {
+            let trained = module.train_batch(&batch, number as u64).unwrap();
+            assert!(trained.finite && trained.metrics[0].1.is_finite());
+            assert!(module.update(1).unwrap().applied);
+            module.end_batch(number);
+        };
+        (1..=3).for_each(&mut step);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (4..=8).for_each(&mut step);
+        let made = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        assert_eq!(made, 0, "allocations in five steps of {:?}", config.objectives.module);
+    }
 }

@@ -58,6 +58,13 @@ pub fn validate(objectives: &ObjectiveConfig, model: &ModelConfig) -> Result<()>
     Ok(())
 }
 
+/// What a person may not expect of the objectives, in words.
+pub fn warning(objectives: &ObjectiveConfig) -> Option<&'static str> {
+    let trained = terms(objectives).iter().any(|term| term.objective == Objective::Classification);
+    (!trained)
+        .then_some("no objective trains the scores of the candidates, so that the most probable one is a matter of chance; add cls_loss")
+}
+
 /// The losses of a module, off or not.
 fn terms(objectives: &ObjectiveConfig) -> &[Term] {
     match objectives.module {
