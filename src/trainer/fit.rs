@@ -4,12 +4,15 @@ use super::{
     evaluate::{evaluate, unusable},
     hooks::{BatchEnd, Context, Hook, Outcome, Stage},
     module::{Trained, TrainingModule},
+    session::Losses,
     state::State,
+    tally::Tally,
 };
 use crate::{
+    config::module::ModuleKind,
     data::{Batch, DataModule},
     error::{Error, Result},
-    metrics::MetricTable,
+    metrics::{MetricSums, MetricTable},
     scenario::Split,
 };
 use std::time::Instant;
@@ -107,7 +110,10 @@ impl Fit<'_, '_> {
         }
         let mut metrics = MetricTable::default();
         self.state.tally.write("train", &mut metrics);
-        self.log(metrics);
+        match self.module.kind() {
+            ModuleKind::Pluto => self.log(metrics),
+            ModuleKind::Standard => self.keep(metrics),
+        }
         self.state.epoch_ended = true;
         self.notify(|hook, context| hook.epoch_end(context))?;
         self.stage.loggers.flush(&self.stage.run);
@@ -160,9 +166,7 @@ impl Fit<'_, '_> {
         }
         let outcome = if self.stage.limits.updates(self.state.batch) { self.update()? } else { Outcome::Gathered };
         if outcome == Outcome::Applied && self.state.stepped.is_multiple_of(self.stage.limits.log_every) {
-            let values = [("loss/train_loss_step".to_owned(), losses.loss)];
-            let (step, epoch) = (self.state.logger_step(), Some(self.state.epoch));
-            self.stage.loggers.scalars(&self.stage.run, step, epoch, &values);
+            self.log_step(batch.len(), &losses, &metrics);
         }
         self.move_schedule();
         self.check_time(clock);
@@ -230,10 +234,31 @@ impl Fit<'_, '_> {
         Ok(!self.stage.run.is_interrupted())
     }
 
-    /// Logs values of an epoch or a validation, and keeps them for hooks and reports.
+    /// Logs values of a step: PLUTO's trainer its loss, beside the means of the epoch; the standard module everything that is
+    /// logged in training at all, under the names that the means would have.
+    fn log_step(&mut self, scenarios: usize, losses: &Losses, metrics: &MetricSums) {
+        let mut values = MetricTable::default();
+        match self.module.kind() {
+            ModuleKind::Pluto => values.set("loss/train_loss_step", losses.loss),
+            ModuleKind::Standard => {
+                let mut tally = Tally::default();
+                tally.add(scenarios, losses, metrics);
+                tally.write("train", &mut values);
+            }
+        }
+        let (step, epoch) = (self.state.logger_step(), Some(self.state.epoch));
+        self.stage.loggers.scalars(&self.stage.run, step, epoch, &values.0);
+    }
+
+    /// Logs values of an epoch or a validation, and keeps them.
     fn log(&mut self, metrics: MetricTable) {
         let (step, epoch) = (self.state.logger_step(), Some(self.state.epoch));
         self.stage.loggers.scalars(&self.stage.run, step, epoch, &metrics.0);
+        self.keep(metrics);
+    }
+
+    /// Keeps values for hooks and reports.
+    fn keep(&mut self, metrics: MetricTable) {
         for (name, value) in metrics.0 {
             self.state.epoch_metrics.set(&*name, value);
             self.state.metrics.set(name, value);

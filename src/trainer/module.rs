@@ -75,6 +75,11 @@ impl TrainingModule {
         self.schedule = Schedule::new(self.kind, &self.optimizer, batches, self.max_epochs);
     }
 
+    /// Which module it is.
+    pub fn kind(&self) -> ModuleKind {
+        self.kind
+    }
+
     /// The network.
     pub fn session(&self) -> &Session {
         &self.session

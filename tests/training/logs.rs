@@ -4,14 +4,14 @@ use super::*;
 use std::{path::PathBuf, process::Command};
 
 /// A Python with the package `tensorboard`: `TE_PYTHON`, or that of `.venv`.
-fn python() -> Option<PathBuf> {
+pub fn python() -> Option<PathBuf> {
     let named = std::env::var_os("TE_PYTHON").map(PathBuf::from);
     let python = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"));
     let ready = Command::new(&python).args(["-c", "import tensorboard"]).output().is_ok_and(|output| output.status.success());
     ready.then_some(python)
 }
 
-const READER: &str = "
+pub const READER: &str = "
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0})
