@@ -8,7 +8,7 @@ use super::{
     state::State,
 };
 use crate::{
-    config::{CheckpointSource, Config, text},
+    config::{CheckpointSource, Config, module::ModuleKind, text},
     error::{Error, Result},
 };
 use std::{
@@ -20,6 +20,9 @@ use std::{
 
 /// Options that may change between a checkpoint and the run that goes on from it, although they are the model's.
 const FREE_MODEL_KEYS: [&str; 4] = ["model.dropout", "model.drop_path", "model.state_dropout", "model.feature_builder.max_agents"];
+
+/// Other options that may not: what the parameters and the optimiser's moments are.
+const FIXED_KEYS: [&str; 2] = ["lightning.trainer.params.precision", "custom_trainer._target_"];
 
 /// The checkpoint that the configuration names; none if it names none, or if there is no `last` one.
 ///
@@ -94,12 +97,14 @@ pub(super) fn new_run() -> String {
 fn changes(path: &Path, before: &str, config: &Config) -> Result<Vec<String>> {
     let leaves = |text: &str| Ok::<BTreeMap<String, _>, Error>(text::parse(text)?.leaves().into_iter().collect());
     let before = leaves(before).map_err(|e| Error::file(path, format!("its configuration: {e}")))?;
+    let standard = config.objectives.module == ModuleKind::Standard;
     let mut changes = Vec::new();
     for (key, value) in &leaves(&config.to_text())? {
         let Some(old) = before.get(key).filter(|old| *old != value) else { continue };
         let change = format!("{key} was {old} and is {value}");
         let fixed = key.starts_with("model.") && !FREE_MODEL_KEYS.contains(&key.as_str());
-        if fixed || key == "lightning.trainer.params.precision" {
+        let fixed = fixed || FIXED_KEYS.contains(&key.as_str()) || (key == "optimizer._target_" && standard);
+        if fixed {
             return Err(Error::file(path, format!("is a checkpoint of another run: {change}")));
         }
         if key != "checkpoint" {

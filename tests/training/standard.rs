@@ -126,3 +126,19 @@ fn a_resumed_run_equals_one_that_was_not_interrupted() {
         }
     }
 }
+
+#[test]
+fn moments_of_another_optimizer_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    engine(standard(folder.path(), &["max_epochs=1"]), Roads::new(20), Host::default()).fit().unwrap();
+    let resume = |config: Config| {
+        let source = Arc::new(Roads::new(20)) as Arc<dyn ScenarioSource>;
+        Engine::build(config, Some(source), Host::default()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let sgd = resume(standard(folder.path(), &["checkpoint=last", OPTIMIZERS[0]])).unwrap_err();
+    assert!(sgd.contains("optimizer._target_ was \"torch.optim.Adam\""), "{sgd}");
+    let pluto = "custom_trainer._target_=src.models.pluto.pluto_trainer.LightningTrainer";
+    let pluto = resume(standard(folder.path(), &["checkpoint=last", pluto])).unwrap_err();
+    assert!(pluto.contains("custom_trainer._target_ was null"), "{pluto}");
+    assert_eq!(resume(standard(folder.path(), &["checkpoint=last", "optimizer.lr=1e-4"])), Ok(()));
+}
