@@ -172,6 +172,19 @@ fn the_trainers_own_losses_can_be_objectives() {
 }
 
 #[test]
+fn objectives_that_cannot_be_had_are_named() {
+    let case = case();
+    let fails = |objectives: ObjectiveConfig, key: &str| {
+        let error = Session::new(&case.model, &objectives, Scalar::F64, 1, 0).err().map(|e| e.to_string());
+        assert!(error.as_ref().is_some_and(|e| e.contains(key)), "{key}: {error:?}");
+    };
+    fails(objectives(&[], Aggregate::Sum), "objective");
+    fails(objectives(&[NUPLAN[0], NUPLAN[0]], Aggregate::Sum), "objective");
+    fails(objectives(&[(Objective::ReferenceFree, 1.0)], Aggregate::Sum), "model.ref_free_traj");
+    fails(ObjectiveConfig { metrics: vec![Metric::MinAde; 2], ..objectives(&NUPLAN, Aggregate::Sum) }, "training_metric");
+}
+
+#[test]
 fn gradients_follow_differences_and_parts_without_a_loss_stay() {
     let case = case();
     let heads = ["planning_decoder.loc_head.", "planning_decoder.pi_head.", "agent_predictor.", "planning_decoder."];

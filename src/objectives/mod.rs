@@ -51,6 +51,13 @@ pub fn validate(objectives: &ObjectiveConfig, model: &ModelConfig) -> Result<()>
         if objectives.terms.is_empty() {
             return Err(Error::config("objective", "the standard module needs an objective"));
         }
+        let twice = |i: usize| objectives.terms[..i].iter().any(|term| term.objective == objectives.terms[i].objective);
+        if (0..objectives.terms.len()).any(twice) {
+            return Err(Error::config("objective", "an objective stands there twice"));
+        }
+        if (1..objectives.metrics.len()).any(|i| objectives.metrics[..i].contains(&objectives.metrics[i])) {
+            return Err(Error::config("training_metric", "a metric stands there twice"));
+        }
         if objectives.terms.iter().any(|term| term.objective == Objective::ReferenceFree) && !model.ref_free_traj {
             return Err(Error::config("model.ref_free_traj", "the objective 'ref_free_reg_loss' needs it"));
         }
