@@ -179,7 +179,7 @@ fn limits_tell_counts_from_shares() {
     assert_eq!(Limit::Count(1).apply(10), 1);
     assert_eq!(Limit::Share(1.0).apply(10), 10);
     assert_eq!(Limit::Share(0.25).apply(10), 2);
-    assert_eq!(Limit::Share(0.01).apply(10), 1);
+    assert_eq!(Limit::Share(0.01).apply(10), 0);
     assert_eq!(Limit::Share(0.0).apply(10), 0);
     assert_eq!(Limit::Count(0).apply(10), 0);
 }
