@@ -295,6 +295,10 @@ static void null_arguments(void) {
     FAILS(te_engine_summary(NULL, &text), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_engine_save_weights(NULL, "w"), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_engine_load_weights(NULL, "w"), TE_INVALID_ARGUMENT, "engine is null");
+    FAILS(te_engine_save_weights_with(NULL, "w", NULL), TE_INVALID_ARGUMENT, "engine is null");
+    FAILS(te_engine_load_weights_with(NULL, "w", NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
+    FAILS(te_weights_report_view(NULL, NULL), TE_INVALID_ARGUMENT, "the report on weights is null");
+    OK(te_weights_report_free(NULL));
     FAILS(te_report_view(NULL, &report_view), TE_INVALID_ARGUMENT, "report is null");
     FAILS(te_report_metric(NULL, "a", &value), TE_INVALID_ARGUMENT, "report is null");
     FAILS(te_prediction_view(NULL, &prediction_view), TE_INVALID_ARGUMENT, "prediction is null");
@@ -540,6 +544,48 @@ static void training(void) {
     CHECK(host.releases == 1);
 }
 
+/* Weights of both formats, with prefixes, whole and in part. */
+static void weights(TeEngine *engine, const char *folder) {
+    char path[4096 + 16];
+    TeSaveWeightsOptions save = {.struct_size = sizeof save, .prefix = "mine."};
+    TeLoadWeightsOptions load = {.struct_size = sizeof load, .strip_prefix = "mine."};
+    TeWeightsReport *report = NULL;
+    TeWeightsReportView view = {.struct_size = sizeof view};
+    snprintf(path, sizeof path, "%s/weights.ckpt", folder);
+    OK(te_engine_save_weights(engine, path));
+    OK(te_engine_load_weights(engine, path));
+    OK(te_engine_save_weights_with(engine, path, &save));
+    OK(te_engine_load_weights_with(engine, path, &load, &report));
+    OK(te_weights_report_view(report, &view));
+    CHECK(view.missing_count == 0 && view.extra_count == 0);
+    OK(te_weights_report_free(report));
+    FAILS(te_weights_report_free(report), TE_INVALID_ARGUMENT, "live report on weights");
+    FAILS(te_engine_load_weights(engine, path), TE_FILE_ERROR, "tensor 'mine.");
+    load.add_prefix = "other.";
+    load.partial = 1;
+    FAILS(te_engine_load_weights_with(engine, path, &load, &report), TE_FILE_ERROR, "no tensor of this model");
+    /* Of the map encoder alone, under its own names. */
+    load.strip_prefix = "mine.map_encoder.";
+    load.add_prefix = "map_encoder.";
+    OK(te_engine_load_weights_with(engine, path, &load, &report));
+    OK(te_weights_report_view(report, &view));
+    CHECK(view.missing_count > 0 && view.extra_count > 0 && strncmp(view.extra[0], "mine.", 5) == 0);
+    for (size_t i = 0; i < view.missing_count; ++i) CHECK(strncmp(view.missing[i], "map_encoder.", 12) != 0);
+    view.struct_size = 8;
+    FAILS(te_weights_report_view(report, &view), TE_INVALID_ARGUMENT, "struct_size");
+    OK(te_weights_report_free(report));
+    load.struct_size = 8;
+    FAILS(te_engine_load_weights_with(engine, path, &load, NULL), TE_INVALID_ARGUMENT, "options: struct_size is 8");
+    save.struct_size = 0;
+    FAILS(te_engine_save_weights_with(engine, path, &save), TE_INVALID_ARGUMENT, "options: struct_size is 0");
+    save = (TeSaveWeightsOptions){.struct_size = sizeof save, .optimizer = 1};
+    OK(te_engine_save_weights_with(engine, path, &save));
+    OK(te_engine_load_weights(engine, path));
+    remove(path);
+    snprintf(path, sizeof path, "%s/weights.st", folder);
+    FAILS(te_engine_save_weights_with(engine, path, &save), TE_INVALID_ARGUMENT, "'.ckpt' alone");
+}
+
 /* An engine without data predicts; its weights go to a file and back. */
 static void planning(const char *folder) {
     char path[4096], missing[4096], blocked[4096 + 16];
@@ -555,6 +601,7 @@ static void planning(const char *folder) {
     FAILS(te_engine_save_weights(engine, blocked), TE_FILE_ERROR, path); /* a file stands where a folder would have to */
     FAILS(te_engine_save_weights(engine, NULL), TE_INVALID_ARGUMENT, "path is null");
     FAILS(te_engine_save_weights(engine, ""), TE_INVALID_ARGUMENT, "path is empty");
+    weights(engine, folder);
     CHECK(te_fit(engine, NULL) != TE_OK); /* no data */
     OK(te_engine_free(engine));
     remove(path);

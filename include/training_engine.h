@@ -146,6 +146,9 @@ typedef struct TePrediction TePrediction;
 // What a run did; see `te_report_view`. It may be read from any thread and outlives its engine.
 typedef struct TeReport TeReport;
 
+// How a file of weights and the model differ; see `te_weights_report_view`. It may be read from any thread and outlives its engine.
+typedef struct TeWeightsReport TeWeightsReport;
+
 // What every fallible function returns: `TE_OK` or one of the other codes. `te_last_error` then tells the whole story.
 typedef int32_t TeStatus;
 
@@ -469,6 +472,46 @@ typedef struct TeBuildOptions {
     void *event_user_data;
 } TeBuildOptions;
 
+// How weights are written; all zero is the default.
+typedef struct TeSaveWeightsOptions {
+    // `sizeof(TeSaveWeightsOptions)`.
+    size_t struct_size;
+    // Put in front of every name. Null puts `model.` there in a `.ckpt`, as the published model has it, and nothing elsewhere.
+    const char *prefix;
+    // Not 0 to write the optimiser's state to a `.ckpt` as well, so that Lightning goes on with it.
+    int32_t optimizer;
+    // Ignored.
+    int32_t reserved;
+} TeSaveWeightsOptions;
+
+// How weights are read; all zero is the default.
+typedef struct TeLoadWeightsOptions {
+    // `sizeof(TeLoadWeightsOptions)`.
+    size_t struct_size;
+    // Taken off the file's names that begin so. Null takes off `model.`, the published module's name of its network.
+    const char *strip_prefix;
+    // Put in front of names afterwards. Null for nothing.
+    const char *add_prefix;
+    // Not 0 to tolerate tensors that are missing or extra: what is missing stays as it was. A misshapen one remains an error.
+    int32_t partial;
+    // Ignored.
+    int32_t reserved;
+} TeLoadWeightsOptions;
+
+// How a file of weights and the model differ; its strings and arrays live until `te_weights_report_free`.
+typedef struct TeWeightsReportView {
+    // `sizeof(TeWeightsReportView)`, set by the host.
+    size_t struct_size;
+    // Names of the model that the file does not have.
+    const char *const *missing;
+    // Number of them.
+    size_t missing_count;
+    // Names of the file that the model does not have.
+    const char *const *extra;
+    // Number of them.
+    size_t extra_count;
+} TeWeightsReportView;
+
 // What a run did; its strings and arrays live until `te_report_free`. Fields that do not belong to the run are 0.
 typedef struct TeReportView {
     // `sizeof(TeReportView)`, set by the host.
@@ -654,11 +697,28 @@ TeStatus te_engine_config(const struct TeEngine *engine, const char **text);
 // Table of the model's parts with their numbers of parameters; it lives as long as the engine.
 TeStatus te_engine_summary(const struct TeEngine *engine, const char **text);
 
-// Writes the weights by their published names (safetensors). The file appears whole or not at all.
+// Writes the weights by their published names: a checkpoint of PyTorch Lightning, as the published planner reads it, to a name
+// that ends in `.ckpt`, else safetensors. The file appears whole or not at all.
 TeStatus te_engine_save_weights(struct TeEngine *engine, const char *path);
 
-// Reads weights; a missing, extra or misshapen one is an error that names it, and nothing is changed.
+// As `te_engine_save_weights`, with options; null for the defaults.
+TeStatus te_engine_save_weights_with(struct TeEngine *engine, const char *path, const struct TeSaveWeightsOptions *options);
+
+// Reads weights: safetensors, or what PyTorch or Lightning wrote (`.ckpt`), of which nothing is executed. A missing, extra or
+// misshapen one is an error that names it, and nothing is changed.
 TeStatus te_engine_load_weights(struct TeEngine *engine, const char *path);
+
+// As `te_engine_load_weights`, with options, null for the defaults. `report` may be null.
+TeStatus te_engine_load_weights_with(struct TeEngine *engine,
+                                     const char *path,
+                                     const struct TeLoadWeightsOptions *options,
+                                     struct TeWeightsReport **report);
+
+// Shows a report: set `view->struct_size`, the rest is filled in.
+TeStatus te_weights_report_view(const struct TeWeightsReport *report, struct TeWeightsReportView *view);
+
+// Frees a report; null is allowed.
+TeStatus te_weights_report_free(struct TeWeightsReport *report);
 
 // Trains, validates after every epoch, writes checkpoints; resumes first if the configuration names a checkpoint. A run that the
 // host ends (`te_engine_stop`, event callback) succeeds, and its report says `stopped`. `report` may be null.

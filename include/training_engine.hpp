@@ -282,6 +282,24 @@ struct EvaluationReport {
     std::string json;
 };
 
+/// How weights are written.
+struct SaveWeightsOptions {
+    std::optional<std::string> prefix; ///< In front of names; none: `model.` in a `.ckpt`, nothing elsewhere.
+    bool optimizer = false;            ///< The optimiser's state as well, in a `.ckpt`.
+};
+
+/// How weights are read.
+struct LoadWeightsOptions {
+    std::optional<std::string> strip_prefix; ///< Taken off names that begin so; none: `model.`.
+    std::string add_prefix;                  ///< Put in front of names afterwards.
+    bool partial = false;                    ///< Tolerate what is missing (it stays as it was) or extra.
+};
+
+/// How a file of weights and the model differ.
+struct WeightsReport {
+    std::vector<std::string> missing, extra;
+};
+
 /// A predicted step in the global frame.
 struct TrajectoryState {
     double x = 0, y = 0, heading = 0, vx = 0, vy = 0;
@@ -592,10 +610,28 @@ class Engine {
         return result;
     }
 
-    /// Writes the weights by their published names (safetensors), whole or not at all.
-    void save_weights(const std::string &path) const { callbacks_->finish(te_engine_save_weights(handle_, path.c_str())); }
-    /// Reads weights; if one is missing, extra or misshapen nothing is changed.
-    void load_weights(const std::string &path) { callbacks_->finish(te_engine_load_weights(handle_, path.c_str())); }
+    /// Writes the weights by their published names, whole or not at all: a checkpoint of PyTorch Lightning to a name that ends in
+    /// `.ckpt`, else safetensors.
+    void save_weights(const std::string &path, const SaveWeightsOptions &options = {}) const {
+        auto raw = detail::sized<TeSaveWeightsOptions>();
+        raw.prefix = options.prefix ? options.prefix->c_str() : nullptr;
+        raw.optimizer = options.optimizer;
+        callbacks_->finish(te_engine_save_weights_with(handle_, path.c_str(), &raw));
+    }
+    /// Reads weights: safetensors, or what PyTorch or Lightning wrote, of which nothing is executed. If one is missing, extra or
+    /// misshapen nothing is changed, unless the options tolerate it.
+    WeightsReport load_weights(const std::string &path, const LoadWeightsOptions &options = {}) {
+        auto raw = detail::sized<TeLoadWeightsOptions>();
+        raw.strip_prefix = options.strip_prefix ? options.strip_prefix->c_str() : nullptr;
+        raw.add_prefix = options.add_prefix.c_str();
+        raw.partial = options.partial;
+        TeWeightsReport *handle = nullptr;
+        callbacks_->finish(te_engine_load_weights_with(handle_, path.c_str(), &raw, &handle));
+        const std::unique_ptr<TeWeightsReport, TeStatus (*)(TeWeightsReport *)> guard(handle, te_weights_report_free);
+        auto view = detail::sized<TeWeightsReportView>();
+        detail::check(te_weights_report_view(handle, &view));
+        return {{view.missing, view.missing + view.missing_count}, {view.extra, view.extra + view.extra_count}};
+    }
 
     /// Ends the run in progress after its step; from any thread, also from a signal handler.
     void stop() const noexcept { te_engine_stop(handle_); }

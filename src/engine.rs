@@ -3,6 +3,7 @@
 pub use crate::trainer::{
     host::{EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle},
     predict::{AgentPrediction, Candidate, Prediction},
+    weights::{LoadOptions, LoadReport, SaveOptions},
 };
 use crate::{
     config::Config,
@@ -10,7 +11,7 @@ use crate::{
     error::{Error, Result},
     objectives,
     scenario::{Scenario, ScenarioSource, Split},
-    trainer::{Session, Trainer, TrainingModule, checkpoint, module, predict::Predictor, summary},
+    trainer::{Session, Trainer, TrainingModule, module, predict::Predictor, summary, weights},
 };
 use std::{path::Path, sync::Arc};
 
@@ -77,21 +78,21 @@ impl Engine {
         self.predictor.predict(self.model.session_mut(), scenario)
     }
 
-    /// Writes the weights by published name (safetensors), atomically.
+    /// Writes the weights by published name, atomically: a Lightning checkpoint to a name that ends in `.ckpt`, else safetensors.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn save_weights(&self, path: &Path) -> Result<()> {
-        checkpoint::save(path, self.model.session(), &self.config.to_text(), None)
+    pub fn save_weights(&self, path: &Path, options: &SaveOptions) -> Result<()> {
+        weights::save(path, self.model.session(), &self.config, self.trainer.state(), options)
     }
 
-    /// Reads weights, from a file of weights or a checkpoint; a missing, extra or misshapen one is an error that names it and
-    /// nothing is changed.
+    /// Reads weights, from a file of weights or a checkpoint, of this library, PyTorch or Lightning. A missing, extra or misshapen
+    /// one is an error that names it, unless `options` tolerates it; on an error nothing is changed.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn load_weights(&mut self, path: &Path) -> Result<()> {
-        checkpoint::File::read(path)?.restore(self.model.session_mut(), false)
+    pub fn load_weights(&mut self, path: &Path, options: &LoadOptions) -> Result<LoadReport> {
+        weights::File::read(path)?.load(self.model.session_mut(), options)
     }
 
     /// Ends a run in progress.
@@ -144,7 +145,9 @@ pub fn build_trainer(config: &Config, host: Host, stop: StopHandle) -> Result<Tr
 /// [`Error::Config`].
 pub fn build_model(config: &Config) -> Result<Session> {
     let scalar = module::scalar(config.run.precision)?;
-    Session::new(&config.model, &config.objectives, scalar, config.run.threads, config.run.seed)
+    let mut session = Session::new(&config.model, &config.objectives, scalar, config.run.threads, config.run.seed)?;
+    session.freeze(&config.run.freeze)?;
+    Ok(session)
 }
 
 /// Scenarios of the source, divided, as the model wants them.

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 /// The files of the border in the order of the header.
-const SOURCES: [&str; 9] = ["status", "types", "guard", "info", "map", "host", "engine", "run", "predict"];
+const SOURCES: [&str; 10] = ["status", "types", "guard", "info", "map", "host", "engine", "weights", "run", "predict"];
 
 fn generated() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -116,6 +116,9 @@ pub trait Backend: Send {
     /// The device failed.
     fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated>;
 
+    /// Sets parts of the gradient to zero.
+    fn clear_gradients(&mut self, parts: &[Vector]);
+
     /// Sets gradients to zero and forgets pending statistics: drops what was accumulated.
     fn discard(&mut self);
 
@@ -127,4 +130,10 @@ pub trait Backend: Send {
     /// # Errors
     /// The length differs.
     fn write(&mut self, buffer: Buffer, values: &[f64]) -> Result<()>;
+
+    /// Overwrites a part of a buffer; statistics that are pending are those of before until [`Backend::discard`].
+    ///
+    /// # Errors
+    /// It ends behind the buffer.
+    fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()>;
 }

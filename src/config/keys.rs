@@ -32,6 +32,11 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("seed", &[], &mut run.seed, any())?;
     v.key("output_dir", &[], &mut run.output_dir, Rule(|x| !x.as_os_str().is_empty(), "not empty"))?;
     v.key("checkpoint", &["lightning.trainer.checkpoint.resume_path"], &mut run.checkpoint, any())?;
+    v.key("pretrained.path", &[], &mut run.pretrained.path, FOLDER)?;
+    v.key("pretrained.strip_prefix", &[], &mut run.pretrained.strip_prefix, any())?;
+    v.key("pretrained.add_prefix", &[], &mut run.pretrained.add_prefix, any())?;
+    v.key("pretrained.strict", &[], &mut run.pretrained.strict, SWITCH)?;
+    v.key("freeze", &[], &mut run.freeze, Rule(|x| x.iter().all(|x| !x.is_empty()), "without empty patterns"))?;
     v.key("threads", &[], &mut run.threads, Rule(|x| *x <= 1024, "at most 1024"))?;
     v.key("progress_bar", &["lightning.trainer.params.enable_progress_bar"], &mut run.progress_bar, SWITCH)?;
     v.key("max_nonfinite_steps", &[], &mut run.max_nonfinite_steps, SOME)?;

@@ -65,6 +65,10 @@ pub struct RunConfig {
     pub output_dir: PathBuf,
     /// What to go on from.
     pub checkpoint: CheckpointSource,
+    /// Weights to start from, where there is no checkpoint to go on from.
+    pub pretrained: PretrainedConfig,
+    /// Patterns of the parameters that stay as they are.
+    pub freeze: Vec<String>,
     /// Show a progress bar on standard error, where that is a terminal.
     pub progress_bar: bool,
     /// Training steps with a non-finite loss or gradient, one after the other, that end the run.
@@ -80,9 +84,30 @@ impl Default for RunConfig {
             precision: Precision::Single,
             output_dir: "output".into(),
             checkpoint: CheckpointSource::None,
+            pretrained: PretrainedConfig::default(),
+            freeze: Vec::new(),
             progress_bar: false,
             max_nonfinite_steps: 10,
         }
+    }
+}
+
+/// Weights that a run starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PretrainedConfig {
+    /// File of weights or checkpoint, of this library, PyTorch or Lightning; none starts from initial ones.
+    pub path: Option<String>,
+    /// Taken off its names that begin so; none takes off `model.`.
+    pub strip_prefix: Option<String>,
+    /// Put in front of names afterwards.
+    pub add_prefix: Option<String>,
+    /// A tensor that is missing or extra is an error, not a warning.
+    pub strict: bool,
+}
+
+impl Default for PretrainedConfig {
+    fn default() -> Self {
+        Self { path: None, strip_prefix: None, add_prefix: None, strict: true }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Building, asking, saving, loading and freeing an engine.
+//! Building, asking and freeing an engine.
 
 use super::{
     guard::{c_string, guard},
@@ -17,7 +17,6 @@ use crate::{
 };
 use std::{
     ffi::{CString, c_char},
-    path::Path,
     sync::{Arc, Mutex, TryLockError},
 };
 
@@ -202,34 +201,4 @@ unsafe fn give_text(engine: *const TeEngine, text: *mut *const c_char, which: im
         text.write(which(inner).as_ptr());
         Ok(())
     })
-}
-
-/// Writes the weights by their published names (safetensors). The file appears whole or not at all.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn te_engine_save_weights(engine: *mut TeEngine, path: *const c_char) -> TeStatus {
-    // SAFETY: the host vouches for its pointers as the header asks.
-    guard(|| unsafe {
-        let inner = handle::borrow(engine.cast_const())?;
-        let path = read_path(path)?;
-        inner.call(|engine| engine.save_weights(Path::new(&path)))
-    })
-}
-
-/// Reads weights; a missing, extra or misshapen one is an error that names it, and nothing is changed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn te_engine_load_weights(engine: *mut TeEngine, path: *const c_char) -> TeStatus {
-    // SAFETY: the host vouches for its pointers as the header asks.
-    guard(|| unsafe {
-        let inner = handle::borrow(engine.cast_const())?;
-        let path = read_path(path)?;
-        inner.call(|engine| engine.load_weights(Path::new(&path)))
-    })
-}
-
-unsafe fn read_path(path: *const c_char) -> Outcome<String> {
-    // SAFETY: passed on to the caller.
-    match unsafe { text(path, TEXT_LIMIT, "path") } {
-        Ok(path) if path.is_empty() => Err(Failure::argument("path is empty")),
-        other => other.map_err(Failure::argument),
-    }
 }

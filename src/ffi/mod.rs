@@ -10,7 +10,7 @@
 //! | `map`, `scenario` | the host's description to [`crate::scenario`] |
 //! | `source` | callbacks to [`crate::scenario::ScenarioSource`] |
 //! | `host` | log and event callbacks, failures that callbacks report |
-//! | `engine`, `run`, `predict` | the entries |
+//! | `engine`, `weights`, `run`, `predict` | the entries |
 //! | `info` | versions and the self test |
 
 mod engine;
@@ -26,3 +26,4 @@ mod scenario;
 mod source;
 mod status;
 mod types;
+mod weights;

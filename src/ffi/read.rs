@@ -36,6 +36,7 @@ macro_rules! sized {
 sized! {
     TeLane: 104, TeCrosswalk: 32, TeMapDescription: 48, TeAgent: 40, TeScenario: 160, TeScenarioInfo: 40, TeSource: 64,
     TeBuildOptions: 80, TeReportView: 104, TeCandidate: 48, TeAgentPrediction: 32, TePredictionView: 32,
+    TeSaveWeightsOptions: 24, TeLoadWeightsOptions: 32, TeWeightsReportView: 40,
 }
 
 /// A zeroed structure for a callback to fill.

@@ -525,6 +525,52 @@ pub struct TePredictionView {
     pub agent_count: usize,
 }
 
+/// How weights are written; all zero is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TeSaveWeightsOptions {
+    /// `sizeof(TeSaveWeightsOptions)`.
+    pub struct_size: usize,
+    /// Put in front of every name. Null puts `model.` there in a `.ckpt`, as the published model has it, and nothing elsewhere.
+    pub prefix: *const c_char,
+    /// Not 0 to write the optimiser's state to a `.ckpt` as well, so that Lightning goes on with it.
+    pub optimizer: i32,
+    /// Ignored.
+    pub reserved: i32,
+}
+
+/// How weights are read; all zero is the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TeLoadWeightsOptions {
+    /// `sizeof(TeLoadWeightsOptions)`.
+    pub struct_size: usize,
+    /// Taken off the file's names that begin so. Null takes off `model.`, the published module's name of its network.
+    pub strip_prefix: *const c_char,
+    /// Put in front of names afterwards. Null for nothing.
+    pub add_prefix: *const c_char,
+    /// Not 0 to tolerate tensors that are missing or extra: what is missing stays as it was. A misshapen one remains an error.
+    pub partial: i32,
+    /// Ignored.
+    pub reserved: i32,
+}
+
+/// How a file of weights and the model differ; its strings and arrays live until `te_weights_report_free`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TeWeightsReportView {
+    /// `sizeof(TeWeightsReportView)`, set by the host.
+    pub struct_size: usize,
+    /// Names of the model that the file does not have.
+    pub missing: *const *const c_char,
+    /// Number of them.
+    pub missing_count: usize,
+    /// Names of the file that the model does not have.
+    pub extra: *const *const c_char,
+    /// Number of them.
+    pub extra_count: usize,
+}
+
 const _: () = {
     use crate::{engine::LogLevel, scenario};
     assert!(TE_HISTORY_STEPS == scenario::HISTORY_STEPS && TE_FUTURE_STEPS == scenario::FUTURE_STEPS);
@@ -561,6 +607,9 @@ layout! {
     TeCandidate: 48, state_count at 40;
     TeAgentPrediction: 32, state_count at 24;
     TePredictionView: 32, agent_count at 24;
+    TeSaveWeightsOptions: 24, reserved at 20;
+    TeLoadWeightsOptions: 32, reserved at 28;
+    TeWeightsReportView: 40, extra_count at 32;
 }
 
 #[cfg(not(target_pointer_width = "64"))]

@@ -5,13 +5,15 @@ use crate::error::{Error, Result};
 
 /// Walks the recorded nodes backwards once and appends the gradient nodes of `loss`, whose own gradient is 1.
 ///
-/// Gradients of parameters are added to the gradient buffer. A tensor that does not lead to the loss gets none.
+/// Gradients of parameters are added to the gradient buffer. A tensor that does not lead to the loss gets none, nor does one
+/// that only parameters in `frozen` (prefixes of names) lead to. An operation between others may add to the gradient of its
+/// frozen parameters nevertheless.
 ///
 /// # Errors
-/// A parameter that does not reach the loss and is not in `frozen` (prefixes of names): its gradient would silently be 0.
+/// A parameter that does not reach the loss and is not in `frozen`: its gradient would silently be 0.
 pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters, frozen: &[&str]) -> Result<()> {
     let forward = graph.nodes.len();
-    let needs = needs_gradient(graph);
+    let needs = needs_gradient(graph, &trained(parameters, frozen));
     let seed = new_gradient(graph, loss);
     graph.gradients.insert(loss, seed);
     graph.seed = Some(seed);
@@ -55,11 +57,21 @@ pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters,
     check_reachable(parameters, &touched, frozen)
 }
 
-/// Which tensors lead from a parameter: those that have a gradient.
-fn needs_gradient(graph: &Graph) -> Vec<bool> {
-    let mut needs: Vec<bool> = graph.tensors.iter().map(|t| matches!(t.place, Place::Parameter(_))).collect();
+/// Which elements of the parameter buffer are not frozen.
+fn trained(parameters: &Parameters, frozen: &[&str]) -> Vec<bool> {
+    let mut trained = vec![true; parameters.len()];
+    for p in parameters.iter().filter(|p| !p.statistic && frozen.iter().any(|f| p.name.starts_with(f))) {
+        trained[p.range()].fill(false);
+    }
+    trained
+}
+
+/// Which tensors lead from a trained parameter: those that have a gradient.
+fn needs_gradient(graph: &Graph, trained: &[bool]) -> Vec<bool> {
+    let trains = |offset: usize| trained.get(offset).copied().unwrap_or(false);
+    let mut needs: Vec<bool> = graph.tensors.iter().map(|t| matches!(t.place, Place::Parameter(offset) if trains(offset))).collect();
     for node in &graph.nodes {
-        let any = !node.op.parameters().is_empty()
+        let any = node.op.parameters().iter().any(|vector| trains(vector.offset))
             || node.inputs.iter().enumerate().any(|(i, x)| node.op.differentiable(i) && x.is_some_and(|x| needs[x.0]));
         if any {
             needs[node.output(0).0] = true;

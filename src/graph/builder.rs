@@ -19,12 +19,19 @@ pub struct Builder {
     mode: Mode,
     scope: Vec<String>,
     streams: u32,
+    frozen: Vec<String>,
 }
 
 impl Builder {
     /// An empty graph.
     pub fn new(mode: Mode) -> Self {
-        Self { graph: Graph::default(), mode, scope: Vec::new(), streams: 0 }
+        Self { graph: Graph::default(), mode, scope: Vec::new(), streams: 0, frozen: Vec::new() }
+    }
+
+    /// Parameters, by name, that stay as they are. A batch norm whose scale is one of them works as in evaluation: it uses its
+    /// running statistics and leaves them.
+    pub fn freeze(&mut self, names: &[String]) {
+        self.frozen = names.to_vec();
     }
 
     /// What the graph is for.
@@ -128,7 +135,8 @@ impl Builder {
     pub fn batch_norm(&mut self, x: TensorId, p: &Scope, activation: Activation) -> Result<TensorId> {
         let (gamma, beta) = self.norm_parameters(x, p)?;
         let running = [p.vector("running_mean")?, p.vector("running_var")?];
-        let (rows, width, train) = (self.rows(x), self.width(x), self.training());
+        let frozen = self.frozen.contains(&format!("{}.weight", p.name()));
+        let (rows, width, train) = (self.rows(x), self.width(x), self.training() && !frozen);
         let y = self.push(Op::BatchNorm { gamma, beta, running, train, activation }, &[x], rows, &[width]);
         let kept = self.tensor(format!("{}.statistics", self.graph.tensor(y).name), Rows::fixed(2), width, Element::Real, Place::Arena);
         self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));

@@ -1,5 +1,6 @@
 //! Which parameters decay, and how the learning rate and the momentum move. The update itself is one pass of the backend.
 
+pub mod frozen;
 pub mod groups;
 pub mod schedule;
 

@@ -4,7 +4,7 @@
 //! - [`limits`]: the bounds that configuration and data give together; [`state`]: how far a run is.
 //! - [`session`]: the one place that runs the network; [`module`]: the network with its optimiser.
 //! - [`hooks`]: everything beside the loops, checkpoints among it; `loggers`: where values go.
-//! - [`checkpoint`], `resume`, `files`: how a run gets to disk and back.
+//! - [`checkpoint`], `resume`, `files`: how a run gets to disk and back. [`weights`]: files of weights, those of PyTorch among them.
 //! - [`host`], `run`: events, log records, reports, requests to stop.
 //! - [`predict`]: one scenario to trajectories.
 
@@ -23,6 +23,7 @@ pub mod run;
 pub mod session;
 pub mod state;
 mod tally;
+pub mod weights;
 
 pub use hooks::summary;
 pub use host::{EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle};
@@ -69,16 +70,17 @@ impl Trainer {
         &self.state
     }
 
-    /// Goes back to the checkpoint that the configuration names, if it names one. The `last` one may be missing: the run then
-    /// starts anew. If anything is wrong, nothing changes.
+    /// Goes back to the checkpoint that the configuration names, if it names one; else to the weights that it names. The `last`
+    /// checkpoint may be missing: the run then starts anew. If anything is wrong, nothing changes.
     ///
     /// # Errors
     /// [`Error::File`] if the file is missing, is no checkpoint, or is one of another model or precision.
     pub fn resume(&mut self, module: &mut TrainingModule) -> Result<()> {
         if let Some(path) = resume::find(&self.config, &self.host)? {
             self.state = resume::restore(&path, &self.config, &self.host, &mut self.hooks, module)?;
+            return Ok(());
         }
-        Ok(())
+        resume::start_from_weights(&self.config, &self.host, module)
     }
 
     /// Trains until a bound is reached or until the host ends the run, from where the trainer is.

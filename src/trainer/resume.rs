@@ -6,6 +6,7 @@ use super::{
     host::{Host, LogLevel},
     module::TrainingModule,
     state::State,
+    weights,
 };
 use crate::{
     config::{CheckpointSource, Config, module::ModuleKind, text},
@@ -43,7 +44,7 @@ pub(super) fn find(config: &Config, host: &Host) -> Result<Option<PathBuf>> {
         }
         CheckpointSource::Best => {
             let last = last.ok_or_else(|| Error::file(&folder, "holds no last checkpoint, which would know the best"))?;
-            let state = checkpoint::File::read(&last)?.header()?.state;
+            let state = checkpoint::header(&weights::File::read(&last)?)?.state;
             let best = state.and_then(|state| Checkpoints::files(&state.hooks)).and_then(|files| files.best);
             let best = best.ok_or_else(|| Error::file(&last, "it knows of no best checkpoint"))?;
             Ok(Some(folder.join(best.file)))
@@ -56,9 +57,14 @@ pub(super) fn find(config: &Config, host: &Host) -> Result<Option<PathBuf>> {
 /// # Errors
 /// [`Error::File`] if the file is missing, is no checkpoint, or is one of another model or precision.
 pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hooks, module: &mut TrainingModule) -> Result<State> {
-    let file = checkpoint::File::read(path)?;
-    let header = file.header()?;
-    let mut state = header.state.ok_or_else(|| Error::file(path, "holds weights alone and no state of a run; load it as weights"))?;
+    let file = weights::File::read(path)?;
+    if let Some(state) = file.lightning_state()? {
+        return restore_lightning(&file, state, config, host, module);
+    }
+    let header = checkpoint::header(&file)?;
+    let mut state = header
+        .state
+        .ok_or_else(|| Error::file(path, "holds weights alone and no state of a run; start from them with 'pretrained.path'"))?;
     let changes = changes(path, &header.config, config)?;
     let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -66,7 +72,7 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
     if elsewhere {
         state.hooks.remove(NAME_OF_CHECKPOINTS);
     }
-    file.restore(module.session_mut(), true)?;
+    checkpoint::restore(&file, module.session_mut())?;
     hooks.restore(path, &state.hooks)?;
     if !changes.is_empty() {
         host.log(LogLevel::Warning, &format!("the configuration differs from the checkpoint's: {}", changes.join("; ")));
@@ -91,6 +97,42 @@ pub(super) fn new_run() -> String {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
     format!("{time:x}-{:x}-{:x}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Reads a checkpoint of PyTorch Lightning: weights, how far it is, and the optimiser's moments where they fit.
+fn restore_lightning(file: &weights::File, mut state: State, config: &Config, host: &Host, module: &mut TrainingModule) -> Result<State> {
+    let pluto = config.objectives.module == ModuleKind::Pluto;
+    if let Err(reason) = file.restore_lightning(module.session_mut(), pluto)? {
+        host.log(LogLevel::Warning, &format!("the optimiser's state is not taken from the Lightning checkpoint: {reason}"));
+        // Moments of zero are those before the first update.
+        state.module.updates = 0;
+    }
+    (state.run, state.seed) = (new_run(), config.run.seed);
+    module.set_state(state.module);
+    host.log(LogLevel::Info, &format!("going on from a Lightning checkpoint: {} epochs, {} steps", state.epochs(), state.step));
+    Ok(state)
+}
+
+/// Reads the weights that the configuration names, if it names any.
+///
+/// # Errors
+/// [`Error::File`] with the file and the tensor.
+pub(super) fn start_from_weights(config: &Config, host: &Host, module: &mut TrainingModule) -> Result<()> {
+    let pretrained = &config.run.pretrained;
+    let Some(path) = &pretrained.path else { return Ok(()) };
+    let options = weights::LoadOptions {
+        strip_prefix: pretrained.strip_prefix.clone(),
+        add_prefix: pretrained.add_prefix.clone().unwrap_or_default(),
+        strict: pretrained.strict,
+    };
+    let report = weights::File::read(Path::new(path))?.load(module.session_mut(), &options)?;
+    host.log(LogLevel::Info, &format!("starting from the weights of '{path}'"));
+    for (what, names) in [("not in the file and stay as they were", report.missing), ("in the file and not in the model", report.extra)] {
+        if !names.is_empty() {
+            host.log(LogLevel::Warning, &format!("{} tensors are {what}: {}", names.len(), names.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 /// Keys whose values differ from a checkpoint's, in words.

@@ -97,6 +97,8 @@ pub struct Session {
     objectives: ObjectiveConfig,
     parameters: Parameters,
     decayed: Vec<Vector>,
+    /// Names of the parameters that stay as they are, and their places.
+    frozen: (Vec<String>, Vec<Vector>),
     plans: [Option<Recorded>; 3],
     last: Option<Purpose>,
     seed: u64,
@@ -115,11 +117,39 @@ impl Session {
         let backend = cpu::new(scalar, threads, parameters.len(), parameters.statistics_len());
         let decayed = optim::groups::decayed(&parameters, objectives.module, &objectives::idle(objectives, model));
         let (model, objectives) = (model.clone(), objectives.clone());
-        let mut session = Self { backend, model, objectives, parameters, decayed, plans: [const { None }; 3], last: None, seed };
+        let frozen = (Vec::new(), Vec::new());
+        let mut session = Self { backend, model, objectives, parameters, decayed, frozen, plans: [const { None }; 3], last: None, seed };
         let (values, statistics) = params::initial(&specifications, seed);
         session.write(Buffer::Parameters, &values)?;
         session.write(Buffer::Statistics, &statistics)?;
         Ok(session)
+    }
+
+    /// Keeps the parameters that the patterns name as they are: no step, no weight decay; batch norms among them use their running
+    /// statistics and leave them. See [`optim::frozen::frozen`] for patterns.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a pattern that names none, and if nothing would be left to train.
+    pub fn freeze(&mut self, patterns: &[String]) -> Result<()> {
+        let names = optim::frozen::frozen(&self.parameters, patterns)?;
+        let places = names.iter().filter_map(|name| self.parameters.get(name)).map(|p| Vector { offset: p.offset, len: p.len() });
+        self.frozen = (names.clone(), places.collect());
+        let idle = objectives::idle(&self.objectives, &self.model);
+        let idle: Vec<&str> = idle.into_iter().chain(names.iter().map(String::as_str)).collect();
+        self.decayed = optim::groups::decayed(&self.parameters, self.objectives.module, &idle);
+        self.plans = [const { None }; 3];
+        self.last = None;
+        Ok(())
+    }
+
+    /// Names of the parameters that stay as they are.
+    pub fn frozen(&self) -> &[String] {
+        &self.frozen.0
+    }
+
+    /// Number of parameters that stay as they are.
+    pub fn frozen_len(&self) -> usize {
+        self.frozen.1.iter().map(|part| part.len).sum()
     }
 
     /// How batches for this session are made; `triplets` for training with the contrastive loss.
@@ -160,6 +190,7 @@ impl Session {
     /// # Errors
     /// The device failed.
     pub fn update(&mut self, update: &Update) -> Result<Updated> {
+        self.backend.clear_gradients(&self.frozen.1);
         self.backend.update(update, &self.decayed)
     }
 
@@ -235,6 +266,14 @@ impl Session {
         self.backend.write(buffer, values)
     }
 
+    /// Overwrites a part of a buffer; statistics come into force with [`Session::discard`].
+    ///
+    /// # Errors
+    /// It ends behind the buffer.
+    pub fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()> {
+        self.backend.write_part(buffer, start, values)
+    }
+
     fn run(&mut self, purpose: Purpose, batch: &Batch, step: u64) -> Result<()> {
         let cost_map_size = self.check(purpose, batch)?;
         let slot = &mut self.plans[purpose as usize];
@@ -247,7 +286,7 @@ impl Session {
                 before.as_ref().map_or(headroom, |b| if n <= b[i] { b[i] } else { headroom })
             });
             let capacity = capacity.collect();
-            *slot = Some(record(purpose, &self.parameters, &self.model, &self.objectives, cost_map_size, capacity)?);
+            *slot = Some(record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size, capacity)?);
         }
         let recorded = slot.as_ref().expect("just recorded");
         self.last = None;
@@ -297,12 +336,14 @@ impl Session {
 fn record(
     purpose: Purpose,
     parameters: &Parameters,
+    frozen: &[String],
     config: &ModelConfig,
     options: &ObjectiveConfig,
     cost_map_size: usize,
     capacity: Vec<usize>,
 ) -> Result<Recorded> {
     let mut b = Builder::new(if purpose == Purpose::Train { Mode::Train } else { Mode::Evaluate });
+    b.freeze(frozen);
     let outputs = model::record(&mut b, parameters, config)?;
     let mut losses = objectives::Losses::new();
     if purpose != Purpose::Predict {
@@ -316,7 +357,9 @@ fn record(
 
     let mut graph = b.finish();
     if let (Purpose::Train, Some((_, Some(loss)))) = (purpose, losses.last()) {
-        autodiff::differentiate(&mut graph, *loss, parameters, &objectives::idle(options, config))?;
+        let idle = objectives::idle(options, config);
+        let without_gradient: Vec<&str> = idle.into_iter().chain(frozen.iter().map(String::as_str)).collect();
+        autodiff::differentiate(&mut graph, *loss, parameters, &without_gradient)?;
     }
     Ok(Recorded { plan: Plan::new(graph, capacity), outputs, losses, cost_map_size })
 }

@@ -1,7 +1,11 @@
 //! Bad data, bad files, bad numbers: errors with names, or scenarios that are left out.
 
 use super::*;
-use training_engine::{error::Error, scenario::Split};
+use training_engine::{
+    engine::{LoadOptions, SaveOptions},
+    error::Error,
+    scenario::Split,
+};
 
 /// Changes the tensors of a file: name, shape, bytes.
 type Edit = Box<dyn Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>)>;
@@ -101,7 +105,7 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
     let report = trained.fit().unwrap();
     let last = std::path::PathBuf::from(&report.last_checkpoint);
     let weights = folder.path().join("weights.safetensors");
-    trained.save_weights(&weights).unwrap();
+    trained.save_weights(&weights, &SaveOptions::default()).unwrap();
 
     let mut other = engine(config(folder.path(), &["seed=9"]), Roads::new(30), Host::default());
     let before = buffers(&other);
@@ -114,13 +118,13 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
         ("huge header", [u64::MAX.to_le_bytes().to_vec(), vec![0; 64]].concat()),
     ] {
         std::fs::write(&broken, bytes).unwrap();
-        let error = other.load_weights(&broken).unwrap_err();
+        let error = other.load_weights(&broken, &LoadOptions::default()).unwrap_err();
         assert!(matches!(&error, Error::File { path, .. } if path.ends_with("broken.safetensors")), "{name}: {error}");
         let path = format!("checkpoint={}", broken.display());
         let error = Engine::build(config(folder.path(), &[&path]), None, Host::default()).err().unwrap();
         assert!(matches!(error, Error::File { .. }), "{name}: {error}");
     }
-    assert!(matches!(other.load_weights(&folder.path().join("absent")), Err(Error::File { .. })));
+    assert!(matches!(other.load_weights(&folder.path().join("absent"), &LoadOptions::default()), Err(Error::File { .. })));
 
     // A tensor too few, too many, of another shape, not finite.
     let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
@@ -139,7 +143,7 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
         edit(&mut list);
         let views = list.iter().map(|(n, s, b)| (n, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, s.clone(), b).unwrap()));
         std::fs::write(&broken, safetensors::serialize(views, None).unwrap()).unwrap();
-        let error = other.load_weights(&broken).unwrap_err().to_string();
+        let error = other.load_weights(&broken, &LoadOptions::default()).unwrap_err().to_string();
         assert!(error.contains(reason) && (error.contains(NAME) || error.contains("zebra")), "{reason}: {error}");
     }
     assert!(buffers(&other) == before, "nothing has changed");
@@ -157,11 +161,11 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
 
     // Whole files do load: weights from both kinds, in both precisions.
     for file in [&weights, &last] {
-        other.load_weights(file).unwrap();
+        other.load_weights(file, &LoadOptions::default()).unwrap();
         assert!(buffers(&other)[0] == buffers(&trained)[0] && buffers(&other)[3] == buffers(&trained)[3]);
     }
     let mut double = Engine::build(config(folder.path(), &["precision=64"]), None, Host::default()).unwrap();
-    double.load_weights(&weights).unwrap();
+    double.load_weights(&weights, &LoadOptions::default()).unwrap();
     assert!(buffers(&double)[0] == buffers(&trained)[0]);
     let fresh = folder.path().join("elsewhere");
     let started = Engine::build(config(&fresh, &["checkpoint=last"]), None, Host::default()).unwrap();
@@ -179,8 +183,8 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole() {
     // A folder stands where the file should go.
     let blocked = folder.path().join("blocked");
     std::fs::create_dir_all(blocked.join("inside")).unwrap();
-    assert!(matches!(engine.save_weights(&blocked), Err(Error::File { .. })));
-    assert!(matches!(engine.save_weights(Path::new("/proc/no/where")), Err(Error::File { .. })));
+    assert!(matches!(engine.save_weights(&blocked, &SaveOptions::default()), Err(Error::File { .. })));
+    assert!(matches!(engine.save_weights(Path::new("/proc/no/where"), &SaveOptions::default()), Err(Error::File { .. })));
     assert_eq!(std::fs::read(&report.last_checkpoint).unwrap(), before);
     assert_eq!(
         std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.')).count(),

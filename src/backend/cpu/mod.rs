@@ -151,6 +151,10 @@ impl<T: Real> Backend for CpuBackend<T> {
         Ok(done)
     }
 
+    fn clear_gradients(&mut self, parts: &[Vector]) {
+        parts.iter().for_each(|part| self.gradients[part.range()].fill(T::ZERO));
+    }
+
     fn discard(&mut self) {
         self.gradients.fill(T::ZERO);
         self.pending.copy_from_slice(&self.statistics);
@@ -173,10 +177,19 @@ impl<T: Real> Backend for CpuBackend<T> {
         if target.len() != values.len() {
             return Err(Error::Backend(format!("{buffer:?} holds {} numbers, not {}", target.len(), values.len())));
         }
-        target.iter_mut().zip(values).for_each(|(t, &v)| *t = T::of(v));
+        self.write_part(buffer, 0, values)?;
         if buffer == Buffer::Statistics {
             self.pending.copy_from_slice(&self.statistics);
         }
+        Ok(())
+    }
+
+    fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()> {
+        let target = self.buffer(buffer);
+        let len = target.len();
+        let part = start.checked_add(values.len()).and_then(|end| target.get_mut(start..end));
+        let part = part.ok_or_else(|| Error::Backend(format!("{buffer:?} holds {len} numbers, not {} from {start} on", values.len())))?;
+        part.iter_mut().zip(values).for_each(|(t, &v)| *t = T::of(v));
         Ok(())
     }
 }

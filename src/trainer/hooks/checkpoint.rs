@@ -11,8 +11,9 @@ use crate::{
     error::{Error, Result},
     scenario::Split,
     trainer::{
-        checkpoint::{EXTENSION, File},
+        checkpoint::{self, EXTENSION},
         host::LogLevel,
+        weights::File,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -218,7 +219,7 @@ impl Checkpoints {
 
 /// True for a checkpoint that this run itself wrote at this very moment, before it was killed and gone on with from an earlier one.
 fn is_of_this_moment(context: &Context, path: &Path) -> bool {
-    let state = File::read(path).and_then(|file| file.header()).ok().and_then(|header| header.state);
+    let state = File::read(path).and_then(|file| checkpoint::header(&file)).ok().and_then(|header| header.state);
     state.is_some_and(|state| state.run == context.state.run && state.batches == context.state.batches)
 }
 

@@ -275,7 +275,7 @@ impl Stage<'_, '_> {
                 match file {
                     Files::Save(path) => {
                         let state = State { hooks: self.hooks.states(), ..state.clone() };
-                        file::save(&path, module.session(), &self.hooks.text, Some(&state))?;
+                        file::save(&path, module.session(), &self.hooks.text, &state)?;
                         for i in 0..self.hooks.hooks.len() {
                             self.call(i, &state, module, &|hook, context| hook.checkpoint_saved(context, &path))?;
                         }

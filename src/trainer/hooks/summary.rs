@@ -38,18 +38,19 @@ pub fn table(session: &Session, depth: i64) -> String {
             }
         }
     }
-    let total = session.parameters().len();
+    let (total, frozen) = (session.parameters().len(), session.frozen_len());
     let bytes = match session.batch_options(false).scalar {
         Scalar::F32 => 4,
         Scalar::F64 => 8,
     };
-    let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("trainable parameters".len());
+    let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("non-trainable parameters".len());
     let mut text = format!("{:width$} | parameters\n{:-<width$}-+-----------\n", "part", "");
     for (name, count) in &parts {
         text.push_str(&format!("{name:width$} | {:>10}\n", short(*count)));
     }
     text.push_str(&format!("{:-<width$}-+-----------\n", ""));
-    text.push_str(&format!("{:width$} | {:>10}\n", "trainable parameters", short(total)));
+    text.push_str(&format!("{:width$} | {:>10}\n", "trainable parameters", short(total - frozen)));
+    text.push_str(&format!("{:width$} | {:>10}\n", "non-trainable parameters", short(frozen)));
     text.push_str(&format!("{:width$} | {:>7.1} MB\n", "their size", (total * bytes) as f64 / 1e6));
     text
 }
