@@ -312,7 +312,7 @@ impl File {
         self.load(session, &LoadOptions::default())?;
         let torch = self.torch()?;
         let names = lightning::optimizer_order(session);
-        let moments = match pluto.then(|| torch.moments(&names)).unwrap_or_else(|| Err("it is that of PLUTO's trainer".into())) {
+        let moments = match if pluto { torch.moments(&names) } else { Err("it is that of PLUTO's trainer".into()) } {
             Ok(moments) => moments,
             Err(reason) => {
                 self.write(session, &Tensors::new(), &MOMENTS, Missing::Zero)?;
