@@ -288,6 +288,7 @@ static void null_arguments(void) {
     FAILS(te_build(NULL, &engine), TE_INVALID_ARGUMENT, "options is null");
     FAILS(te_build(&options, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_fit(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
+    FAILS(te_cache(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_validate(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_test(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_predict(NULL, NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
@@ -607,6 +608,51 @@ static void planning(const char *folder) {
     remove(path);
 }
 
+/* Features are cached once, found again, and serve an engine that has no source. */
+static void caching(void) {
+    const char *overrides[] = {"cache.cache_path=features", "cache.use_cache_without_dataset=true"};
+    Host host = new_host();
+    host.faults[1] = AGENT_NAN;
+    TeSource table = table_of(&host);
+    Ears ears = {0};
+    TeEngine *engine = build(&table, NULL, NULL);
+    TeReport *report = NULL;
+    TeReportView view = {.struct_size = sizeof view};
+    FAILS(te_cache(engine, NULL), TE_INVALID_CONFIG, "cache.cache_path");
+    OK(te_engine_free(engine));
+
+    for (size_t round = 0; round < 2; ++round) {
+        host = new_host();
+        host.faults[1] = AGENT_NAN;
+        engine = build(&table, &ears, overrides[0]);
+        OK(te_cache(engine, &report));
+        OK(te_report_view(report, &view));
+        CHECK(view.scenarios == SCENARIOS && view.failed == 1 && view.damaged == 0 && !view.stopped);
+        CHECK(round == 0 ? view.computed == SCENARIOS - 1 && view.present == 0 : view.computed == 0 && view.present == SCENARIOS - 1);
+        CHECK(strstr(view.json, "\"not_finite\":1") != NULL && strstr(ears.reasons[1], "states[7].vy is not finite") != NULL);
+        CHECK(host.loads == host.unloads && (round == 0 || host.loads == 0)); /* a rejection is remembered, too */
+        OK(te_report_free(report));
+        OK(te_engine_free(engine));
+    }
+
+    TeBuildOptions options = options_of(NULL);
+    options.overrides = overrides;
+    options.override_count = 2;
+    OK(te_build(&options, &engine));
+    OK(te_fit(engine, &report));
+    OK(te_report_view(report, &view));
+    CHECK(view.steps >= 1 && view.skipped_scenarios == 1);
+    OK(te_report_free(report));
+    OK(te_engine_free(engine));
+    options.overrides = overrides + 1;
+    options.override_count = 1;
+    FAILS(te_build(&options, &engine), TE_INVALID_CONFIG, "cache.cache_path");
+    const char *bucket[] = {"cache.cache_path=s3://bucket/prefix", overrides[1]};
+    options.overrides = bucket;
+    options.override_count = 2;
+    FAILS(te_build(&options, &engine), TE_INVALID_CONFIG, "s3");
+}
+
 /* Scenarios that cannot be used are left out, counted and named; the run goes on with the others. */
 static void left_out(void) {
     static const struct { size_t index; Fault fault; const char *reason; } table[] = {
@@ -763,6 +809,7 @@ int main(void) {
     building();
     planning(folder);
     training();
+    caching();
     left_out();
     host_fails(FAIL, "the disk is gone");
     host_fails(FAIL_WITHOUT_WORDS, "-42");

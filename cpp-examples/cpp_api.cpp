@@ -143,6 +143,14 @@ void running() {
     CHECK(listed);
     CHECK(engine.validate().scenarios == 4);
 
+    const auto folder = std::filesystem::temp_directory_path() / ("cpp_api." + std::to_string(steps) + ".cache");
+    const std::string cached = "cache.cache_path=" + folder.string();
+    const auto cache = te::Engine(config, road, {cached}).cache();
+    CHECK(cache.scenarios == 16 && cache.computed == 15 && cache.failed == 1 && !cache.stopped);
+    CHECK(cache.json.find("left_out_by_host") != std::string::npos);
+    CHECK(te::Engine(config, nullptr, {cached, "cache.use_cache_without_dataset=true"}).validate().scenarios == 4);
+    std::filesystem::remove_all(folder);
+
     te::Scenario scenario = road->load(0);
     scenario.ego.resize(te::history_steps);
     scenario.agents[0].states.resize(te::history_steps);

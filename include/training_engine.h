@@ -381,7 +381,7 @@ typedef struct TeSource {
     // Handed to every callback.
     void *user_data;
     // Not 0 if `info`, `load` and `unload` may be called from several threads at once, the library's own among them. If 0, they
-    // are called only on the thread that is in `te_build`, `te_fit`, `te_validate` or `te_test`.
+    // are called only on the thread that is in `te_build`, `te_fit`, `te_cache`, `te_validate` or `te_test`.
     int32_t thread_safe;
     // Ignored.
     int32_t reserved;
@@ -441,7 +441,7 @@ typedef struct TeEvent {
     size_t metric_count;
 } TeEvent;
 
-// Receives events of `te_fit`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
+// Receives events of `te_fit`, `te_cache`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
 // after this step (`te_fit` succeeds and its report says `stopped`), a negative number ends it with `TE_HOST_ERROR`;
 // `te_callback_error` adds a text.
 typedef int32_t (*TeEventCallback)(void *user_data, const struct TeEvent *event);
@@ -460,7 +460,8 @@ typedef struct TeBuildOptions {
     const char *const *overrides;
     // Number of overrides.
     size_t override_count;
-    // Where scenarios come from; copied. Null for an engine that only predicts.
+    // Where scenarios come from; copied. Null for an engine that only predicts, or has its data from the cache alone
+    // (`cache.use_cache_without_dataset`).
     const struct TeSource *source;
     // Optional.
     TeLogCallback log;
@@ -522,11 +523,11 @@ typedef struct TeReportView {
     uint64_t steps;
     // Fit: steps of this run that were not applied since their loss or gradient was not finite.
     uint64_t skipped_steps;
-    // Validate, test: scenarios evaluated.
+    // Validate, test: scenarios evaluated. Cache: scenarios that this call was to cache.
     uint64_t scenarios;
     // Scenarios that were left out in this run.
     uint64_t skipped_scenarios;
-    // Fit: not 0 if the host ended the run.
+    // Fit, cache: not 0 if the host ended the run.
     int32_t stopped;
     // Fit: 0 if the monitored metric was never seen.
     int32_t has_best_score;
@@ -540,8 +541,16 @@ typedef struct TeReportView {
     const struct TeMetric *metrics;
     // Number of metrics.
     size_t metric_count;
-    // All of the above as JSON.
+    // The whole report as JSON.
     const char *json;
+    // Cache: scenarios whose features were computed and written.
+    uint64_t computed;
+    // Cache: scenarios whose features were there.
+    uint64_t present;
+    // Cache: scenarios without features; `json` counts them by reason.
+    uint64_t failed;
+    // Cache: entries that were damaged.
+    uint64_t damaged;
 } TeReportView;
 
 // What a prediction holds.
@@ -723,6 +732,12 @@ TeStatus te_weights_report_free(struct TeWeightsReport *report);
 // Trains, validates after every epoch, writes checkpoints; resumes first if the configuration names a checkpoint. A run that the
 // host ends (`te_engine_stop`, event callback) succeeds, and its report says `stopped`. `report` may be null.
 TeStatus te_fit(struct TeEngine *engine, struct TeReport **report);
+
+// Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on all cores, and writes them,
+// so that `te_fit` need not. Scenarios without features are left out, counted by reason and named in events. With `NUM_NODES` and
+// `NODE_RANK` in the environment it does this node's share. A call that the host ends succeeds, and its report says `stopped`;
+// what was written stays. `report` may be null.
+TeStatus te_cache(struct TeEngine *engine, struct TeReport **report);
 
 // Evaluates on the validation split. `report` may be null.
 TeStatus te_validate(struct TeEngine *engine, struct TeReport **report);

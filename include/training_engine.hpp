@@ -275,6 +275,13 @@ struct FitReport {
     std::string json;
 };
 
+/// What cache did.
+struct CacheReport {
+    std::size_t scenarios = 0, computed = 0, present = 0, failed = 0, damaged = 0;
+    bool stopped = false;
+    std::string json; ///< also counts failures by reason
+};
+
 /// What validate and test found.
 struct EvaluationReport {
     std::size_t scenarios = 0, skipped_scenarios = 0;
@@ -577,6 +584,21 @@ class Engine {
         result.best_checkpoint = view.best_checkpoint;
         result.last_checkpoint = view.last_checkpoint;
         result.metrics = detail::metrics(view.metrics, view.metric_count);
+        result.json = view.json;
+        return result;
+    }
+
+    /// Computes the features that the cache (`cache.cache_path`) lacks and writes them.
+    CacheReport cache() {
+        const Report report = run(te_cache);
+        const auto view = report.view();
+        CacheReport result;
+        result.scenarios = view.scenarios;
+        result.computed = view.computed;
+        result.present = view.present;
+        result.failed = view.failed;
+        result.damaged = view.damaged;
+        result.stopped = view.stopped != 0;
         result.json = view.json;
         return result;
     }

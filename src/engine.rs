@@ -1,7 +1,7 @@
 //! The built whole: trainer, model and data, and the calls that the C ABI exposes.
 
 pub use crate::trainer::{
-    host::{EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle},
+    host::{CacheReport, EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle},
     predict::{AgentPrediction, Candidate, Prediction},
     weights::{LoadOptions, LoadReport, SaveOptions},
 };
@@ -29,16 +29,17 @@ pub struct Engine {
 
 impl Engine {
     /// Builds trainer, model and data, and goes back to the checkpoint that the configuration names. `source` may be absent
-    /// for an engine that only predicts.
+    /// for an engine that only predicts, or that has its data from the cache alone.
     ///
     /// # Errors
     /// Whatever in the configuration cannot be had.
     pub fn build(config: Config, source: Option<Arc<dyn ScenarioSource>>, host: Host) -> Result<Self> {
         let config = update_config_for_training(config, &host);
         let stop = StopHandle::default();
-        let mut trainer = build_trainer(&config, host, stop.clone())?;
+        let mut trainer = build_trainer(&config, host.clone(), stop.clone())?;
         let network = build_model(&config)?;
-        let datamodule = source.map(|source| build_datamodule(&config, source, &network)).transpose()?;
+        let has_data = source.is_some() || config.cache.use_cache_without_dataset;
+        let datamodule = has_data.then(|| build_datamodule(&config, source, &network, &host)).transpose()?;
         let predictor = Predictor::new(&config, network.batch_options(false));
         let mut model = build_training_module(&config, network);
         trainer.resume(&mut model)?;
@@ -68,6 +69,14 @@ impl Engine {
     /// See [`Trainer::evaluate`].
     pub fn test(&mut self) -> Result<EvaluationReport> {
         self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, Split::Test)
+    }
+
+    /// Computes the features that the cache lacks, of all scenarios of all splits.
+    ///
+    /// # Errors
+    /// See [`Trainer::cache`].
+    pub fn cache(&mut self) -> Result<CacheReport> {
+        self.trainer.cache(data(&self.datamodule)?)
     }
 
     /// Plans one scenario; its future, if there, is not read.
@@ -150,12 +159,21 @@ pub fn build_model(config: &Config) -> Result<Session> {
     Ok(session)
 }
 
-/// Scenarios of the source, divided, as the model wants them.
+/// Scenarios of the source or of the cache, divided, as the model wants them.
 ///
 /// # Errors
-/// [`Error::Data`].
-pub fn build_datamodule(config: &Config, source: Arc<dyn ScenarioSource>, model: &Session) -> Result<DataModule> {
-    DataModule::new(config, source, model.batch_options(config.objectives.use_contrast_loss))
+/// See [`DataModule::new`].
+pub fn build_datamodule(config: &Config, source: Option<Arc<dyn ScenarioSource>>, model: &Session, host: &Host) -> Result<DataModule> {
+    let data = DataModule::new(config, source, model.batch_options(config.objectives.use_contrast_loss))?;
+    match (&data.supply().cache, &config.cache.cache_path) {
+        (Some(cache), Some(path)) => {
+            let found = cache.contents();
+            let level = if found.damaged > 0 || found.other_shards > 0 { LogLevel::Warning } else { LogLevel::Info };
+            host.log(level, &format!("the feature cache '{path}' holds {found}"));
+        }
+        _ => host.log(LogLevel::Warning, "features are not cached on disk: 'cache.cache_path' names no folder"),
+    }
+    Ok(data)
 }
 
 /// The network with its optimiser and schedule.

@@ -94,6 +94,13 @@ impl Rejection {
         if value.is_finite() { Self::OutOfRange } else { Self::NotFinite }
     }
 
+    /// The category of a name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        use Rejection::*;
+        let all = [LeftOutByHost, Unreadable, StepCount, NotFinite, OutOfRange, BadMap, BadRoute, NoReferenceLine];
+        all.into_iter().find(|rejection| rejection.name() == name)
+    }
+
     /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {

@@ -83,6 +83,10 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("data_loader.params.drop_last", &["drop_last"], &mut loader.drop_last, SWITCH)?;
     v.key("data_loader.params.pin_memory", &["pin_memory"], &mut loader.pin_memory, SWITCH)?;
     v.key("cache.memory_mb", &[], &mut loader.cache_memory_mb, Rule(|x| *x <= 1 << 40, "at most 2^40"))?;
+    v.key("cache.cache_path", &[], &mut c.cache.cache_path, FOLDER)?;
+    v.key("cache.force_feature_computation", &[], &mut c.cache.force_feature_computation, SWITCH)?;
+    v.key("cache.cleanup_cache", &[], &mut c.cache.cleanup_cache, SWITCH)?;
+    v.key("cache.use_cache_without_dataset", &[], &mut c.cache.use_cache_without_dataset, SWITCH)?;
 
     let splitter = &mut c.splitter;
     v.key("splitter.log_splits.train", &["splitter.train_logs"], &mut splitter.train_logs, LOGS)?;
@@ -230,6 +234,16 @@ fn check(config: &Config) -> Result<()> {
         );
     }
     trainer_keys::check(config)?;
+    let cache = &config.cache;
+    if cache.use_cache_without_dataset {
+        let others = [("force_feature_computation", cache.force_feature_computation), ("cleanup_cache", cache.cleanup_cache)];
+        if let Some((key, _)) = others.iter().find(|(_, set)| *set) {
+            return fail(&format!("cache.{key}"), "cannot be together with cache.use_cache_without_dataset".into());
+        }
+        if cache.cache_path.is_none() {
+            return fail("cache.cache_path", "is needed by cache.use_cache_without_dataset".into());
+        }
+    }
     let splitter = &config.splitter;
     if splitter.val_fraction + splitter.test_fraction >= 1.0 {
         return fail("splitter.val_fraction", "with splitter.test_fraction it must leave something to train on".into());

@@ -5,8 +5,10 @@
 //! - `keys`: the table of all keys: name, other names, field, range; `trainer_keys`: those of the trainer and its hooks.
 //! - `trainer`: the options of the trainer and its hooks.
 //! - [`module`]: the standard module's objectives, metrics, optimiser and schedule.
+//! - `cache`: the features on disk.
 //! - `setting`: how each type of field is read and written.
 
+mod cache;
 mod keys;
 pub mod module;
 mod setting;
@@ -15,6 +17,7 @@ mod trainer;
 mod trainer_keys;
 pub mod tree;
 
+pub use cache::CacheConfig;
 pub use trainer::*;
 
 use crate::error::Result;
@@ -36,8 +39,10 @@ pub struct Config {
     pub optimizer: OptimizerConfig,
     /// `splitter.*`.
     pub splitter: SplitterConfig,
-    /// `data_loader.params.*` and the cache.
+    /// `data_loader.params.*` and what is kept in memory.
     pub loader: LoaderConfig,
+    /// `cache.*` on disk.
+    pub cache: CacheConfig,
     /// `lightning.trainer.params.*`.
     pub trainer: TrainerConfig,
     /// `lightning.trainer.checkpoint.*`.

@@ -25,7 +25,7 @@ struct Entry {
 /// What is known of a scenario's split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The source could not describe the scenario.
+    /// The source could not describe the scenario, or it is left out.
     Undescribed,
     /// It did, and assigned no split.
     Free,
@@ -51,6 +51,11 @@ impl Catalogue {
         self.add(Entry { log, scenario_type, state: State::Undescribed });
     }
 
+    /// Takes a scenario out of all lists; it keeps its position and its name.
+    pub fn leave_out(&mut self, i: usize) {
+        self.entries[i].state = State::Undescribed;
+    }
+
     fn add(&mut self, entry: Entry) {
         self.ends.push(self.tokens.len());
         self.entries.push(entry);
@@ -66,7 +71,7 @@ impl Catalogue {
         self.entries.is_empty()
     }
 
-    /// False if the scenario could not be described.
+    /// False if the scenario could not be described, or was left out.
     pub fn is_described(&self, i: usize) -> bool {
         self.entries[i].state != State::Undescribed
     }

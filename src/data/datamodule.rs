@@ -2,11 +2,13 @@
 
 use super::{
     batch::BatchOptions,
+    cache::{self, FeatureCache},
     catalogue::Catalogue,
     loader::{Loader, Maker, Skipped},
     memory_cache::MemoryCache,
     sampler,
     splitter::{self, Splits},
+    supply::Supply,
 };
 use crate::{
     config::Config,
@@ -14,7 +16,7 @@ use crate::{
     features::FeatureBuilder,
     scenario::{ScenarioSource, Split},
 };
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Scenarios of a source, divided.
 pub struct DataModule {
@@ -25,40 +27,61 @@ pub struct DataModule {
 }
 
 impl DataModule {
-    /// Asks the source to describe its scenarios and divides them. `options` says how the model wants its batches.
+    /// Asks the source, or with `cache.use_cache_without_dataset` the cache, what scenarios there are, and divides them. `options`
+    /// says how the model wants its batches. `source` may then be absent, and is not called.
     ///
     /// # Errors
-    /// [`Error::Data`] if the source has no scenario; what the source fails with, other than [`Error::Scenario`].
-    pub fn new(config: &Config, source: Arc<dyn ScenarioSource>, options: BatchOptions) -> Result<Self> {
-        if source.is_empty() {
-            return Err(Error::Data("the source has no scenario".into()));
-        }
-        let mut undescribed = Vec::new();
-        let mut catalogue = Catalogue::default();
-        for index in 0..source.len() {
-            match source.info(index) {
-                Ok(info) => catalogue.push_info(&info),
-                Err(Error::Scenario { token, rejection, reason }) => {
-                    undescribed.push(Skipped { index, token, rejection, reason });
-                    catalogue.push_undescribed();
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let splits = splitter::split(&catalogue, &config.splitter, config.run.seed);
+    /// [`Error::Data`] if there is no scenario; what the source fails with, other than [`Error::Scenario`]; [`Error::File`] or
+    /// [`Error::Config`] if the cache cannot be used.
+    pub fn new(config: &Config, source: Option<Arc<dyn ScenarioSource>>, options: BatchOptions) -> Result<Self> {
         let builder = FeatureBuilder {
             radius: config.model.radius,
             max_agents: config.features.max_agents,
             cost_map: config.objectives.use_collision_loss,
         };
-        let cache = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
-        let maker = Maker { source, catalogue, builder, options, cache };
-        Ok(Self { maker: Arc::new(maker), splits, config: config.clone(), undescribed })
+        let keys = &config.cache;
+        let source = source.filter(|_| !keys.use_cache_without_dataset);
+        if let Some(path) = keys.cache_path.as_ref().filter(|_| keys.cleanup_cache) {
+            cache::remove(path)?;
+        }
+        let mut undescribed = Vec::new();
+        let (catalogue, cache) = match (&source, &keys.cache_path) {
+            (Some(source), path) => {
+                let cache = path.as_ref().map(|path| FeatureCache::open(path, builder)).transpose()?;
+                (describe(&**source, &mut undescribed)?, cache)
+            }
+            (None, Some(path)) => {
+                let (cache, catalogue) = FeatureCache::open_with_catalogue(path, builder)?;
+                if cache.contents().entries == 0 {
+                    return Err(Error::file(
+                        path,
+                        "the cache has no scenario with these features: 'cache.use_cache_without_dataset' needs some",
+                    ));
+                }
+                (catalogue, Some(cache))
+            }
+            (None, None) => return Err(Error::Argument("there is neither a source of scenarios nor a cache".into())),
+        };
+        let splits = splitter::split(&catalogue, &config.splitter, config.run.seed);
+        let memory = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
+        let force = keys.force_feature_computation;
+        let supply = Supply { source, catalogue, builder, memory, cache, force, write_failure: OnceLock::new() };
+        Ok(Self { maker: Arc::new(Maker { supply, options }), splits, config: config.clone(), undescribed })
+    }
+
+    /// Where features come from.
+    pub fn supply(&self) -> &Supply {
+        &self.maker.supply
     }
 
     /// Scenarios that the source could not describe; they are in no split.
     pub fn undescribed(&self) -> &[Skipped] {
         &self.undescribed
+    }
+
+    /// All scenarios of all splits.
+    pub fn all(&self) -> Vec<usize> {
+        [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(|split| self.splits.of(split).iter().copied()).collect()
     }
 
     /// Number of scenarios of a split, before any is found to be unusable.
@@ -119,7 +142,7 @@ impl DataModule {
     }
 
     fn empty(&self, split: Split, key: &str) -> Error {
-        let (all, lost) = (self.maker.catalogue.len(), self.undescribed.len());
+        let (all, lost) = (self.maker.supply.catalogue.len(), self.undescribed.len());
         let counts = [Split::Train, Split::Validation, Split::Test].map(|split| format!("{} {}", self.len(split), split.name()));
         Error::Data(format!(
             "the {} split is empty (of {all} scenarios: {}, {lost} without a description); give it logs with 'splitter.log_splits.{key}', \
@@ -128,4 +151,22 @@ impl DataModule {
             counts.join(", "),
         ))
     }
+}
+
+fn describe(source: &dyn ScenarioSource, undescribed: &mut Vec<Skipped>) -> Result<Catalogue> {
+    if source.is_empty() {
+        return Err(Error::Data("the source has no scenario".into()));
+    }
+    let mut catalogue = Catalogue::default();
+    for index in 0..source.len() {
+        match source.info(index) {
+            Ok(info) => catalogue.push_info(&info),
+            Err(Error::Scenario { token, rejection, reason }) => {
+                undescribed.push(Skipped { index, token, rejection, reason });
+                catalogue.push_undescribed();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(catalogue)
 }

@@ -7,14 +7,12 @@
 
 use super::{
     batch::{Batch, BatchOptions},
-    catalogue::Catalogue,
     collate::collate_into,
-    memory_cache::MemoryCache,
+    supply::Supply,
 };
 use crate::{
     error::{Error, Rejection, Result},
-    features::{FeatureBuilder, Features},
-    scenario::{Scenario, ScenarioSource},
+    scenario::Scenario,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,16 +23,10 @@ use std::{
 
 /// Everything that making a batch needs, shared by all threads and passes.
 pub struct Maker {
-    /// Where scenarios come from.
-    pub source: Arc<dyn ScenarioSource>,
-    /// Their descriptions.
-    pub catalogue: Catalogue,
-    /// Makes features.
-    pub builder: FeatureBuilder,
+    /// Features of scenarios.
+    pub supply: Supply,
     /// Says how batches are packed.
     pub options: BatchOptions,
-    /// Features of earlier passes.
-    pub cache: MemoryCache,
 }
 
 /// A scenario that was left out.
@@ -65,34 +57,16 @@ pub struct Loaded {
 struct Job {
     position: usize,
     scenarios: Vec<(usize, Option<Result<Scenario>>)>,
+    /// Whether whoever makes the batch may call the source.
+    may_load: bool,
 }
 
 impl Maker {
-    /// Calls the source, unless the features are there.
-    fn load(&self, index: usize) -> Option<Result<Scenario>> {
-        if self.cache.contains(index) { None } else { Some(self.source.load(index)) }
-    }
-
-    fn features(&self, index: usize, scenario: Option<Result<Scenario>>) -> Result<Features> {
-        let scenario = match (scenario, self.cache.get(index)) {
-            (Some(scenario), _) => scenario?,
-            (None, Some(features)) => return Ok(features),
-            (None, None) => self.source.load(index)?,
-        };
-        if !scenario.has_future() {
-            let reason = format!("{} ego states are no training scenario: history and future are needed", scenario.ego.len());
-            return Err(Error::scenario(&scenario.token, Rejection::StepCount, reason));
-        }
-        let features = self.builder.build(&scenario)?;
-        self.cache.put(index, &features);
-        Ok(features)
-    }
-
     fn make(&self, job: Job, spare: Option<Batch>) -> Result<Loaded> {
         let mut skipped = Vec::new();
         let mut ready = Vec::with_capacity(job.scenarios.len());
         for (index, scenario) in job.scenarios {
-            match self.features(index, scenario) {
+            match self.supply.features(index, scenario, job.may_load) {
                 Ok(features) => ready.push(features),
                 Err(Error::Scenario { token, rejection, reason }) => skipped.push(Skipped { index, token, rejection, reason }),
                 Err(error) => return Err(error),
@@ -108,10 +82,10 @@ impl Maker {
 }
 
 /// Runs `body`; a panic becomes an error.
-fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guarded<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Err(Error::Panic(format!("while a batch was made: {}", text.unwrap_or("no message"))))
+        Err(Error::Panic(format!("while features or a batch were made: {}", text.unwrap_or("no message"))))
     })
 }
 
@@ -208,9 +182,9 @@ impl Loader {
     }
 
     fn job(&self, position: usize) -> Job {
-        let load = !self.workers.is_empty() && !self.maker.source.is_thread_safe();
-        let scenarios = self.plan[position].iter().map(|&index| (index, if load { self.maker.load(index) } else { None })).collect();
-        Job { position, scenarios }
+        let load = !self.workers.is_empty() && !self.maker.supply.is_thread_safe();
+        let scenarios = self.plan[position].iter().map(|&index| (index, if load { self.maker.supply.load(index) } else { None })).collect();
+        Job { position, scenarios, may_load: !load }
     }
 
     fn load_next(&mut self) -> Result<Loaded> {

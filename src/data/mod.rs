@@ -1,6 +1,7 @@
 //! From scenarios to batches: splits, order, packing, loading ahead.
 
 pub mod batch;
+pub mod cache;
 pub mod catalogue;
 mod check;
 pub mod collate;
@@ -10,6 +11,7 @@ pub mod memory_cache;
 mod pack;
 pub mod sampler;
 pub mod splitter;
+pub mod supply;
 
 pub use batch::Batch;
 pub use catalogue::Catalogue;

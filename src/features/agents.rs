@@ -4,7 +4,7 @@ use super::AgentFeatures;
 use super::ego::{EgoTrack, PRESENT};
 use super::normalise::EgoFrame;
 use crate::scenario::geometry::distance;
-use crate::scenario::{AgentKind, FUTURE_STEPS, HISTORY_STEPS, Scenario};
+use crate::scenario::{AgentKind, AgentState, FUTURE_STEPS, HISTORY_STEPS, Scenario};
 
 /// Positions of the agents that are present, vehicles before pedestrians before bicycles: the order in which lists of agents
 /// are walked.
@@ -31,11 +31,52 @@ pub(crate) fn nearest(scenario: &Scenario, ego: &EgoTrack, present: &[usize], li
     ranked.into_iter().map(|(_, i)| i).collect()
 }
 
-/// Row 0 is the ego (its rear axle), then the selected agents. `ego_future_valid` `[80]` says which of the ego's future steps
-/// may be learnt from.
-pub(crate) fn build(scenario: &Scenario, ego: &EgoTrack, selected: &[usize], frame: &EgoFrame, ego_future_valid: &[bool]) -> AgentFeatures {
-    let steps = scenario.ego.len();
-    let count = selected.len() + 1;
+/// Quantities of a [`Tracks`] step.
+pub(crate) const QUANTITIES: usize = 7;
+
+/// Tracks of the agents in rows 1.. as the host gave them: global frame.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tracks {
+    /// `[A - 1]`: 1 vehicle, 2 pedestrian, 3 bicycle.
+    pub(crate) kinds: Vec<i8>,
+    /// `[A - 1, N]`.
+    pub(crate) valid: Vec<bool>,
+    /// Row by row x, y, heading, two of velocity, width and length: of each quantity a number for every valid step.
+    pub(crate) values: Vec<f64>,
+}
+
+impl Tracks {
+    /// The tracks of selected agents.
+    pub(crate) fn of(scenario: &Scenario, selected: &[usize]) -> Self {
+        let mut tracks = Self::default();
+        for agent in selected.iter().map(|&agent| &scenario.agents[agent]) {
+            tracks.kinds.push(agent.kind as i8);
+            tracks.valid.extend(agent.states.iter().map(|s| s.valid));
+            let quantities: [fn(&AgentState) -> f64; QUANTITIES] =
+                [|s| s.x, |s| s.y, |s| s.heading, |s| s.vx, |s| s.vy, |s| s.width, |s| s.length];
+            for quantity in quantities {
+                tracks.values.extend(agent.states.iter().filter(|s| s.valid).map(quantity));
+            }
+        }
+        tracks
+    }
+
+    /// Each row's flags and numbers; `steps` is N.
+    pub(crate) fn rows(&self, steps: usize) -> impl Iterator<Item = (&[bool], &[f64])> {
+        let mut rest = &self.values[..];
+        self.valid.chunks(steps).map(move |valid| {
+            let (values, others) = rest.split_at(QUANTITIES * valid.iter().filter(|&&v| v).count());
+            rest = others;
+            (valid, values)
+        })
+    }
+}
+
+/// Row 0 is the ego (its rear axle), then the tracks. `ego_future_valid` `[80]` says which of the ego's future steps may be learnt
+/// from.
+pub(crate) fn build(ego: &EgoTrack, ego_shape: [f64; 2], tracks: &Tracks, frame: &EgoFrame, ego_future_valid: &[bool]) -> AgentFeatures {
+    let steps = ego.heading.len();
+    let count = tracks.kinds.len() + 1;
     let mut features = AgentFeatures {
         count,
         steps,
@@ -47,28 +88,28 @@ pub(crate) fn build(scenario: &Scenario, ego: &EgoTrack, selected: &[usize], fra
         valid: vec![false; count * steps],
         target: Vec::new(),
     };
-    let mut write = |row: usize, step: usize, position, heading, velocity, shape: [f64; 2]| {
-        let at = row * steps + step;
+    let mut write = |at: usize, position, heading, velocity, shape: [f64; 2]| {
         features.position[2 * at..2 * at + 2].copy_from_slice(&frame.position(position));
         features.heading[at] = frame.heading(heading);
         features.velocity[2 * at..2 * at + 2].copy_from_slice(&frame.vector(velocity));
         features.shape[2 * at..2 * at + 2].copy_from_slice(&shape);
         features.valid[at] = true;
     };
-    let ego_shape = [scenario.vehicle.width, scenario.vehicle.length()];
     for step in 0..steps {
         if step < HISTORY_STEPS || ego_future_valid[step - HISTORY_STEPS] {
-            write(0, step, ego.rear_axle[step], ego.heading[step], ego.velocity[step], ego_shape);
+            write(step, ego.rear_axle[step], ego.heading[step], ego.velocity[step], ego_shape);
         }
     }
-    for (row, &agent) in (1..).zip(selected) {
-        for (step, s) in scenario.agents[agent].states.iter().enumerate().filter(|(_, s)| s.valid) {
-            write(row, step, [s.x, s.y], s.heading, [s.vx, s.vy], [s.width, s.length]);
+    for (row, (valid, values)) in (1..).zip(tracks.rows(steps)) {
+        let seen = values.len() / QUANTITIES;
+        let [x, y, heading, vx, vy, width, length] = std::array::from_fn(|k| &values[k * seen..][..seen]);
+        for (i, (step, _)) in valid.iter().enumerate().filter(|(_, valid)| **valid).enumerate() {
+            write(row * steps + step, [x[i], y[i]], heading[i], [vx[i], vy[i]], [width[i], length[i]]);
         }
     }
     features.category.push(0);
-    features.category.extend(selected.iter().map(|&agent| scenario.agents[agent].kind as i8));
-    if scenario.has_future() {
+    features.category.extend(&tracks.kinds);
+    if steps > HISTORY_STEPS {
         features.target = target(&features);
     }
     features

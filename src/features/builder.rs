@@ -1,5 +1,6 @@
 //! Puts the groups of features together.
 
+use super::agents::Tracks;
 use super::causal::{self, CausalInput};
 use super::ego::{self, EgoTrack, PRESENT};
 use super::normalise::EgoFrame;
@@ -73,7 +74,8 @@ impl FeatureBuilder {
         let selected = agents::nearest(scenario, &track, &present, self.max_agents);
         let drivable = static_objects::drivable_lanes(map, center);
 
-        let (map_features, map_rows) = map_polygons::build(map, center, self.radius, &on_route, &lights, &frame);
+        let map_rows = map_polygons::rows(map, center, self.radius, &frame);
+        let polygons = map_polygons::polygons(map, &map_rows, &on_route, &lights);
         let causal = causal::build(&CausalInput {
             scenario,
             ego: &track,
@@ -98,8 +100,14 @@ impl FeatureBuilder {
             angle: frame.angle,
             current_state: ego::current_state(scenario, &track),
             rear_axle_to_center: scenario.vehicle.rear_axle_to_center(),
-            agents: agents::build(scenario, &track, &selected, &frame, &causal.ego_future_valid),
-            map: map_features,
+            agents: agents::build(
+                &track,
+                [scenario.vehicle.width, scenario.vehicle.length()],
+                &Tracks::of(scenario, &selected),
+                &frame,
+                &causal.ego_future_valid,
+            ),
+            map: map_polygons::build(&polygons, self.radius, &frame),
             static_objects: static_objects::build(scenario, center, &drivable, self.radius, &frame),
             reference_lines: reference_lines::build(map, &track, &on_route, self.radius, &frame),
             cost_map,

@@ -26,8 +26,13 @@ impl EgoTrack {
     /// The rear axle is derived back from the centre, and the global velocity from the local one, as in the published data set:
     /// this rounds the last bit.
     pub(crate) fn new(scenario: &Scenario) -> Self {
-        let offset = scenario.vehicle.rear_axle_to_center();
-        let steps = scenario.ego.len();
+        let states = scenario.ego.iter().map(|s| [s.x, s.y, s.heading, s.vx, s.vy]);
+        Self::of(states, scenario.vehicle.rear_axle_to_center())
+    }
+
+    /// The track of states (x, y, heading, two of velocity), whose box centre is `offset` before the rear axle.
+    pub(crate) fn of(states: impl ExactSizeIterator<Item = [f64; 5]>, offset: f64) -> Self {
+        let steps = states.len();
         let mut track = Self {
             rear_axle: Vec::with_capacity(steps),
             center: Vec::with_capacity(steps),
@@ -35,13 +40,13 @@ impl EgoTrack {
             velocity: Vec::with_capacity(steps),
             local_velocity: [0.0; 2],
         };
-        for (step, state) in scenario.ego.iter().enumerate() {
-            let (sin, cos) = state.heading.sin_cos();
-            let center = [state.x + offset * cos, state.y + offset * sin];
-            let local = [cos * state.vx + sin * state.vy, -sin * state.vx + cos * state.vy];
+        for (step, [x, y, heading, vx, vy]) in states.enumerate() {
+            let (sin, cos) = heading.sin_cos();
+            let center = [x + offset * cos, y + offset * sin];
+            let local = [cos * vx + sin * vy, -sin * vx + cos * vy];
             track.center.push(center);
             track.rear_axle.push([center[0] - offset * cos, center[1] - offset * sin]);
-            track.heading.push(state.heading);
+            track.heading.push(heading);
             track.velocity.push([local[0] * cos - local[1] * sin, local[0] * sin + local[1] * cos]);
             if step == PRESENT {
                 track.local_velocity = local;

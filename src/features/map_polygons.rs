@@ -4,6 +4,7 @@ use super::MapFeatures;
 use super::normalise::EgoFrame;
 use crate::scenario::geometry::{EQUAL_ARC_POINTS, Point};
 use crate::scenario::{LaneKind, LightState, Map, PolygonSamples};
+use std::sync::Arc;
 
 /// Vectors along each of a polygon's lines.
 const POINTS: usize = EQUAL_ARC_POINTS - 1;
@@ -15,70 +16,96 @@ const CROSSWALK: i8 = 2;
 pub(crate) enum MapRow {
     /// Position of a lane in the map.
     Lane(usize),
-    /// A crosswalk.
-    Crosswalk,
+    /// Position of a crosswalk in the map.
+    Crosswalk(usize),
+}
+
+/// A row as the map and the scenario have it: global frame.
+#[derive(Debug, Clone)]
+pub(crate) struct Polygon {
+    pub(crate) samples: Arc<PolygonSamples>,
+    /// 0 lane, 1 connector, 2 crosswalk.
+    pub(crate) kind: i8,
+    pub(crate) on_route: bool,
+    pub(crate) light: i8,
+    pub(crate) speed_limit: Option<f64>,
+    /// Number of the road-block in the map, 0 for crosswalks.
+    pub(crate) road_block: i32,
 }
 
 /// Rows in the order lanes, connectors, crosswalks; those without a centre-line point inside the square of half side `radius`
-/// of the ego frame are left out. `lights` holds a state for every lane of the map, `on_route` a flag for every road-block.
-pub(crate) fn build(
-    map: &Map,
-    center: Point,
-    radius: f64,
-    on_route: &[bool],
-    lights: &[LightState],
-    frame: &EgoFrame,
-) -> (MapFeatures, Vec<MapRow>) {
-    let mut features = MapFeatures::default();
-    let mut rows = Vec::new();
-    for i in map.lanes_in_square(center, radius) {
-        let lane = &map.lanes[i];
-        if !push_samples(&mut features, &lane.samples, radius, frame) {
-            continue;
-        }
-        rows.push(MapRow::Lane(i));
-        features.polygon_type.push(i8::from(lane.kind == LaneKind::Connector));
-        features.polygon_on_route.push(on_route[lane.road_block]);
-        features.polygon_light.push(lights[i] as i8);
-        features.polygon_has_speed_limit.push(lane.speed_limit.is_some());
-        features.polygon_speed_limit.push(lane.speed_limit.unwrap_or(0.0));
-        features.polygon_road_block.push(map.road_blocks[lane.road_block].number);
-    }
-    for i in map.crosswalks_in_square(center, radius) {
-        if !push_samples(&mut features, &map.crosswalks[i].samples, radius, frame) {
-            continue;
-        }
-        rows.push(MapRow::Crosswalk);
-        features.polygon_type.push(CROSSWALK);
-        features.polygon_on_route.push(false);
-        features.polygon_light.push(LightState::Unknown as i8);
-        features.polygon_has_speed_limit.push(false);
-        features.polygon_speed_limit.push(0.0);
-        features.polygon_road_block.push(0);
-    }
-    features.count = rows.len();
-    (features, rows)
+/// of the ego frame are left out.
+pub(crate) fn rows(map: &Map, center: Point, radius: f64, frame: &EgoFrame) -> Vec<MapRow> {
+    let lanes = map.lanes_in_square(center, radius).into_iter().map(MapRow::Lane);
+    let crosswalks = map.crosswalks_in_square(center, radius).into_iter().map(MapRow::Crosswalk);
+    let is_near = |row: &MapRow| samples(map, *row).points[0][..POINTS].iter().any(|&p| inside(frame.position(p), radius));
+    lanes.chain(crosswalks).filter(is_near).collect()
 }
 
-/// Appends the geometry of a row, unless it has no valid point.
-fn push_samples(features: &mut MapFeatures, samples: &PolygonSamples, radius: f64, frame: &EgoFrame) -> bool {
-    let center: [Point; POINTS] = samples.position[0].map(|p| frame.position(p));
-    let valid = center.map(|p| p.iter().all(|c| c.abs() < radius));
-    if !valid.contains(&true) {
-        return false;
+/// What rows stand for. `lights` holds a state for every lane of the map, `on_route` a flag for every road-block.
+pub(crate) fn polygons(map: &Map, rows: &[MapRow], on_route: &[bool], lights: &[LightState]) -> Vec<Polygon> {
+    let polygon = |&row: &MapRow| {
+        let samples = Arc::clone(samples(map, row));
+        let MapRow::Lane(i) = row else {
+            let light = LightState::Unknown as i8;
+            return Polygon { samples, kind: CROSSWALK, on_route: false, light, speed_limit: None, road_block: 0 };
+        };
+        let lane = &map.lanes[i];
+        Polygon {
+            samples,
+            kind: i8::from(lane.kind == LaneKind::Connector),
+            on_route: on_route[lane.road_block],
+            light: lights[i] as i8,
+            speed_limit: lane.speed_limit,
+            road_block: map.road_blocks[lane.road_block].number,
+        }
+    };
+    rows.iter().map(polygon).collect()
+}
+
+/// The samples of a row.
+pub(crate) fn samples(map: &Map, row: MapRow) -> &Arc<PolygonSamples> {
+    match row {
+        MapRow::Lane(i) => &map.lanes[i].samples,
+        MapRow::Crosswalk(i) => &map.crosswalks[i].samples,
     }
-    features.valid.extend(valid);
-    features.point_position.extend(center.as_flattened());
-    for side in &samples.position[1..] {
-        features.point_position.extend(side.map(|p| frame.position(p)).as_flattened());
+}
+
+/// The rows in the ego frame.
+pub(crate) fn build(polygons: &[Polygon], radius: f64, frame: &EgoFrame) -> MapFeatures {
+    let count = polygons.len();
+    let room = count * 3 * POINTS;
+    // Centre, left and right of each row.
+    let (mut positions, mut vectors, mut orientations) = (Vec::with_capacity(room), Vec::with_capacity(room), Vec::with_capacity(room));
+    for samples in polygons.iter().map(|polygon| &polygon.samples) {
+        for side in 0..3 {
+            positions.extend(samples.points[side][..POINTS].iter().map(|&point| frame.position(point)));
+            vectors.extend(samples.vector[side].iter().map(|&vector| frame.vector(vector)));
+            orientations.extend(samples.orientation[side].iter().map(|&angle| frame.heading(angle)));
+        }
     }
-    for side in &samples.vector {
-        features.point_vector.extend(side.map(|v| frame.vector(v)).as_flattened());
+    let mut features = MapFeatures { count, valid: Vec::with_capacity(count * POINTS), ..Default::default() };
+    for (row, polygon) in polygons.iter().enumerate() {
+        let center: &[Point] = &positions[3 * row * POINTS..][..POINTS];
+        let heading = |point: usize| frame.heading(polygon.samples.orientation[0][point]);
+        features.valid.extend(center.iter().map(|&point| inside(point, radius)));
+        features.polygon_center.extend(center[POINTS / 2]);
+        features.polygon_center.push(heading(POINTS / 2));
+        features.polygon_position.extend(center[0]);
+        features.polygon_orientation.push(heading(0));
+        features.polygon_type.push(polygon.kind);
+        features.polygon_on_route.push(polygon.on_route);
+        features.polygon_light.push(polygon.light);
+        features.polygon_has_speed_limit.push(polygon.speed_limit.is_some());
+        features.polygon_speed_limit.push(polygon.speed_limit.unwrap_or(0.0));
+        features.polygon_road_block.push(polygon.road_block);
     }
-    features.point_orientation.extend(samples.orientation.as_flattened().iter().map(|&o| frame.heading(o)));
-    features.polygon_center.extend(center[POINTS / 2]);
-    features.polygon_center.push(frame.heading(samples.orientation[0][POINTS / 2]));
-    features.polygon_position.extend(center[0]);
-    features.polygon_orientation.push(frame.heading(samples.orientation[0][0]));
-    true
+    features.point_position = positions.into_flattened();
+    features.point_vector = vectors.into_flattened();
+    features.point_orientation = orientations;
+    features
+}
+
+fn inside(point: Point, radius: f64) -> bool {
+    point.iter().all(|c| c.abs() < radius)
 }

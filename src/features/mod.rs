@@ -4,6 +4,8 @@
 //! lists stand for them throughout.
 
 mod agents;
+mod arrays;
+pub(crate) mod blueprint;
 mod builder;
 mod causal;
 pub mod cost_map;
@@ -18,9 +20,14 @@ mod route;
 mod static_objects;
 pub mod validity;
 
-pub(crate) use agents::target as agent_target;
+pub(crate) use agents::{QUANTITIES, Tracks, target as agent_target};
+pub use arrays::Array;
 pub use builder::FeatureBuilder;
 pub(crate) use ego::PRESENT;
+pub(crate) use map_polygons::Polygon;
+
+/// Rises whenever the features of a scenario change: what was cached by another version is not used.
+pub const VERSION: u32 = 1;
 
 /// Everything that one scenario contributes to a batch. Row-major arrays; lengths are given as shapes.
 /// A agents (row 0 is the ego), N steps (21, or 101 with the future), L map polygons, S static objects, R reference lines.

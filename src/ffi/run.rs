@@ -10,7 +10,7 @@ use super::{
     types::*,
 };
 use crate::{
-    engine::{Engine, EvaluationReport, FitReport},
+    engine::{CacheReport, Engine, EvaluationReport, FitReport},
     error::{Error, Result},
     metrics::MetricTable,
 };
@@ -61,6 +61,20 @@ impl Report {
         Self::new(view, &report.metrics, [&report.best_checkpoint, &report.last_checkpoint], serde_json::to_string(report))
     }
 
+    fn of_cache(report: &CacheReport) -> Result<Self> {
+        let view = TeReportView {
+            scenarios: report.scenarios as u64,
+            skipped_scenarios: report.failed as u64,
+            stopped: report.stopped.into(),
+            computed: report.computed as u64,
+            present: report.present as u64,
+            failed: report.failed as u64,
+            damaged: report.damaged as u64,
+            ..blank()
+        };
+        Self::new(view, &MetricTable::default(), ["", ""], serde_json::to_string(report))
+    }
+
     fn of_evaluation(report: &EvaluationReport) -> Result<Self> {
         let view = TeReportView { scenarios: report.scenarios as u64, skipped_scenarios: report.skipped_scenarios as u64, ..blank() };
         Self::new(view, &report.metrics, ["", ""], serde_json::to_string(report))
@@ -73,6 +87,16 @@ impl Report {
 pub unsafe extern "C" fn te_fit(engine: *mut TeEngine, report: *mut *mut TeReport) -> TeStatus {
     // SAFETY: the host vouches for its pointers as the header asks.
     unsafe { run(engine, report, |engine| Report::of_fit(&engine.fit()?)) }
+}
+
+/// Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on all cores, and writes them,
+/// so that `te_fit` need not. Scenarios without features are left out, counted by reason and named in events. With `NUM_NODES` and
+/// `NODE_RANK` in the environment it does this node's share. A call that the host ends succeeds, and its report says `stopped`;
+/// what was written stays. `report` may be null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn te_cache(engine: *mut TeEngine, report: *mut *mut TeReport) -> TeStatus {
+    // SAFETY: the host vouches for its pointers as the header asks.
+    unsafe { run(engine, report, |engine| Report::of_cache(&engine.cache()?)) }
 }
 
 /// Evaluates on the validation split. `report` may be null.

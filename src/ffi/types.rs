@@ -358,7 +358,7 @@ pub struct TeSource {
     /// Handed to every callback.
     pub user_data: *mut c_void,
     /// Not 0 if `info`, `load` and `unload` may be called from several threads at once, the library's own among them. If 0, they
-    /// are called only on the thread that is in `te_build`, `te_fit`, `te_validate` or `te_test`.
+    /// are called only on the thread that is in `te_build`, `te_fit`, `te_cache`, `te_validate` or `te_test`.
     pub thread_safe: i32,
     /// Ignored.
     pub reserved: i32,
@@ -412,7 +412,7 @@ pub struct TeEvent {
 /// Receives log records: from any thread, one call at a time. It must not call into the engine except for `te_engine_stop`.
 pub type TeLogCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char)>;
 
-/// Receives events of `te_fit`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
+/// Receives events of `te_fit`, `te_cache`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
 /// after this step (`te_fit` succeeds and its report says `stopped`), a negative number ends it with `TE_HOST_ERROR`;
 /// `te_callback_error` adds a text.
 pub type TeEventCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const TeEvent) -> i32>;
@@ -433,7 +433,8 @@ pub struct TeBuildOptions {
     pub overrides: *const *const c_char,
     /// Number of overrides.
     pub override_count: usize,
-    /// Where scenarios come from; copied. Null for an engine that only predicts.
+    /// Where scenarios come from; copied. Null for an engine that only predicts, or has its data from the cache alone
+    /// (`cache.use_cache_without_dataset`).
     pub source: *const TeSource,
     /// Optional.
     pub log: TeLogCallback,
@@ -457,11 +458,11 @@ pub struct TeReportView {
     pub steps: u64,
     /// Fit: steps of this run that were not applied since their loss or gradient was not finite.
     pub skipped_steps: u64,
-    /// Validate, test: scenarios evaluated.
+    /// Validate, test: scenarios evaluated. Cache: scenarios that this call was to cache.
     pub scenarios: u64,
     /// Scenarios that were left out in this run.
     pub skipped_scenarios: u64,
-    /// Fit: not 0 if the host ended the run.
+    /// Fit, cache: not 0 if the host ended the run.
     pub stopped: i32,
     /// Fit: 0 if the monitored metric was never seen.
     pub has_best_score: i32,
@@ -475,8 +476,16 @@ pub struct TeReportView {
     pub metrics: *const TeMetric,
     /// Number of metrics.
     pub metric_count: usize,
-    /// All of the above as JSON.
+    /// The whole report as JSON.
     pub json: *const c_char,
+    /// Cache: scenarios whose features were computed and written.
+    pub computed: u64,
+    /// Cache: scenarios whose features were there.
+    pub present: u64,
+    /// Cache: scenarios without features; `json` counts them by reason.
+    pub failed: u64,
+    /// Cache: entries that were damaged.
+    pub damaged: u64,
 }
 
 /// One proposed trajectory of the ego; `states` lives until `te_prediction_free`.
@@ -603,7 +612,7 @@ layout! {
     TeSource: 64, release at 56;
     TeEvent: 104, metric_count at 96;
     TeBuildOptions: 80, event_user_data at 72;
-    TeReportView: 104, json at 96;
+    TeReportView: 136, damaged at 128;
     TeCandidate: 48, state_count at 40;
     TeAgentPrediction: 32, state_count at 24;
     TePredictionView: 32, agent_count at 24;

@@ -5,6 +5,7 @@ use super::index::PolygonIndex;
 use crate::error::{Error, Rejection, Result};
 use geo::{Distance, Euclidean, Polygon};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Metres between the points of a resampled centre line.
 const CENTERLINE_SPACING: f64 = 0.25;
@@ -55,8 +56,8 @@ pub struct Crosswalk {
 /// A map polygon as the network sees it: `[centre, left, right]`, 20 vectors each, global frame.
 #[derive(Debug, Clone)]
 pub(crate) struct PolygonSamples {
-    /// `[3, 20]`.
-    pub(crate) position: [[Point; EQUAL_ARC_POINTS - 1]; 3],
+    /// `[3, 21]`.
+    pub(crate) points: [[Point; EQUAL_ARC_POINTS]; 3],
     /// `[3, 20]`: to the next point.
     pub(crate) vector: [[Point; EQUAL_ARC_POINTS - 1]; 3],
     /// `[3, 20]`: directions of the vectors.
@@ -64,13 +65,12 @@ pub(crate) struct PolygonSamples {
 }
 
 impl PolygonSamples {
-    fn new(points: &[[Point; EQUAL_ARC_POINTS]; 3]) -> Self {
+    pub(crate) fn new(points: &[[Point; EQUAL_ARC_POINTS]; 3]) -> Self {
         const N: usize = EQUAL_ARC_POINTS - 1;
-        let mut samples = Self { position: [[[0.0; 2]; N]; 3], vector: [[[0.0; 2]; N]; 3], orientation: [[0.0; N]; 3] };
+        let mut samples = Self { points: *points, vector: [[[0.0; 2]; N]; 3], orientation: [[0.0; N]; 3] };
         for (side, line) in points.iter().enumerate() {
             for i in 0..N {
                 let vector = [line[i + 1][0] - line[i][0], line[i + 1][1] - line[i][1]];
-                samples.position[side][i] = line[i];
                 samples.vector[side][i] = vector;
                 samples.orientation[side][i] = vector[1].atan2(vector[0]);
             }
@@ -91,7 +91,7 @@ pub(crate) struct MapLane {
     pub(crate) length: f64,
     /// Left boundary and reversed right boundary.
     pub(crate) polygon: Polygon<f64>,
-    pub(crate) samples: PolygonSamples,
+    pub(crate) samples: Arc<PolygonSamples>,
     pub(crate) speed_limit: Option<f64>,
     /// Positions in [`Map::lanes`], in the order given, each once.
     pub(crate) successors: Vec<usize>,
@@ -101,7 +101,7 @@ pub(crate) struct MapLane {
 #[derive(Debug)]
 pub(crate) struct MapCrosswalk {
     pub(crate) polygon: Polygon<f64>,
-    pub(crate) samples: PolygonSamples,
+    pub(crate) samples: Arc<PolygonSamples>,
 }
 
 /// Lanes side by side.
@@ -332,7 +332,7 @@ fn build_lane(lane: &Lane, road_block: usize) -> std::result::Result<MapLane, St
         length: geometry::length(&centerline),
         centerline: geometry::with_headings(&centerline),
         polygon: geometry::polygon(&outline),
-        samples: PolygonSamples::new(&samples),
+        samples: Arc::new(PolygonSamples::new(&samples)),
         speed_limit: lane.speed_limit,
         successors: Vec::new(),
     })
@@ -350,5 +350,5 @@ fn build_crosswalk(crosswalk: &Crosswalk) -> Option<MapCrosswalk> {
             [start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t]
         })
     });
-    Some(MapCrosswalk { polygon: geometry::polygon(&crosswalk.polygon), samples: PolygonSamples::new(&points) })
+    Some(MapCrosswalk { polygon: geometry::polygon(&crosswalk.polygon), samples: Arc::new(PolygonSamples::new(&points)) })
 }

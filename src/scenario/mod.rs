@@ -8,6 +8,7 @@ mod index;
 mod map;
 mod validate;
 
+pub(crate) use geometry::EQUAL_ARC_POINTS;
 pub(crate) use map::PolygonSamples;
 pub use map::{Crosswalk, Lane, LaneKind, Map};
 

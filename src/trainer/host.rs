@@ -146,6 +146,27 @@ pub struct FitReport {
     pub metrics: MetricTable,
 }
 
+/// What `cache` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CacheReport {
+    /// Folder of the cache.
+    pub path: String,
+    /// Scenarios to be cached by this node.
+    pub scenarios: usize,
+    /// Those whose features were computed.
+    pub computed: usize,
+    /// Those whose features were there.
+    pub present: usize,
+    /// Entries that were damaged; they are among those computed, where that was possible.
+    pub damaged: usize,
+    /// Scenarios without features.
+    pub failed: usize,
+    /// How many of them for each reason.
+    pub failures: std::collections::BTreeMap<String, usize>,
+    /// True if the host ended the call.
+    pub stopped: bool,
+}
+
 /// What `validate` and `test` found.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct EvaluationReport {

@@ -1,6 +1,7 @@
 //! Training: loops, checkpoints, what the host is told. Read `fit` first.
 //!
-//! - [`Trainer`], here: what lasts between calls; `fit`: epochs, batches and validations; `evaluate`: one pass without training.
+//! - [`Trainer`], here: what lasts between calls; `fit`: epochs, batches and validations; `evaluate`: one pass without training; `caching`: features
+//!   ahead of it.
 //! - [`limits`]: the bounds that configuration and data give together; [`state`]: how far a run is.
 //! - [`session`]: the one place that runs the network; [`module`]: the network with its optimiser.
 //! - [`hooks`]: everything beside the loops, checkpoints among it; `loggers`: where values go.
@@ -8,6 +9,7 @@
 //! - [`host`], `run`: events, log records, reports, requests to stop.
 //! - [`predict`]: one scenario to trajectories.
 
+mod caching;
 pub mod checkpoint;
 mod evaluate;
 mod files;
@@ -26,7 +28,7 @@ mod tally;
 pub mod weights;
 
 pub use hooks::summary;
-pub use host::{EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle};
+pub use host::{CacheReport, EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle};
 pub use module::TrainingModule;
 pub use session::Session;
 
@@ -99,7 +101,9 @@ impl Trainer {
             fitting: true,
         };
         let mut fit = Fit { stage, state: &mut self.state, module, data, skipped_steps: 0 };
-        fit.run()?;
+        let result = fit.run();
+        caching::end(&fit.stage.run, data);
+        result?;
         let mut report = FitReport {
             epochs: fit.state.epochs(),
             steps: usize::try_from(fit.state.step).unwrap_or(usize::MAX),
@@ -134,7 +138,9 @@ impl Trainer {
             fitting: false,
         };
         stage.run.skip(data.undescribed());
-        let tally = evaluate(&mut stage, &self.state, module, data, split, None)?.ok_or(Error::Stopped)?;
+        let tally = evaluate(&mut stage, &self.state, module, data, split, None);
+        caching::end(&stage.run, data);
+        let tally = tally?.ok_or(Error::Stopped)?;
         let mut metrics = MetricTable::default();
         tally.write(prefix(split), &mut metrics);
         // Of the run, which this is no part of, only the values differ.

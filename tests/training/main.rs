@@ -1,5 +1,6 @@
 //! Training from end to end on a synthetic source: loops, checkpoints, resuming, faults.
 
+mod cached;
 mod faults;
 mod logs;
 mod runs;

@@ -13,7 +13,7 @@ mod early_stopping;
 mod file_name;
 mod host;
 mod learning_rate;
-mod progress;
+pub mod progress;
 pub mod summary;
 mod time;
 

@@ -52,21 +52,26 @@ impl Hook for Progress {
 
 /// One bar, drawn from its first step until it is dropped.
 #[derive(Default)]
-struct Bar(Option<ProgressBar>);
+pub struct Bar(Option<ProgressBar>);
 
 impl Bar {
     /// One batch further, with the loss.
     fn step(&mut self, title: impl FnOnce() -> String, batch: &BatchEnd) {
+        self.set(title, batch.index + 1, batch.total, format!("loss: {:.3}", batch.losses.loss));
+    }
+
+    /// At a position, with a message.
+    pub fn set(&mut self, title: impl FnOnce() -> String, position: usize, total: usize, message: String) {
         let bar = self.0.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(Some(batch.total as u64), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} < {eta} {per_sec} {msg}") {
                 bar.set_style(style);
             }
             bar.set_prefix(title());
             bar
         });
-        bar.set_position(batch.index as u64 + 1);
-        bar.set_message(format!("loss: {:.3}", batch.losses.loss));
+        bar.set_position(position as u64);
+        bar.set_message(message);
     }
 }
 

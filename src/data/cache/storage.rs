@@ -1,0 +1,185 @@
+//! Where shards are kept: the one seam between the cache and the kind of storage.
+
+use crate::error::{Error, Result};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Ends the name of a shard.
+pub(super) const SHARD: &str = "shard";
+/// Ends the name of a shard's index.
+pub(super) const INDEX: &str = "index";
+/// The file that makes a folder a cache of ours.
+const MARK: &str = "te-cache.json";
+const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engine\", \"format\": 1}\n";
+
+/// Keeps shards by name. New shards are written in [`Storage::folder`] and handed over once nothing will be added to them.
+pub(super) trait Storage: std::fmt::Debug + Send + Sync {
+    /// Names of all shards, oldest first.
+    fn list(&self) -> Result<Vec<String>>;
+    /// Brings a shard, and its index if it has one, to the local folder; gives the shard's path.
+    fn fetch(&self, name: &str) -> Result<PathBuf>;
+    /// Takes over a shard of the local folder that is complete, with its index.
+    fn publish(&self, name: &str) -> Result<()>;
+    /// The local folder.
+    fn folder(&self) -> &Path;
+}
+
+/// A folder of this machine, or one that several machines share.
+#[derive(Debug)]
+pub(super) struct Local {
+    folder: PathBuf,
+}
+
+impl Local {
+    /// Opens a folder, which is made and marked as a cache if it is not there or empty.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be made, or holds other things and is no cache of ours.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        if !is_cache(folder) {
+            // Another process may just be making it: its mark may come under a temporary name first.
+            let foreign = |name: &str| name != MARK && !name.starts_with('.') && kind_of(name).is_none();
+            if let Some(name) = names(folder)?.into_iter().find(|name| foreign(name)) {
+                return Err(Error::file(folder, format!("is no cache of this library and not empty (it holds '{name}')")));
+            }
+            write_whole(&folder.join(MARK), MARK_TEXT.as_bytes())?;
+        }
+        Ok(Self { folder: folder.to_owned() })
+    }
+}
+
+impl Storage for Local {
+    fn list(&self) -> Result<Vec<String>> {
+        let mut shards = names(&self.folder)?;
+        shards.retain(|name| kind_of(name) == Some(SHARD));
+        shards.sort_unstable();
+        Ok(shards)
+    }
+    fn fetch(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.folder.join(name))
+    }
+    fn publish(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// True if a folder bears the mark of a cache of ours.
+pub(super) fn is_cache(folder: &Path) -> bool {
+    folder.join(MARK).is_file()
+}
+
+/// Removes a cache: its shards, indexes and mark, and the folder if nothing else is in it. A missing or empty folder is left.
+///
+/// # Errors
+/// [`Error::File`] if the folder is no cache of ours, a process is writing to it, or something cannot be removed.
+pub(super) fn remove(folder: &Path) -> Result<()> {
+    if !folder.exists() || names(folder)?.is_empty() {
+        return Ok(());
+    }
+    if !is_cache(folder) {
+        return Err(Error::file(folder, "is not removed: it is no cache of this library"));
+    }
+    let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some()).collect();
+    for name in ours.iter().filter(|name| kind_of(name) == Some(SHARD)) {
+        let path = folder.join(name);
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
+            return Err(Error::file(path, "is not removed: a process is writing to it"));
+        }
+    }
+    for name in ours.iter().map(String::as_str).chain([MARK]) {
+        let path = folder.join(name);
+        fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
+    }
+    // Fails where something else is in it, which then stays.
+    let _ = fs::remove_dir(folder);
+    Ok(())
+}
+
+/// The index of a shard.
+pub(super) fn index_path(shard: &Path) -> PathBuf {
+    shard.with_extension(INDEX)
+}
+
+/// A name that no other process takes, in the order of time.
+pub(super) fn new_name() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let mut random = std::collections::hash_map::RandomState::new().build_hasher();
+    random.write_u32(std::process::id());
+    format!("{time:016x}-{:08x}.{SHARD}", random.finish() as u32)
+}
+
+/// Writes a file under a temporary name, syncs it, renames it, syncs the folder.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let fail = |e: std::io::Error| Error::file(path, e);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".te-cache-").tempfile_in(folder).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    sync_folder(folder)
+}
+
+/// Makes sure that the names in a folder are on the disk.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::file(folder, e))
+}
+
+/// What a file of a cache is, by its name.
+fn kind_of(name: &str) -> Option<&'static str> {
+    let (start, end) = name.rsplit_once('.')?;
+    let (time, random) = start.split_once('-')?;
+    let hex = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    [SHARD, INDEX].into_iter().find(|kind| *kind == end && hex(time, 16) && hex(random, 8))
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let fail = |e| Error::file(folder, e);
+    fs::read_dir(folder).map_err(fail)?.map(|entry| Ok(entry.map_err(fail)?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cache_is_removed_and_only_what_is_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        remove(&path).unwrap();
+        Local::open(&path).unwrap();
+        let name = new_name();
+        for file in [&name, &name.replace(SHARD, INDEX)] {
+            fs::write(path.join(file), "x").unwrap();
+        }
+        assert_eq!(Local::open(&path).unwrap().list().unwrap(), [name]);
+        fs::write(path.join("precious.shard"), "x").unwrap();
+        remove(&path).unwrap();
+        assert_eq!(names(&path).unwrap(), ["precious.shard"]);
+        assert!(remove(&path).unwrap_err().to_string().contains("no cache of this library"));
+        assert!(Local::open(&path).unwrap_err().to_string().contains("precious.shard"));
+    }
+
+    #[test]
+    fn a_cache_in_use_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Local::open(folder.path()).unwrap();
+        let writing = File::create(folder.path().join(new_name())).unwrap();
+        writing.try_lock().unwrap();
+        assert!(remove(folder.path()).unwrap_err().to_string().contains("a process is writing"));
+        assert_eq!(storage.list().unwrap().len(), 1);
+    }
+}

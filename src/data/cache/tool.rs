@@ -1,0 +1,334 @@
+//! Looking at a cache from outside: what it holds, whether it is whole, packing it anew, taking features out of it.
+
+use super::{
+    column::{Damaged, Read, Reader},
+    entry::{self, Encoded, Name},
+    index::Index,
+    key,
+    reader::{Place, Pool, Shard},
+    shard::{self, Kind},
+    storage::{self, Local, Storage, index_path},
+    writer::{Origin, SHARD_BYTES, ShardWriter},
+};
+use crate::{
+    error::{Error, Result},
+    features::{Array, FeatureBuilder, Features},
+};
+use safetensors::{Dtype, tensor::TensorView};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+/// A shard, as [`list`] shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardSummary {
+    /// Name of its file.
+    pub name: String,
+    /// How its features were built; none if that is damaged or of another version of the library.
+    pub builder: Option<FeatureBuilder>,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Entries, those of rejected scenarios among them.
+    pub entries: usize,
+    /// Stretches that are damaged.
+    pub damaged: usize,
+    /// Whether a process is writing to it.
+    pub in_use: bool,
+}
+
+/// An entry, as [`entries`] shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntrySummary {
+    /// Name of its shard.
+    pub shard: String,
+    /// Names the scenario.
+    pub token: String,
+    /// Recording that it was cut from.
+    pub log_name: String,
+    /// Its label.
+    pub scenario_type: String,
+    /// Bytes that it takes, without polygons.
+    pub bytes: usize,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Entries that are whole and can be read.
+    pub whole: usize,
+    /// What is not, in words.
+    pub faults: Vec<String>,
+}
+
+/// What [`compact`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compaction {
+    /// Entries kept.
+    pub kept: usize,
+    /// Bytes of the shards before.
+    pub before: u64,
+    /// Bytes of the shards afterwards.
+    pub after: u64,
+    /// Shards left alone since a process is writing to them.
+    pub in_use: usize,
+}
+
+struct Open {
+    name: String,
+    path: PathBuf,
+    shard: Shard,
+    index: Index,
+    origin: Option<Origin>,
+    bytes: u64,
+    in_use: bool,
+}
+
+impl Open {
+    fn builder(&self) -> Option<FeatureBuilder> {
+        self.origin.as_ref().and_then(Origin::builder)
+    }
+
+    fn payload(&self, i: usize, buffer: &mut Vec<u8>) -> Read<shard::Header> {
+        let (key, offset, length) = self.index.places[i];
+        shard::read_frame(&self.shard.file, offset, length as usize, buffer).and_then(|header| {
+            let sound = header.number == key && matches!(header.kind, Kind::Entry | Kind::Rejected);
+            if sound { Ok(header) } else { Err(Damaged) }
+        })
+    }
+}
+
+fn open(folder: &Path) -> Result<Vec<Open>> {
+    if !storage::is_cache(folder) {
+        return Err(Error::file(folder, "is no cache of this library"));
+    }
+    let storage = Local::open(folder)?;
+    let open = |name: String| {
+        let path = storage.fetch(&name)?;
+        let (shard, index) = Shard::open(&path)?;
+        let origin = Origin::read(&shard.file);
+        let bytes = shard.file.metadata().map_err(|e| Error::file(&path, e))?.len();
+        let in_use = File::open(&path).is_ok_and(|file| file.try_lock().is_err());
+        Ok(Open { name, path, shard, index, origin, bytes, in_use })
+    };
+    storage.list()?.into_iter().map(open).collect()
+}
+
+/// All shards.
+///
+/// # Errors
+/// [`Error::File`] if the folder is no cache or cannot be read.
+pub fn list(folder: &Path) -> Result<Vec<ShardSummary>> {
+    let summary = |open: Open| ShardSummary {
+        builder: open.builder(),
+        bytes: open.bytes,
+        entries: open.index.places.len(),
+        damaged: open.index.damaged,
+        in_use: open.in_use,
+        name: open.name,
+    };
+    Ok(open(folder)?.into_iter().map(summary).collect())
+}
+
+/// All entries, in the order in which they were written.
+///
+/// # Errors
+/// As [`list`].
+pub fn entries(folder: &Path) -> Result<Vec<EntrySummary>> {
+    let mut entries = Vec::new();
+    for open in open(folder)? {
+        let names = &open.index.names;
+        entries.extend(open.index.places.iter().enumerate().map(|(i, place)| EntrySummary {
+            shard: open.name.clone(),
+            token: names.token(i).to_owned(),
+            log_name: names.log_name(i).to_owned(),
+            scenario_type: names.scenario_type(i).to_owned(),
+            bytes: place.2 as usize,
+        }));
+    }
+    Ok(entries)
+}
+
+/// Reads everything: every frame of every shard, whether each index says what its shard holds, every entry with its polygons.
+///
+/// # Errors
+/// As [`list`].
+pub fn verify(folder: &Path) -> Result<Verification> {
+    let mut found = Verification::default();
+    for open in open(folder)? {
+        let fresh = Index::of(&open.shard.file, &open.path)?;
+        let mut fault = |text: String| found.faults.push(format!("{}: {text}", open.name));
+        if fresh.damaged > 0 {
+            fault(format!("{} stretches are damaged", fresh.damaged));
+        }
+        if fresh.covered < open.bytes && !open.in_use {
+            fault(format!("its last {} bytes are no whole frame", open.bytes - fresh.covered));
+        }
+        if fresh.places != open.index.places {
+            fault(format!("its index names {} entries, {} are whole", open.index.places.len(), fresh.places.len()));
+        }
+        let (pool, mut payload) = (Pool::default(), Vec::new());
+        let open = Open { index: fresh, ..open };
+        for i in 0..open.index.places.len() {
+            let sound = open.payload(i, &mut payload).and_then(|header| {
+                let mut reader = Reader::new(&payload);
+                let name = Name::read(&mut reader)?;
+                if open.index.fingerprint.is_some_and(|fingerprint| key(fingerprint, &name) != header.number) {
+                    return Err(Damaged);
+                }
+                if header.kind == Kind::Entry {
+                    let polygons = open.shard.polygons(&mut reader, &pool)?;
+                    entry::check(reader.rest(), &polygons)?;
+                }
+                Ok(())
+            });
+            match sound {
+                Ok(()) => found.whole += 1,
+                Err(Damaged) => found.faults.push(format!("{}: the entry of '{}' cannot be read", open.name, open.index.names.token(i))),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Writes all entries that are whole to new shards, of those with one key the latest, and removes the old shards. Shards that a
+/// process is writing to are left alone. What is killed half-way has lost nothing.
+///
+/// # Errors
+/// As [`list`]; [`Error::File`] if a new shard cannot be written.
+pub fn compact(folder: &Path) -> Result<Compaction> {
+    let storage = Local::open(folder)?;
+    let mut result = Compaction::default();
+    let (free, in_use): (Vec<Open>, Vec<Open>) = open(folder)?.into_iter().partition(|open| !open.in_use);
+    result.in_use = in_use.len();
+    // Held until the end, so that nobody else compacts them.
+    let free: Vec<Open> = free.into_iter().filter(|open| open.shard.file.try_lock().is_ok()).collect();
+    let mut groups: BTreeMap<u64, Vec<&Open>> = BTreeMap::new();
+    for open in &free {
+        result.before += open.bytes;
+        if let Some(fingerprint) = open.index.fingerprint {
+            groups.entry(fingerprint).or_default().push(open);
+        }
+    }
+    for (fingerprint, shards) in groups {
+        let origin = shards.iter().find_map(|open| open.origin.clone()).unwrap_or_default();
+        let mut latest: HashMap<u64, (usize, usize)> = HashMap::new();
+        for (s, open) in shards.iter().enumerate() {
+            latest.extend(open.index.places.iter().enumerate().map(|(i, place)| (place.0, (s, i))));
+        }
+        let (pool, mut payload, mut writer) = (Pool::default(), Vec::new(), None);
+        for (s, open) in shards.iter().enumerate() {
+            for (i, &(key, ..)) in open.index.places.iter().enumerate() {
+                if latest.get(&key) != Some(&(s, i)) {
+                    continue;
+                }
+                let Ok(header) = open.payload(i, &mut payload) else { continue };
+                if writer.as_ref().is_none_or(|writer: &ShardWriter| writer.is_full(SHARD_BYTES)) {
+                    if let Some(writer) = writer.take() {
+                        result.after += writer.end(&storage)?;
+                    }
+                    writer = Some(ShardWriter::begin(&storage, fingerprint, &origin, 0)?);
+                }
+                let Some(writer) = &mut writer else { continue };
+                if copy(writer, &open.shard, &header, &payload, &pool)? {
+                    result.kept += 1;
+                }
+            }
+        }
+        if let Some(writer) = writer {
+            result.after += writer.end(&storage)?;
+        }
+    }
+    for open in free {
+        for path in [index_path(&open.path), open.path] {
+            if path.exists() {
+                std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
+            }
+        }
+    }
+    storage::sync_folder(folder)?;
+    Ok(result)
+}
+
+/// Writes an entry once more; false if it cannot be read.
+fn copy(writer: &mut ShardWriter, shard: &Shard, header: &shard::Header, payload: &[u8], pool: &Pool) -> Result<bool> {
+    let mut reader = Reader::new(payload);
+    let Ok(name) = Name::read(&mut reader) else { return Ok(false) };
+    if header.kind == Kind::Rejected {
+        writer.copy_rejected(header.number, payload)?;
+        return Ok(true);
+    }
+    let Ok(polygons) = shard.polygons(&mut reader, pool) else { return Ok(false) };
+    if entry::check(reader.rest(), &polygons).is_err() {
+        return Ok(false);
+    }
+    writer.put(header.number, &name, &Encoded { polygons, body: reader.rest().to_vec() })?;
+    Ok(true)
+}
+
+/// Hands out the features of scenarios, all or those with these tokens, with the name of each.
+///
+/// # Errors
+/// As [`list`]; [`Error::Data`] if a token has no entry, or one that cannot be read; what `each` fails with.
+pub fn features(folder: &Path, tokens: &[String], mut each: impl FnMut(&Name, &Features) -> Result<()>) -> Result<usize> {
+    let mut latest: BTreeMap<(String, u64), (usize, usize)> = BTreeMap::new();
+    let shards = open(folder)?;
+    for (s, open) in shards.iter().enumerate() {
+        for (i, place) in open.index.places.iter().enumerate() {
+            let token = open.index.names.token(i);
+            if tokens.is_empty() || tokens.iter().any(|t| t == token) {
+                latest.insert((token.to_owned(), place.0), (s, i));
+            }
+        }
+    }
+    if let Some(missing) = tokens.iter().find(|token| !latest.keys().any(|(found, _)| found == *token)) {
+        return Err(Error::Data(format!("the cache has no entry of '{missing}'")));
+    }
+    let pool = Pool::default();
+    let mut count = 0;
+    for (s, i) in latest.into_values() {
+        let open = &shards[s];
+        let names = &open.index.names;
+        let name =
+            Name { token: names.token(i), log_name: names.log_name(i), scenario_type: names.scenario_type(i), split: names.split(i) };
+        let (key, offset, length) = open.index.places[i];
+        let unreadable = || Error::Data(format!("the entry of '{}' in {} cannot be read", name.token, open.name));
+        let builder = open.builder().ok_or_else(unreadable)?;
+        match open.shard.entry(&Place { key, shard: 0, length, offset }, &name, &builder, &pool).map_err(|_| unreadable())? {
+            super::Entry::Features(features) => each(&name, &features)?,
+            super::Entry::Rejected(..) => continue,
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Writes features as safetensors, every array by its published name.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn export(path: &Path, name: &Name, features: &Features) -> Result<()> {
+    let arrays: Vec<_> = features.arrays().into_iter().map(|(name, shape, array)| (name, shape, kind(&array), array.bytes())).collect();
+    let view = |(name, shape, kind, bytes)| Ok((name, TensorView::new(kind, shape, bytes)?));
+    let fail = |e: safetensors::SafeTensorError| Error::file(path, e);
+    let views: Vec<(&str, TensorView)> = arrays
+        .iter()
+        .map(|(name, shape, kind, bytes)| view((*name, shape.clone(), *kind, &bytes[..])))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(fail)?;
+    let texts = [("token", name.token), ("log_name", name.log_name), ("scenario_type", name.scenario_type)];
+    let texts = texts.into_iter().map(|(key, text)| (key.to_owned(), text.to_owned())).collect();
+    let bytes = safetensors::serialize(views, Some(texts)).map_err(fail)?;
+    storage::write_whole(path, &bytes)
+}
+
+fn kind(array: &Array) -> Dtype {
+    match array {
+        Array::F64(_) => Dtype::F64,
+        Array::F32(_) => Dtype::F32,
+        Array::I32(_) => Dtype::I32,
+        Array::I8(_) => Dtype::I8,
+        Array::Bool(_) => Dtype::BOOL,
+    }
+}

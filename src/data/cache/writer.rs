@@ -1,0 +1,229 @@
+//! The shard that this process appends to.
+
+use super::{
+    column::{Reader, Writer},
+    entry::{Encoded, Name, write_polygon},
+    index::Index,
+    reader::{Place, Shard},
+    shard::{self, HEADER, Kind},
+    storage::{self, Storage, index_path},
+};
+use crate::{
+    error::{Error, Rejection, Result},
+    features::{self, FeatureBuilder},
+    scenario::PolygonSamples,
+};
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
+
+/// A shard that grew to this many bytes is closed, and another begun.
+pub(super) const SHARD_BYTES: u64 = 512 << 20;
+
+/// What a shard's features were built by: in its first frame, for people; the fingerprint decides.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Origin {
+    version: u64,
+    radius: f64,
+    max_agents: u64,
+}
+
+impl Origin {
+    pub(super) fn of(builder: &FeatureBuilder) -> Self {
+        Self { version: features::VERSION.into(), radius: builder.radius, max_agents: builder.max_agents as u64 }
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.number(self.version);
+        writer.doubles(&[self.radius]);
+        writer.number(self.max_agents);
+        writer.finish()
+    }
+
+    /// From the first frame of a shard; none if it is damaged.
+    pub(super) fn read(file: &File) -> Option<Self> {
+        let mut payload = Vec::new();
+        let length = Origin { version: 1, radius: 1.0, max_agents: 1 }.payload().len();
+        // Numbers may take some bytes more.
+        let found = (length..length + 64).find_map(|length| shard::read_frame(file, 0, length, &mut payload).ok())?;
+        let mut reader = Reader::new(&payload);
+        let origin = (found.kind == Kind::Shard).then(|| {
+            Some(Self { version: reader.number().ok()?, radius: *reader.doubles(1).ok()?.first()?, max_agents: reader.number().ok()? })
+        });
+        origin.flatten()
+    }
+
+    /// The builder, if it is of this version of the library.
+    pub(super) fn builder(&self) -> Option<FeatureBuilder> {
+        (self.version == u64::from(features::VERSION)).then_some(FeatureBuilder {
+            radius: self.radius,
+            max_agents: self.max_agents as usize,
+            cost_map: true,
+        })
+    }
+}
+
+/// A shard in the making, locked against other processes as long as it is open.
+#[derive(Debug)]
+pub(super) struct ShardWriter {
+    name: String,
+    path: PathBuf,
+    file: File,
+    length: u64,
+    index: Index,
+    /// Numbers of the polygons that are in it, by hash.
+    numbers: HashMap<u64, u32>,
+    /// The same shard for readers, and its position among theirs.
+    pub(super) shard: Arc<Shard>,
+    pub(super) position: u32,
+    buffer: Vec<u8>,
+}
+
+impl ShardWriter {
+    /// Begins a shard that readers know at `position`.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn begin(storage: &dyn Storage, fingerprint: u64, origin: &Origin, position: u32) -> Result<Self> {
+        let name = storage::new_name();
+        let path = storage.folder().join(&name);
+        let fail = |e: std::io::Error| Error::file(&path, e);
+        let file = File::options().read(true).append(true).create_new(true).open(&path).map_err(fail)?;
+        // One who opens the cache just now may hold it for a moment.
+        file.lock().map_err(fail)?;
+        let shard = Arc::new(Shard::begun(file.try_clone().map_err(fail)?));
+        let (index, numbers, buffer) = (Index::default(), HashMap::new(), Vec::new());
+        let mut writer = Self { name, path, file, length: 0, index, numbers, shard, position, buffer };
+        writer.frame(Kind::Shard, fingerprint, &origin.payload());
+        writer.flush()?;
+        Ok(writer)
+    }
+
+    /// Appends an entry and those of its polygons that are new. Once this returns the entry survives the end of the process.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an entry beyond all sizes; [`Error::File`], after which the shard must be ended.
+    pub(super) fn put(&mut self, key: u64, name: &Name, encoded: &Encoded) -> Result<Place> {
+        if encoded.body.len() + 8 * encoded.polygons.len() > shard::MOST_BYTES / 2 {
+            return Err(Error::Data(format!("scenario '{}' is not cached: it takes {} bytes", name.token, encoded.body.len())));
+        }
+        let hashes: Vec<u64> = encoded.polygons.iter().map(|polygon| hash(polygon)).collect();
+        let mut polygons = self.shard.polygons.write().unwrap_or_else(PoisonError::into_inner);
+        let table = polygons.get_or_insert_default();
+        let known = table.len();
+        let mut numbers = Vec::with_capacity(hashes.len());
+        for (polygon, hash) in encoded.polygons.iter().zip(&hashes) {
+            let same = |number: &&u32| table[**number as usize].as_ref().is_some_and(|other| equal(other, polygon));
+            let number = self.numbers.get(hash).filter(same).copied().unwrap_or_else(|| {
+                let number = table.len() as u32;
+                table.push(Some(Arc::clone(polygon)));
+                self.numbers.insert(*hash, number);
+                number
+            });
+            numbers.push(number);
+        }
+        let mut new = Writer::default();
+        new.number((table.len() - known) as u64);
+        table[known..].iter().flatten().for_each(|polygon| write_polygon(&mut new, polygon));
+        let added = table.len() > known;
+        drop(polygons);
+
+        let mut payload = Writer::default();
+        name.write(&mut payload);
+        payload.number(numbers.len() as u64);
+        payload.small(numbers.iter().map(|&number| number.into()));
+        let mut payload = payload.open();
+        payload.extend_from_slice(&encoded.body);
+        if added {
+            self.frame(Kind::Polygons, known as u64, &new.finish());
+        }
+        self.entry(Kind::Entry, key, &payload)
+    }
+
+    /// Appends that a scenario has no features, and why.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub(super) fn put_rejected(&mut self, key: u64, name: &Name, rejection: Rejection, reason: &str) -> Result<Place> {
+        let mut payload = Writer::default();
+        name.write(&mut payload);
+        payload.bytes(rejection.name().as_bytes());
+        payload.bytes(reason.as_bytes());
+        self.entry(Kind::Rejected, key, &payload.finish())
+    }
+
+    fn entry(&mut self, kind: Kind, key: u64, payload: &[u8]) -> Result<Place> {
+        let offset = self.frame(kind, key, payload);
+        self.flush()?;
+        Ok(Place { key, shard: self.position, length: payload.len() as u32, offset })
+    }
+
+    /// Puts a frame into the buffer; gives its offset in the file.
+    fn frame(&mut self, kind: Kind, number: u64, payload: &[u8]) -> u64 {
+        let offset = self.length + self.buffer.len() as u64;
+        shard::frame(&mut self.buffer, kind, number, payload);
+        offset
+    }
+
+    /// Appends the buffer; the index learns of it only then.
+    fn flush(&mut self) -> Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        shard::append(&mut self.file, &self.path, self.length, &buffer)?;
+        let mut at = 0;
+        while let Some(header) = shard::Header::at(&buffer, at) {
+            let payload = &buffer[at + HEADER..at + HEADER + header.length];
+            self.index.add(self.length + at as u64, header.kind, header.number, payload);
+            at += HEADER + header.length;
+        }
+        self.length += buffer.len() as u64;
+        (self.index.covered, self.index.bytes) = (self.length, self.length);
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// True once it is as long as a shard should be.
+    pub(super) fn is_full(&self, limit: u64) -> bool {
+        self.length >= limit
+    }
+
+    /// Appends the payload of a rejection.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub(super) fn copy_rejected(&mut self, key: u64, payload: &[u8]) -> Result<Place> {
+        self.entry(Kind::Rejected, key, payload)
+    }
+
+    /// Ends the shard: what was written is on the disk, its index beside it, and the storage has it. One without an entry is
+    /// removed. Gives its bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn end(self, storage: &dyn Storage) -> Result<u64> {
+        let fail = |e: std::io::Error| Error::file(&self.path, e);
+        if self.index.places.is_empty() {
+            return std::fs::remove_file(&self.path).map_err(fail).map(|()| 0);
+        }
+        self.file.sync_all().map_err(fail)?;
+        self.index.write(&index_path(&self.path))?;
+        storage.publish(&self.name)?;
+        Ok(self.length)
+    }
+}
+
+/// By which equal polygons are found.
+pub(super) fn hash(polygon: &PolygonSamples) -> u64 {
+    let bytes: Vec<u8> = polygon.points.as_flattened().as_flattened().iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+/// True if both have the same bits.
+pub(super) fn equal(a: &Arc<PolygonSamples>, b: &Arc<PolygonSamples>) -> bool {
+    let numbers = |polygon: &PolygonSamples| polygon.points.map(|side| side.map(|point| point.map(f64::to_bits)));
+    Arc::ptr_eq(a, b) || numbers(a) == numbers(b)
+}

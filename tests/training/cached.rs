@@ -1,0 +1,110 @@
+//! Training from the cache on disk.
+
+use super::*;
+use std::sync::atomic::Ordering;
+use training_engine::{engine::CacheReport, scenario::ScenarioSource};
+
+type Learnt = ([Vec<f64>; 4], Vec<f64>, training_engine::metrics::MetricTable, usize);
+
+fn roads(thread_safe: bool) -> Roads {
+    let mut source = Roads::new(30);
+    source.thread_safe = thread_safe;
+    source.invalid.extend([4, 17]);
+    source
+}
+
+fn fit(source: Option<Roads>, overrides: &[&str]) -> (Learnt, usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::default();
+    let mut all = vec!["epochs=2"];
+    all.extend(overrides);
+    let source = source.map(Arc::new);
+    let dynamic = source.clone().map(|source| source as Arc<dyn ScenarioSource>);
+    let mut engine = Engine::build(config(folder.path(), &all), dynamic, events.host(|_| false)).unwrap();
+    let report = engine.fit().unwrap();
+    let loads = source.map_or(0, |source| source.loads.load(Ordering::Relaxed));
+    ((buffers(&engine), events.losses(), report.metrics, report.skipped_scenarios), loads)
+}
+
+#[test]
+fn the_cache_alone_gives_the_same_bits_as_the_source() {
+    let (expected, loads) = fit(Some(roads(true)), &[]);
+    assert!(loads >= 27 && expected.3 == 2, "{loads} loads, {} skipped", expected.3);
+    for (thread_safe, workers) in [(true, "num_workers=0"), (false, "num_workers=3")] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("cache.cache_path={}", folder.path().join("features").display());
+        for memory in ["cache.memory_mb=1024", "cache.memory_mb=0"] {
+            let keys = [path.as_str(), workers, memory];
+            let (filling, first) = fit(Some(roads(thread_safe)), &keys);
+            assert!(filling == expected, "while the cache is filled, or from it: {keys:?}");
+            assert_eq!(first > 0, memory == "cache.memory_mb=1024", "the second run finds everything: {first} loads");
+            // Fitting reads no test scenario; without its log the others would be divided in another way.
+            cache(folder.path(), roads(thread_safe), &[], Host::default()).0.unwrap();
+            let (alone, _) = fit(None, &[&path, workers, memory, "cache.use_cache_without_dataset=true"]);
+            assert!(alone == expected, "from the cache alone: {keys:?}");
+        }
+        let (forced, loads) = fit(Some(roads(thread_safe)), &[&path, workers, "cache.memory_mb=0", "cache.force_feature_computation=true"]);
+        assert!(forced == expected && (27..=40).contains(&loads), "computed anew, but once: {loads} loads");
+        let other = fit(Some(roads(thread_safe)), &[&path, workers, "model.feature_builder.max_agents=1"]);
+        assert!(other.1 > 0, "features of another configuration are not used");
+    }
+}
+
+fn cache(folder: &Path, source: Roads, overrides: &[&str], host: Host) -> (training_engine::error::Result<CacheReport>, usize) {
+    let path = format!("cache.cache_path={}", folder.join("features").display());
+    let mut all = vec![path.as_str()];
+    all.extend(overrides);
+    let source = Arc::new(source);
+    let dynamic = source.clone() as Arc<dyn ScenarioSource>;
+    let caller = std::thread::current().id();
+    let report = Engine::build(config(folder, &all), Some(dynamic), host).and_then(|mut engine| engine.cache());
+    assert!(source.thread_safe || source.threads.lock().unwrap().iter().all(|thread| *thread == caller));
+    let loads = source.loads.load(Ordering::Relaxed);
+    (report, loads)
+}
+
+#[test]
+fn features_are_cached_ahead_of_training() {
+    for thread_safe in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = roads(thread_safe);
+        source.failing.insert(9);
+        let threads = ["threads=3"];
+        let (report, loads) = cache(folder.path(), source, &threads, Host::default());
+        let report = report.unwrap();
+        let counts = |report: &CacheReport| (report.scenarios, report.computed, report.present, report.failed, report.damaged);
+        assert_eq!((counts(&report), loads, report.stopped), ((30, 27, 0, 3, 0), 30, false));
+        assert_eq!(report.failures, [("bad_route".into(), 2), ("left_out_by_host".into(), 1)].into());
+        let (report, loads) = cache(folder.path(), roads(thread_safe), &threads, Host::default());
+        assert_eq!((counts(&report.unwrap()), loads), ((30, 1, 27, 2, 0), 1), "only what the source left out is asked for again");
+        let (report, loads) = cache(folder.path(), roads(thread_safe), &["cache.cleanup_cache=true"], Host::default());
+        assert_eq!((counts(&report.unwrap()), loads), ((30, 28, 0, 2, 0), 30));
+    }
+}
+
+#[test]
+fn caching_stops_when_asked_and_fails_with_the_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Roads::new(200);
+    source.invalid.insert(0);
+    let events = Events::default();
+    let (report, loads) = cache(folder.path(), source, &["threads=1"], events.host(|event| matches!(event, Event::ScenarioSkipped { .. })));
+    let report = report.unwrap();
+    assert!(report.stopped && report.failed == 1 && report.computed < 199 && loads < 200, "{report:?}");
+    let mut source = Roads::new(30);
+    source.broken.insert(20);
+    let (report, _) = cache(folder.path(), source, &["threads=2"], Host::default());
+    assert!(report.unwrap_err().to_string().contains("disk on fire"));
+    let mut source = Roads::new(30);
+    source.panicking.insert(25);
+    let (report, _) = cache(folder.path(), source, &["threads=2", "cache.force_feature_computation=true"], Host::default());
+    assert!(report.unwrap_err().to_string().contains("scenario 25 panics"));
+    // A folder of somebody else is neither used nor emptied.
+    std::fs::create_dir_all(folder.path().join("other/features")).unwrap();
+    std::fs::write(folder.path().join("other/features/thesis.txt"), "x").unwrap();
+    for key in ["seed=0", "cache.cleanup_cache=true"] {
+        let (report, _) = cache(&folder.path().join("other"), Roads::new(30), &[key], Host::default());
+        assert!(report.unwrap_err().to_string().contains("no cache of this library"));
+    }
+    assert!(folder.path().join("other/features/thesis.txt").exists());
+}
