@@ -15,7 +15,7 @@ pub struct FeatureBuilder {
     pub radius: f64,
     /// Agents at most, the nearest; the ego not counted.
     pub max_agents: usize,
-    /// Whether to draw the cost map, which takes about half of the time.
+    /// Whether to draw the cost map, which takes most of the time.
     pub cost_map: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The drivable area around the ego as an image, and the signed distance to its edge.
 
 use super::CostMap;
-use super::distance_transform::{MAX_SIZE, NONE, squared_distances};
+use super::distance_transform::{MAX_SIZE, squared_distances};
 use super::ego::{EgoTrack, PRESENT};
 use super::normalise::EgoFrame;
 use super::raster::{Bitmap, Pixel};
@@ -19,7 +19,9 @@ const POSITION_RESOLUTION: f64 = 0.2_f32 as f64;
 /// Half the side of the image, metres.
 const HALF: f64 = 60.0;
 /// Signed distance, metres, where the whole image is of one kind.
-const ONE_KIND: f64 = 60.0;
+const ONE_KIND: f32 = 60.0;
+/// Pixels whose distances are rounded together.
+const CHUNK: usize = 64;
 /// An agent seen in this many steps or more that moved less than [`PARKED_DISTANCE`] is parked.
 const PARKED_STEPS: usize = 50;
 /// Metres between the first and last position of a parked agent.
@@ -68,18 +70,35 @@ impl CostMap {
     /// # Errors
     /// [`Error::Data`] unless the mask holds `size` x `size` zeros and ones.
     pub fn from_mask(mask: &[u8], size: usize) -> Result<Self> {
-        if size > MAX_SIZE || size * size != mask.len() || mask.iter().any(|&p| p > 1) {
+        // without an early exit the usual case takes several pixels at a time
+        if size > MAX_SIZE || size * size != mask.len() || mask.iter().fold(0, |all, &p| all | p) > 1 {
             return Err(Error::Data(format!("a mask of {} pixels is not {size} x {size} zeros and ones", mask.len())));
         }
         let mut values = Vec::with_capacity(mask.len());
-        squared_distances(mask, size, |inside, squared| {
-            values.extend(inside.iter().zip(squared).map(|(&inside, &squared)| {
-                let distance = if squared == NONE { ONE_KIND } else { f64::from(squared).sqrt() * RESOLUTION };
-                let rounded = round_to_half(distance) as f32;
-                if inside == 1 { rounded } else { -rounded }
-            }));
+        let has_edge = squared_distances(mask, size, |inside, squared| {
+            let chunks = squared.chunks(CHUNK).zip(inside.chunks(CHUNK));
+            chunks.for_each(|(squared, inside)| append_signed_distances(&mut values, squared, inside));
         });
+        if !has_edge {
+            values.resize(mask.len(), if mask.first() == Some(&1) { ONE_KIND } else { -ONE_KIND });
+        }
         Ok(Self { size, values })
+    }
+}
+
+/// Appends distances in metres, in half precision, from the squared ones in pixels; negative where `inside` is 0.
+fn append_signed_distances(values: &mut Vec<f32>, squared: &[f32], inside: &[u8]) {
+    let start = values.len();
+    values.extend(squared.iter().map(|squared| squared.sqrt() * RESOLUTION as f32));
+    let values = &mut values[start..];
+    // Single precision is off by two of its steps at most: only beside the middle between two halves the nearer one is in doubt.
+    let is_doubtful = |v: f32| (v.to_bits() & 0x1fff).wrapping_sub(0x1000 - 3) < 6;
+    if values.iter().fold(false, |any, &v| any | is_doubtful(v)) {
+        let doubtful = values.iter_mut().zip(squared).filter(|(v, _)| is_doubtful(**v));
+        doubtful.for_each(|(v, &squared)| *v = round_to_half(f64::from(squared).sqrt() * RESOLUTION) as f32);
+    }
+    for (v, &inside) in values.iter_mut().zip(inside) {
+        *v = f32::from_bits((v.to_bits() + 0x1000) & !0x1fff | u32::from(inside ^ 1) << 31);
     }
 }
 
@@ -112,6 +131,17 @@ mod tests {
         // halfway between two: to even
         assert_eq!(round_to_half(1.0 + 1.0 / 2048.0), 1.0);
         assert_eq!(round_to_half(1.0 + 3.0 / 2048.0), 1.0 + 2.0 / 1024.0);
+    }
+
+    /// All distances of images of the usual size.
+    #[test]
+    fn single_precision_rounds_as_double_does() {
+        let squared: Vec<f32> = (1..=2 * SIZE * SIZE).map(|squared| squared as f32).collect();
+        let mut values = Vec::new();
+        squared.chunks(CHUNK).for_each(|squared| append_signed_distances(&mut values, squared, &[1; CHUNK][..squared.len()]));
+        for (&value, &squared) in values.iter().zip(&squared) {
+            assert_eq!(f64::from(value), round_to_half(f64::from(squared).sqrt() * RESOLUTION), "{squared}");
+        }
     }
 
     #[test]

@@ -13,14 +13,34 @@ pub(crate) type Pixel = [i64; 2];
 pub(crate) struct Bitmap {
     size: i64,
     pub(crate) pixels: Vec<u8>,
-    /// Columns at which a polygon's edges cross each row; kept to be filled again.
-    crossings: Vec<Vec<i64>>,
+    scan: Scan,
+}
+
+/// Where a polygon's edges cross the rows; kept to be filled again.
+#[derive(Debug, Clone, Default)]
+struct Scan {
+    edges: Vec<Edge>,
+    /// Of each row the place of its first crossing among `columns`; while these are filled in, of its next.
+    places: Vec<usize>,
+    /// In fixed point, row after row.
+    columns: Vec<i64>,
+}
+
+/// An edge that crosses the rows `top..bottom` of the image.
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    top: usize,
+    bottom: usize,
+    /// In the top row, in fixed point.
+    column: i64,
+    /// From row to row.
+    slope: i64,
 }
 
 impl Bitmap {
     /// All zero.
     pub(crate) fn new(size: usize) -> Self {
-        Self { size: size as i64, pixels: vec![0; size * size], crossings: vec![Vec::new(); size] }
+        Self { size: size as i64, pixels: vec![0; size * size], scan: Scan::default() }
     }
 
     /// Fills a polygon by the even-odd rule, outline included.
@@ -28,6 +48,8 @@ impl Bitmap {
         if self.misses(points) {
             return;
         }
+        let mut scan = std::mem::take(&mut self.scan);
+        scan.edges.clear();
         let mut edges = 0;
         let Some(&(mut previous)) = points.last() else { return };
         for &point in points {
@@ -35,24 +57,19 @@ impl Bitmap {
             if previous[1] != point[1] {
                 edges += 1;
                 let slope = ((point[0] - previous[0]) << SHIFT) / (point[1] - previous[1]);
-                let (top, bottom) = if previous[1] < point[1] { (previous, point) } else { (point, previous) };
-                for y in top[1].max(0)..bottom[1].min(self.size) {
-                    self.crossings[y as usize].push((top[0] << SHIFT) + slope * (y - top[1]));
+                let (upper, lower) = if previous[1] < point[1] { (previous, point) } else { (point, previous) };
+                let (top, bottom) = (upper[1].max(0), lower[1].min(self.size));
+                if top < bottom {
+                    let column = (upper[0] << SHIFT) + slope * (top - upper[1]);
+                    scan.edges.push(Edge { top: top as usize, bottom: bottom as usize, column, slope });
                 }
             }
             previous = point;
         }
-        for y in 0..self.crossings.len() {
-            let mut columns = std::mem::take(&mut self.crossings[y]);
-            if edges >= 2 {
-                columns.sort_unstable();
-                for pair in columns.chunks_exact(2) {
-                    self.span(y as i64, (pair[0] + ONE - 1) >> SHIFT, pair[1] >> SHIFT, value);
-                }
-            }
-            columns.clear();
-            self.crossings[y] = columns;
+        if edges >= 2 {
+            scan.rows(|row, from, to| self.span(row as i64, (from + ONE - 1) >> SHIFT, to >> SHIFT, value));
         }
+        self.scan = scan;
     }
 
     /// Fills a convex polygon, outline included: two chains run down from the first of the highest vertices.
@@ -112,23 +129,16 @@ impl Bitmap {
         if b[0] < a[0] {
             std::mem::swap(&mut a, &mut b);
         }
-        let down = if b[1] < a[1] { -1 } else { 1 };
+        let down = if b[1] < a[1] { -self.size } else { self.size };
         let (dx, dy) = (b[0] - a[0], (b[1] - a[1]).abs());
-        let steep = dy > dx;
-        let (major, minor) = if steep { (dy, dx) } else { (dx, dy) };
+        let (major, minor, along, across) = if dy > dx { (dy, dx, down, 1) } else { (dx, dy, 1, down) };
         let mut error = major - 2 * minor;
-        let [mut x, mut y] = a;
+        let mut at = a[1] * self.size + a[0];
         for _ in 0..=major {
-            self.pixels[(y * self.size + x) as usize] = value;
+            self.pixels[at as usize] = value;
             let step = error < 0;
             error += if step { 2 * (major - minor) } else { -2 * minor };
-            if steep {
-                y += down;
-                x += i64::from(step);
-            } else {
-                x += 1;
-                y += if step { down } else { 0 };
-            }
+            at += if step { along + across } else { along };
         }
     }
 
@@ -169,6 +179,46 @@ impl Bitmap {
         }
         let inside = |v: i64| (0..=limit).contains(&v);
         (c1 | c2 == 0 && [x1, y1, x2, y2].into_iter().all(inside)).then_some(([x1, y1], [x2, y2]))
+    }
+}
+
+impl Scan {
+    /// Calls `span` with a row and the columns between which it lies inside, for all of them.
+    fn rows(&mut self, mut span: impl FnMut(usize, i64, i64)) {
+        let Self { edges, places, columns } = self;
+        let first = edges.iter().map(|edge| edge.top).min().unwrap_or(0);
+        let last = edges.iter().map(|edge| edge.bottom).max().unwrap_or(0);
+        // crossings are counted by where they begin and end, then summed up twice
+        let mut changes = vec![0_isize; last - first + 1];
+        for edge in &*edges {
+            changes[edge.top - first] += 1;
+            changes[edge.bottom - first] -= 1;
+        }
+        places.clear();
+        let (mut count, mut place) = (0, 0);
+        for change in changes {
+            places.push(place as usize);
+            count += change;
+            place += count;
+        }
+        columns.clear();
+        columns.resize(place as usize, 0);
+        for edge in &*edges {
+            let mut column = edge.column;
+            for place in &mut places[edge.top - first..edge.bottom - first] {
+                columns[*place] = column;
+                *place += 1;
+                column += edge.slope;
+            }
+        }
+        // each place has moved on to where the next row begins
+        let mut start = 0;
+        for (row, &end) in (first..last).zip(&*places) {
+            let columns = &mut columns[start..end];
+            columns.sort_unstable();
+            columns.chunks_exact(2).for_each(|pair| span(row, pair[0], pair[1]));
+            start = end;
+        }
     }
 }
 

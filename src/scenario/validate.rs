@@ -32,13 +32,13 @@ impl Scenario {
         }
         for (i, state) in self.ego.iter().enumerate() {
             let at = || format!("ego[{i}]");
-            position(&at, state.x, state.y)?;
-            finite(&at, &[("heading", state.heading), ("vx", state.vx), ("vy", state.vy), ("ax", state.ax), ("ay", state.ay)])?;
+            position(at, state.x, state.y)?;
+            finite(at, [("heading", state.heading), ("vx", state.vx), ("vy", state.vy), ("ax", state.ax), ("ay", state.ay)])?;
         }
         let vehicle = &self.vehicle;
         let at = || "vehicle".to_string();
-        size(&at, &[("width", vehicle.width), ("length", vehicle.length()), ("wheel_base", vehicle.wheel_base)])?;
-        finite(&at, &[("front_length", vehicle.front_length), ("rear_length", vehicle.rear_length)])?;
+        size(at, [("width", vehicle.width), ("length", vehicle.length()), ("wheel_base", vehicle.wheel_base)])?;
+        finite(at, [("front_length", vehicle.front_length), ("rear_length", vehicle.rear_length)])?;
         for (a, agent) in self.agents.iter().enumerate() {
             if agent.states.len() != steps {
                 let reason = format!("agents[{a}] '{}' has {} states, the ego {steps}", agent.id, agent.states.len());
@@ -46,16 +46,16 @@ impl Scenario {
             }
             for (i, state) in agent.states.iter().enumerate().filter(|(_, state)| state.valid) {
                 let at = || format!("agents[{a}] '{}' states[{i}]", agent.id);
-                position(&at, state.x, state.y)?;
-                finite(&at, &[("heading", state.heading), ("vx", state.vx), ("vy", state.vy)])?;
-                size(&at, &[("width", state.width), ("length", state.length)])?;
+                position(at, state.x, state.y)?;
+                finite(at, [("heading", state.heading), ("vx", state.vx), ("vy", state.vy)])?;
+                size(at, [("width", state.width), ("length", state.length)])?;
             }
         }
         for (i, object) in self.static_objects.iter().enumerate() {
             let at = || format!("static_objects[{i}]");
-            position(&at, object.x, object.y)?;
-            finite(&at, &[("heading", object.heading)])?;
-            size(&at, &[("width", object.width), ("length", object.length)])?;
+            position(at, object.x, object.y)?;
+            finite(at, [("heading", object.heading)])?;
+            size(at, [("width", object.width), ("length", object.length)])?;
         }
         if self.route.is_empty() {
             return Err((Rejection::BadRoute, "route is empty".into()));
@@ -68,26 +68,41 @@ impl Scenario {
     }
 }
 
-fn finite(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> Check {
-    match fields.iter().find(|(_, value)| !value.is_finite()) {
-        Some((field, _)) => Err((Rejection::NotFinite, format!("{}.{field} is not finite", at()))),
-        None => Ok(()),
-    }
+fn finite<const N: usize>(at: impl Fn() -> String, fields: [(&str, f64); N]) -> Check {
+    all(fields, f64::is_finite, |field, _| (Rejection::NotFinite, format!("{}.{field} is not finite", at())))
 }
 
-fn position(at: &dyn Fn() -> String, x: f64, y: f64) -> Check {
-    finite(at, &[("x", x), ("y", y)])?;
-    match [("x", x), ("y", y)].iter().find(|(_, value)| value.abs() > MAX_COORDINATE) {
-        Some((field, value)) => Err((Rejection::OutOfRange, format!("{}.{field} = {value} is beyond {MAX_COORDINATE:e} m", at()))),
-        None => Ok(()),
-    }
+fn position(at: impl Fn() -> String, x: f64, y: f64) -> Check {
+    all(
+        [("x", x), ("y", y)],
+        |value| value.abs() <= MAX_COORDINATE,
+        |field, value| match value.is_finite() {
+            true => (Rejection::OutOfRange, format!("{}.{field} = {value} is beyond {MAX_COORDINATE:e} m", at())),
+            false => (Rejection::NotFinite, format!("{}.{field} is not finite", at())),
+        },
+    )
 }
 
-fn size(at: &dyn Fn() -> String, fields: &[(&str, f64)]) -> Check {
-    match fields.iter().find(|(_, value)| !(*value > 0.0 && *value <= MAX_SIZE)) {
-        Some((field, value)) => {
-            Err((Rejection::of_number(*value), format!("{}.{field} = {value} is not between 0 and {MAX_SIZE} m", at())))
-        }
+fn size<const N: usize>(at: impl Fn() -> String, fields: [(&str, f64); N]) -> Check {
+    all(
+        fields,
+        |value| value > 0.0 && value <= MAX_SIZE,
+        |field, value| (Rejection::of_number(value), format!("{}.{field} = {value} is not between 0 and {MAX_SIZE} m", at())),
+    )
+}
+
+/// Names the first value that breaks a rule. Every value is looked at, which is quicker than to stop, as nearly all keep it.
+#[inline(always)]
+fn all<const N: usize>(
+    fields: [(&str, f64); N],
+    keeps: impl Fn(f64) -> bool,
+    complaint: impl FnOnce(&str, f64) -> (Rejection, String),
+) -> Check {
+    if fields.iter().fold(true, |all, (_, value)| all & keeps(*value)) {
+        return Ok(());
+    }
+    match fields.into_iter().find(|(_, value)| !keeps(*value)) {
+        Some((field, value)) => Err(complaint(field, value)),
         None => Ok(()),
     }
 }

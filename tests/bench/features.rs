@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench features -- [ROUNDS]` takes the scenarios of `tests/data`, and those of `TE_SHARED` if it is set; of
 //! every scenario the best time counts. Maps are at hand, as they were when the published builder was timed (one core of an AMD
-//! EPYC).
+//! EPYC); what it takes to make them, once for all scenarios on a map, stands in a line of its own.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 use training_engine::augment::{AugmentRandom, Augmentor, ContrastiveGenerator};
 use training_engine::features::{FeatureBuilder, Features};
-use training_engine::scenario::Scenario;
+use training_engine::scenario::{Crosswalk, Lane, Map, Scenario};
 
 /// Seconds a scenario of the published builder: mean of all, and of some sources.
 const PUBLISHED: f64 = 0.294;
@@ -23,10 +23,15 @@ const PUBLISHED_AUGMENTATION: f64 = 0.011;
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|text| text.parse().ok()).unwrap_or(5);
     let mut sources: BTreeMap<String, Vec<Scenario>> = BTreeMap::new();
+    let mut maps = Vec::new();
     let folders = [Some(common::data()), common::shared().map(|folder| folder.join("data"))];
     for file in folders.into_iter().flatten().flat_map(|folder| common::files_below(&folder.join("scenarios"), ".json.gz")) {
         let source = file.parent().and_then(|folder| folder.file_name()).unwrap().to_string_lossy().into_owned();
-        if let Ok(scenario) = common::read_scenario(&file) {
+        let json = common::read_json(&file);
+        if json["source"].as_str().is_some_and(|name| PUBLISHED_BY_SOURCE.iter().any(|(source, _)| *source == name)) {
+            maps.push(common::map_description(&json));
+        }
+        if let Ok(scenario) = common::scenario(&json) {
             sources.entry(source).or_default().push(scenario);
         }
     }
@@ -44,6 +49,8 @@ fn main() {
     }
     if recorded > 0 {
         print("recorded scenarios", recorded, total, PUBLISHED);
+        let time = map_time(&maps, rounds);
+        println!("{:<30} {:>9} {:>9.3}", "map handles, once a map", maps.len(), time.as_secs_f64() * 1e3 / maps.len() as f64);
     }
     print("contrastive triplets", samples.len(), augment(&samples, rounds), PUBLISHED_AUGMENTATION);
 }
@@ -58,6 +65,20 @@ fn build(scenarios: &[Scenario], rounds: usize) -> (Duration, Vec<Features>) {
     let builder = FeatureBuilder::default();
     let time = best(scenarios, rounds, |scenario| builder.build(scenario));
     (time, scenarios.iter().filter_map(|scenario| builder.build(scenario).ok()).collect())
+}
+
+/// Sum of the maps' best times; their descriptions are copied outside of it.
+fn map_time(maps: &[(Vec<Lane>, Vec<Crosswalk>)], rounds: usize) -> Duration {
+    let best = maps.iter().map(|(lanes, crosswalks)| {
+        let once = |_| {
+            let (lanes, crosswalks) = (lanes.clone(), crosswalks.clone());
+            let started = Instant::now();
+            black_box(Map::new("map", lanes, crosswalks).is_ok());
+            started.elapsed()
+        };
+        (0..rounds.max(1)).map(once).min().unwrap_or_default()
+    });
+    best.sum()
 }
 
 fn augment(anchors: &[Features], rounds: usize) -> Duration {

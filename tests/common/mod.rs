@@ -54,16 +54,28 @@ pub fn thread_time() -> Duration {
 
 /// A scenario file with its map. The ego has the Pacifica's dimensions, whatever the file says.
 pub fn read_scenario(path: &Path) -> training_engine::error::Result<Scenario> {
+    scenario(&read_json(path))
+}
+
+/// The value in a file of compressed JSON.
+pub fn read_json(path: &Path) -> Value {
     let mut text = String::new();
     flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
-    scenario(&serde_json::from_str(&text).unwrap())
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The lanes and crosswalks of a scenario's JSON value.
+pub fn map_description(json: &Value) -> (Vec<Lane>, Vec<Crosswalk>) {
+    let map = &json["map"];
+    (list(&map["lanes"]).iter().map(lane).collect(), list(&map["crosswalks"]).iter().map(crosswalk).collect())
 }
 
 /// A scenario from its JSON value.
 pub fn scenario(json: &Value) -> training_engine::error::Result<Scenario> {
     let token = text(&json["token"]);
     let lanes = list(&json["map"]["lanes"]);
-    let map = Map::new(&token, lanes.iter().map(lane).collect(), list(&json["map"]["crosswalks"]).iter().map(crosswalk).collect())?;
+    let (map_lanes, crosswalks) = map_description(json);
+    let map = Map::new(&token, map_lanes, crosswalks)?;
     let ego = &json["ego"];
     let series = |json: &Value, key: &str| -> Vec<f64> { list(&json[key]).iter().map(number).collect() };
     let [x, y, heading, vx, vy, ax, ay] = ["x", "y", "heading", "vx", "vy", "ax", "ay"].map(|key| series(ego, key));

@@ -3,11 +3,11 @@
 use super::CausalInput;
 use super::ego_path::{EgoPath, footprint};
 use crate::features::ego::PRESENT;
-use crate::features::path::positions;
+use crate::features::path::PathPoint;
 use crate::features::static_objects;
 use crate::scenario::LightState;
 use crate::scenario::geometry::{self, Point, distance};
-use geo::{BoundingRect, Distance, Euclidean, Intersects, LineString, Polygon, Rect, coord};
+use geo::{BoundingRect, Distance, Euclidean, Intersects, Line, Polygon, coord};
 
 /// Metres from the ego's centre within which objects are obstacles.
 const NEAR: f64 = 50.0;
@@ -34,7 +34,7 @@ pub(crate) struct Leading {
 /// before red lights.
 pub(crate) fn find(input: &CausalInput, path: &EgoPath) -> Vec<Leading> {
     let footprint = footprint(input);
-    let corridor = Corridor::new(&positions(&path.trimmed), input.scenario.vehicle.width / 2.0);
+    let corridor = Corridor::new(&path.trimmed, input.scenario.vehicle.width / 2.0);
     let mut leading: Vec<Leading> = obstacles(input)
         .into_iter()
         .filter(|(_, polygon)| polygon.intersects(&footprint) || corridor.meets(polygon))
@@ -71,38 +71,38 @@ fn obstacles(input: &CausalInput) -> Vec<(Obstacle, Polygon<f64>)> {
 
 /// All points within half a width of a line, its ends lengthened by square caps.
 struct Corridor {
-    line: LineString<f64>,
+    segments: Vec<Line<f64>>,
     caps: Vec<Polygon<f64>>,
     half_width: f64,
-    /// Around the whole corridor.
-    bounds: Option<Rect<f64>>,
 }
 
 impl Corridor {
-    fn new(points: &[Point], half_width: f64) -> Self {
-        let mut points = points.to_vec();
+    fn new(points: &[PathPoint], half_width: f64) -> Self {
+        let mut points: Vec<Point> = points.iter().map(|p| [p[1], p[2]]).collect();
         points.dedup();
         let mut caps = Vec::new();
+        // a line of one point is no corridor
         if let [first, second, ..] = points[..]
             && let [.., last_but_one, last] = points[..]
         {
             caps.push(cap(second, first, half_width));
             caps.push(cap(last_but_one, last, half_width));
         }
-        let line = LineString::from(points);
-        let margin = 2.0 * half_width;
-        let bounds = line.bounding_rect().map(|rect| {
-            let margin = coord! { x: margin, y: margin };
-            Rect::new(rect.min() - margin, rect.max() + margin)
-        });
-        Self { line, caps, half_width, bounds }
+        Self { segments: points.windows(2).map(|w| Line::new(w[0], w[1])).collect(), caps, half_width }
     }
 
     fn meets(&self, polygon: &Polygon<f64>) -> bool {
-        // a line of one point is no corridor
-        !self.caps.is_empty()
-            && self.bounds.zip(polygon.bounding_rect()).is_some_and(|(bounds, rect)| bounds.intersects(&rect))
-            && (Euclidean.distance(&self.line, polygon) <= self.half_width || self.caps.iter().any(|cap| cap.intersects(polygon)))
+        let Some(rect) = polygon.bounding_rect() else { return false };
+        // what is farther than the caps' corners along an axis cannot meet
+        let margin = 2.0 * self.half_width;
+        let (low, high) = (rect.min() - coord! { x: margin, y: margin }, rect.max() + coord! { x: margin, y: margin });
+        let outside = |a: f64, b: f64, low: f64, high: f64| (a < low && b < low) || (a > high && b > high);
+        let is_near =
+            |line: &&Line<f64>| !outside(line.start.x, line.end.x, low.x, high.x) && !outside(line.start.y, line.end.y, low.y, high.y);
+        let mut near = self.segments.iter().filter(is_near).peekable();
+        near.peek().is_some()
+            && (self.caps.iter().any(|cap| cap.intersects(polygon))
+                || near.any(|line| Euclidean.distance(line, polygon) <= self.half_width))
     }
 }
 
