@@ -289,3 +289,39 @@ fn maps_are_shared_by_threads() {
         threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), alone));
     });
 }
+
+/// Equal distances, loops of connectors and limits of 0, which the published builder leaves to chance or to a class's name.
+#[test]
+fn choices_that_the_published_builder_leaves_open() {
+    let builder = FeatureBuilder::default();
+    // the ego stands on a red lane and in an agent: both are 0 m away, and the agent counts first
+    let mut scenario = scenario_on(road());
+    scenario.lights = vec![TrafficLight { lane_id: "a".into(), state: LightState::Red }];
+    scenario.agents = vec![agent("x", 1.0, 0.0)];
+    let causal = builder.build(&scenario).unwrap().causal;
+    assert!(!causal.waiting_for_red_light && causal.leading_agent[1] && causal.red_light.contains(&true));
+    scenario.agents.clear();
+    assert!(builder.build(&scenario).unwrap().causal.waiting_for_red_light);
+
+    // a route that comes back over a connector ends before it, whatever the connector's class is called
+    let on_route = |kind: LaneKind| {
+        let mut lanes = road();
+        lanes[1] = Lane { kind, speed_limit: Some(0.0), ..lane("b", "B", [50.0, 0.0], [90.0, 0.0], &["c"]) };
+        lanes.push(Lane { kind, ..lane("c", "C", [90.0, 0.0], [60.0, 1.0], &[]) });
+        let mut scenario = scenario_on(lanes);
+        scenario.route.push("C".into());
+        builder.build(&scenario).unwrap().map
+    };
+    assert_eq!(on_route(LaneKind::Connector).polygon_on_route, [true, true, false]);
+    assert_eq!(on_route(LaneKind::Lane).polygon_on_route, [true, true, true]);
+    // a limit of 0 is a limit
+    let map = on_route(LaneKind::Lane);
+    assert_eq!((&map.polygon_has_speed_limit[..], map.polygon_speed_limit[1]), (&[false, true, false][..], 0.0));
+
+    // static objects come by kind, then in the order given
+    let object = |kind, x| StaticObject { kind, x, y: 0.0, heading: 0.0, width: 0.5, length: 0.5 };
+    let mut scenario = scenario_on(road());
+    scenario.static_objects = vec![object(StaticKind::Generic, 5.0), object(StaticKind::Barrier, 7.0), object(StaticKind::Generic, 3.0)];
+    let objects = builder.build(&scenario).unwrap().static_objects;
+    assert_eq!((&objects.category[..], objects.position[2], objects.position[4]), (&[1, 3, 3][..], 5.0, 3.0));
+}
