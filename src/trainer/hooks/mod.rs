@@ -1,8 +1,8 @@
 //! What is done at certain moments of a run beside the loops: one trait, one hook per file.
 //!
-//! Moments come in this order; those in brackets repeat:
-//! `fit_start`, `sanity_start`, `sanity_end`, [`epoch_start`, [`batch_end`, (`evaluation_start`, [`evaluation_batch_end`],
-//! `evaluation_end`)], `epoch_end`], `fit_end`. A test or a validation by itself has the `evaluation_*` ones alone. The sanity
+//! Moments come in this order; those in braces repeat, those in parentheses may be left out:
+//! `fit_start`, `sanity_start`, `sanity_end`, { `epoch_start`, { `batch_end`, (`evaluation_start`, { `evaluation_batch_end` },
+//! `evaluation_end`) }, `epoch_end` }, `fit_end`. A test or a validation by itself has the `evaluation_*` ones alone. The sanity
 //! check gives no `evaluation_*`. `checkpoint_saved` follows every file that is written, `exception` an error that ends the call.
 //!
 //! At each moment hooks are called in the order of [`Hooks::new`]: what measures and logs (learning rate, time), then what tells
