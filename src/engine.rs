@@ -156,6 +156,9 @@ pub fn build_model(config: &Config) -> Result<Session> {
     let scalar = module::scalar(config.run.precision)?;
     let mut session = Session::new(&config.model, &config.objectives, scalar, config.run.threads, config.run.seed)?;
     session.freeze(&config.run.freeze)?;
+    if config.trainer.detect_anomaly {
+        session.detect_anomaly();
+    }
     Ok(session)
 }
 

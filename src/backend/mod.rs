@@ -4,7 +4,7 @@
 pub mod cpu;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     graph::{Feed, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 
@@ -92,6 +92,15 @@ pub struct Updated {
     pub applied: bool,
 }
 
+/// Where a value first was not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NonFinite {
+    /// In a result of this node of the graph.
+    Node(usize),
+    /// In this element of the gradients alone.
+    Gradient(usize),
+}
+
 /// Runs plans. Every method is called by one thread at a time.
 pub trait Backend: Send {
     /// Short name, such as `cpu`.
@@ -106,6 +115,15 @@ pub trait Backend: Send {
     /// # Errors
     /// The feed does not fit the plan.
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()>;
+
+    /// As [`Backend::run`], but looks at every result: gives the first that is not finite, and ends there if it is a node's.
+    ///
+    /// # Errors
+    /// As [`Backend::run`], or the backend cannot do it.
+    fn run_watched(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Option<NonFinite>> {
+        let _ = (plan, feed, step);
+        Err(Error::Backend(format!("the backend '{}' cannot look for values that are not finite", self.name())))
+    }
 
     /// A result of the last run of `plan`: the rows that the batch has.
     fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> RealsRef<'a>;

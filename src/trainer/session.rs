@@ -2,11 +2,11 @@
 
 pub use crate::backend::{Buffer, Clip, Rule, Update, Updated};
 use crate::{
-    backend::{Backend, cpu},
+    backend::{Backend, NonFinite, cpu},
     config::{ModelConfig, ObjectiveConfig},
     data::batch::{Batch, BatchOptions},
     error::{Error, Result},
-    graph::{Builder, Mode, Parameters, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
+    graph::{Builder, Mode, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
     metrics::{self, MetricSums, Predictions},
     model::{self, params},
     objectives, optim,
@@ -102,6 +102,7 @@ pub struct Session {
     plans: [Option<Recorded>; 3],
     last: Option<Purpose>,
     seed: u64,
+    watched: bool,
 }
 
 impl Session {
@@ -118,7 +119,8 @@ impl Session {
         let decayed = optim::groups::decayed(&parameters, objectives.module, &objectives::idle(objectives, model));
         let (model, objectives) = (model.clone(), objectives.clone());
         let frozen = (Vec::new(), Vec::new());
-        let mut session = Self { backend, model, objectives, parameters, decayed, frozen, plans: [const { None }; 3], last: None, seed };
+        let mut session =
+            Self { backend, model, objectives, parameters, decayed, frozen, plans: [const { None }; 3], last: None, seed, watched: false };
         let (values, statistics) = params::initial(&specifications, seed);
         session.write(Buffer::Parameters, &values)?;
         session.write(Buffer::Statistics, &statistics)?;
@@ -150,6 +152,11 @@ impl Session {
     /// Number of parameters that stay as they are.
     pub fn frozen_len(&self) -> usize {
         self.frozen.1.iter().map(|part| part.len).sum()
+    }
+
+    /// Training runs node by node from now on, and a value or gradient that is not finite is an error with the name of its node.
+    pub fn detect_anomaly(&mut self) {
+        self.watched = true;
     }
 
     /// How batches for this session are made; `triplets` for training with the contrastive loss.
@@ -290,7 +297,14 @@ impl Session {
         }
         let recorded = slot.as_ref().expect("just recorded");
         self.last = None;
-        self.backend.run(&recorded.plan, &batch.feed, &Step { seed: self.seed, step })?;
+        let step = Step { seed: self.seed, step };
+        if self.watched && purpose == Purpose::Train {
+            if let Some(found) = self.backend.run_watched(&recorded.plan, &batch.feed, &step)? {
+                return Err(anomaly(found, &recorded.plan, &self.parameters, batch));
+            }
+        } else {
+            self.backend.run(&recorded.plan, &batch.feed, &step)?;
+        }
         self.last = Some(purpose);
         Ok(())
     }
@@ -330,6 +344,18 @@ impl Session {
         let loss = values.last().map_or(0.0, |(_, loss)| *loss);
         Ok(Losses { values, loss })
     }
+}
+
+/// Names what was not finite.
+fn anomaly(found: NonFinite, plan: &Plan, parameters: &Parameters, batch: &Batch) -> Error {
+    let what = match found {
+        NonFinite::Node(node) => {
+            let node = &plan.graph.nodes[node];
+            format!("{} of '{}'", if node.pass == Pass::Forward { "the value" } else { "a gradient" }, node.name)
+        }
+        NonFinite::Gradient(element) => format!("the gradient of parameter '{}'", parameters.name_at(element).unwrap_or("?")),
+    };
+    Error::NotFinite(format!("{what}, with scenarios {}", batch.tokens.join(", ")))
 }
 
 /// Records and plans a graph.

@@ -25,10 +25,10 @@ use self::{
     math::Real,
     pool::Pool,
 };
-use super::{Backend, Buffer, Update, Updated};
+use super::{Backend, Buffer, NonFinite, Update, Updated};
 use crate::{
     error::{Error, Result},
-    graph::{Feed, Op, Pass, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Element, Feed, Op, Pass, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 
 /// A CPU backend with zeroed buffers. `threads` of 0 means one for each core.
@@ -83,18 +83,9 @@ impl<T: Real> CpuBackend<T> {
             Buffer::PendingStatistics => &mut self.pending,
         }
     }
-}
 
-impl<T: Real> Backend for CpuBackend<T> {
-    fn name(&self) -> &'static str {
-        "cpu"
-    }
-
-    fn scalar(&self) -> Scalar {
-        T::SCALAR
-    }
-
-    fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
+    /// Runs nodes in order for as long as `go_on` says so after each.
+    fn run_nodes(&mut self, plan: &Plan, feed: &Feed, step: &Step, mut go_on: impl FnMut(&Self, usize) -> bool) -> Result<()> {
         let reals = check(plan, feed)?;
         if self.arena.len() < plan.real_len {
             self.arena.resize(plan.real_len, T::ZERO);
@@ -105,7 +96,7 @@ impl<T: Real> Backend for CpuBackend<T> {
         if let Some(seed) = plan.graph.seed {
             self.arena[plan.offset(seed)] = T::ONE;
         }
-        for node in &plan.graph.nodes {
+        for (i, node) in plan.graph.nodes.iter().enumerate() {
             let mut call = Call {
                 pool: &self.pool,
                 plan,
@@ -126,8 +117,45 @@ impl<T: Real> Backend for CpuBackend<T> {
                 Pass::Forward => forward(&mut call),
                 Pass::Backward => backward(&mut call),
             }
+            if !go_on(self, i) {
+                break;
+            }
         }
         Ok(())
+    }
+}
+
+impl<T: Real> Backend for CpuBackend<T> {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn scalar(&self) -> Scalar {
+        T::SCALAR
+    }
+
+    fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
+        self.run_nodes(plan, feed, step, |_, _| true)
+    }
+
+    fn run_watched(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Option<NonFinite>> {
+        let mut found = None;
+        self.run_nodes(plan, feed, step, |backend, node| {
+            let results = plan.graph.nodes[node].outputs.iter().flatten();
+            // Gradients of parameters are looked at last, all at once.
+            let mut watched = results.filter(|id| {
+                let tensor = plan.graph.tensor(**id);
+                tensor.element == Element::Real && tensor.place == Place::Arena
+            });
+            let finite = watched.all(|id| {
+                let len = plan.graph.tensor(*id).rows.resolve(&feed.counts) * plan.graph.tensor(*id).width;
+                backend.arena[plan.offset(*id)..][..len].iter().all(|x| x.f64().is_finite())
+            });
+            found = (!finite).then_some(NonFinite::Node(node));
+            finite
+        })?;
+        let gradient = || self.gradients.iter().position(|g| !g.f64().is_finite()).map(NonFinite::Gradient);
+        Ok(found.or_else(gradient))
     }
 
     fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> RealsRef<'a> {
