@@ -226,6 +226,7 @@ static void hear_log(void *user, int32_t level, const char *message) {
 static int32_t hear_event(void *user, const TeEvent *event) {
     Ears *ears = user;
     CHECK(event->struct_size >= sizeof *event && event->text != NULL && event->reason != NULL);
+    if (event->kind == TE_EVENT_VALIDATION) CHECK(event->metric_count > 0 && event->metrics[0].name != NULL);
     if (event->kind == TE_EVENT_EPOCH) {
         ++ears->epochs;
         CHECK(event->metric_count > 0 && event->metrics[0].name != NULL);
@@ -238,6 +239,7 @@ static int32_t hear_event(void *user, const TeEvent *event) {
     }
     if (event->kind != TE_EVENT_STEP) return 0;
     CHECK(isfinite(event->loss) && event->learning_rate >= 0 && event->total_steps >= event->step);
+    CHECK(event->metric_count > 1 && event->metrics[event->metric_count - 1].value == event->loss);
     ++ears->steps;
     atomic_store(&ears->started, 1);
     if (ears->reenter) {
@@ -291,6 +293,7 @@ static void null_arguments(void) {
     FAILS(te_cache(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_validate(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_test(NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
+    FAILS(te_evaluate(NULL, TE_SPLIT_TEST, NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_predict(NULL, NULL, NULL), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_engine_config(NULL, &text), TE_INVALID_ARGUMENT, "engine is null");
     FAILS(te_engine_summary(NULL, &text), TE_INVALID_ARGUMENT, "engine is null");
@@ -540,6 +543,13 @@ static void training(void) {
     CHECK(view.scenarios == SCENARIOS / 4);
     OK(te_report_metric(report, "test/minFDE", &value));
     OK(te_report_free(report));
+    OK(te_evaluate(engine, TE_SPLIT_TRAIN, "last", &report));
+    OK(te_report_view(report, &view));
+    CHECK(view.scenarios == SCENARIOS / 2);
+    OK(te_report_metric(report, "train/minFDE", &value));
+    OK(te_report_free(report));
+    FAILS(te_evaluate(engine, 7, NULL, NULL), TE_INVALID_ARGUMENT, "split 7 is none of");
+    FAILS(te_evaluate(engine, TE_SPLIT_TEST, "no such file", NULL), TE_FILE_ERROR, "no such file");
     CHECK(host.loads > 0 && host.loads == host.unloads && host.releases == 0);
     OK(te_engine_free(engine));
     CHECK(host.releases == 1);

@@ -142,6 +142,7 @@ void running() {
     }
     CHECK(listed);
     CHECK(engine.validate().scenarios == 4);
+    CHECK(std::isfinite(engine.evaluate(te::Split::validation, "last").metrics.at("val/minFDE")));
 
     const auto folder = std::filesystem::temp_directory_path() / ("cpp_api." + std::to_string(steps) + ".cache");
     const std::string cached = "cache.cache_path=" + folder.string();

@@ -115,7 +115,8 @@
 // Details.
 #define TE_LOG_DEBUG 4
 
-// A training step was applied: `epoch`, `step`, `total_steps`, `loss`, `learning_rate`.
+// A training step was applied: `epoch`, `step`, `total_steps` (0 if training has no end), `loss`, `learning_rate`, and every loss of
+// its batch in `metrics`.
 #define TE_EVENT_STEP 1
 
 // A training step was not applied since its loss or gradient was not finite: `epoch`, `step`, `tokens`.
@@ -129,6 +130,9 @@
 
 // A checkpoint was written: `text` is its path.
 #define TE_EVENT_CHECKPOINT 5
+
+// A validation within training ended: `epoch`, `step`, `metrics`.
+#define TE_EVENT_VALIDATION 6
 
 // For `te_self_test`: panic inside the library, as a fault of its own would.
 #define TE_SELF_TEST_PANIC 1
@@ -435,7 +439,7 @@ typedef struct TeEvent {
     const char *const *tokens;
     // Number of tokens.
     size_t token_count;
-    // Losses and metrics of an epoch.
+    // Losses of a step; losses and metrics of an epoch or a validation.
     const struct TeMetric *metrics;
     // Number of metrics.
     size_t metric_count;
@@ -744,6 +748,14 @@ TeStatus te_validate(struct TeEngine *engine, struct TeReport **report);
 
 // Evaluates on the test split. `report` may be null.
 TeStatus te_test(struct TeEngine *engine, struct TeReport **report);
+
+// Evaluates on one split (`TE_SPLIT_TRAIN`, `TE_SPLIT_VALIDATION` or `TE_SPLIT_TEST`), to its last scenario: the checkpoint `best` or
+// `last` of the engine's run, or the one in a file, or with null or an empty text the present weights. The engine's weights stay as
+// they are. `report` may be null.
+TeStatus te_evaluate(struct TeEngine *engine,
+                     int32_t split,
+                     const char *checkpoint,
+                     struct TeReport **report);
 
 // Shows a report: set `view->struct_size`, the rest is filled in.
 TeStatus te_report_view(const struct TeReport *report, struct TeReportView *view);

@@ -604,9 +604,15 @@ class Engine {
     }
 
     /// Evaluates on the validation split.
-    EvaluationReport validate() { return evaluate(te_validate); }
+    EvaluationReport validate() { return evaluated(te_validate); }
     /// Evaluates on the test split.
-    EvaluationReport test() { return evaluate(te_test); }
+    EvaluationReport test() { return evaluated(te_test); }
+    /// Evaluates on one split: the checkpoint "best" or "last" of this run, one in a file, or without one the present weights.
+    EvaluationReport evaluate(Split split, const std::string &checkpoint = {}) {
+        return evaluated([&](TeEngine *engine, TeReport **report) {
+            return te_evaluate(engine, static_cast<std::int32_t>(split), checkpoint.c_str(), report);
+        });
+    }
 
     /// Plans one scenario from its history.
     Prediction predict(const Scenario &scenario) {
@@ -679,7 +685,7 @@ class Engine {
         std::unique_ptr<TeReport, TeStatus (*)(TeReport *)> handle_;
     };
 
-    Report run(TeStatus (*call)(TeEngine *, TeReport **)) {
+    template <class Call> Report run(Call call) {
         TeReport *handle = nullptr;
         const auto status = call(handle_, &handle);
         Report report(handle);
@@ -687,7 +693,7 @@ class Engine {
         return report;
     }
 
-    EvaluationReport evaluate(TeStatus (*call)(TeEngine *, TeReport **)) {
+    template <class Call> EvaluationReport evaluated(Call call) {
         const Report report = run(call);
         const auto view = report.view();
         EvaluationReport result;

@@ -6,7 +6,7 @@ pub use crate::trainer::{
     weights::{LoadOptions, LoadReport, SaveOptions},
 };
 use crate::{
-    config::Config,
+    config::{CheckpointSource, Config},
     data::DataModule,
     error::{Error, Result},
     objectives,
@@ -55,20 +55,28 @@ impl Engine {
         self.trainer.fit(&mut self.model, data(&self.datamodule)?)
     }
 
-    /// Evaluates on the validation split.
+    /// Evaluates the present weights on the validation split.
     ///
     /// # Errors
     /// See [`Trainer::evaluate`].
     pub fn validate(&mut self) -> Result<EvaluationReport> {
-        self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, Split::Validation)
+        self.evaluate(Split::Validation, &CheckpointSource::None)
     }
 
-    /// Evaluates on the test split.
+    /// Evaluates the present weights on the test split.
     ///
     /// # Errors
     /// See [`Trainer::evaluate`].
     pub fn test(&mut self) -> Result<EvaluationReport> {
-        self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, Split::Test)
+        self.evaluate(Split::Test, &CheckpointSource::None)
+    }
+
+    /// Evaluates on a split: a checkpoint, or the present weights without one, which stay as they are.
+    ///
+    /// # Errors
+    /// See [`Trainer::evaluate`].
+    pub fn evaluate(&mut self, split: Split, checkpoint: &CheckpointSource) -> Result<EvaluationReport> {
+        self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, split, checkpoint)
     }
 
     /// Computes the features that the cache lacks, of all scenarios of all splits.

@@ -153,6 +153,17 @@ pub enum CheckpointSource {
     Path(PathBuf),
 }
 
+impl From<&str> for CheckpointSource {
+    fn from(text: &str) -> Self {
+        match text {
+            "last" => Self::Last,
+            "best" => Self::Best,
+            "" => Self::None,
+            path => Self::Path(path.into()),
+        }
+    }
+}
+
 /// The network's options, by their published names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {

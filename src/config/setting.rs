@@ -209,12 +209,7 @@ impl Setting for CheckpointSource {
     fn read(node: &Value) -> Option<Self> {
         match node {
             Value::Null => Some(Self::None),
-            Value::Text(text) => Some(match text.as_str() {
-                "last" => Self::Last,
-                "best" => Self::Best,
-                "" => Self::None,
-                path => Self::Path(path.into()),
-            }),
+            Value::Text(text) => Some(text.as_str().into()),
             _ => None,
         }
     }

@@ -99,7 +99,7 @@ impl DataModule {
     /// # Errors
     /// As [`Self::pass`].
     pub fn batches(&self, split: Split) -> Result<usize> {
-        Ok(self.plan(split, 0)?.len())
+        Ok(self.plan(split, Some(0))?.len())
     }
 
     /// Starts a pass over a split from batch `first`, at most `limit` batches. Training is shuffled for every epoch, others keep
@@ -108,11 +108,21 @@ impl DataModule {
     /// # Errors
     /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
     pub fn pass(&self, split: Split, epoch: usize, first: usize, limit: usize) -> Result<Loader> {
-        let plan = self.plan(split, epoch)?.into_iter().skip(first).take(limit).collect();
+        let plan = self.plan(split, Some(epoch))?.into_iter().skip(first).take(limit).collect();
         Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
     }
 
-    fn plan(&self, split: Split, epoch: usize) -> Result<Vec<Vec<usize>>> {
+    /// Starts a pass without training over the first `limit` batches of a split: in its order, and to its last scenario.
+    ///
+    /// # Errors
+    /// As [`Self::pass`].
+    pub fn evaluation(&self, split: Split, limit: usize) -> Result<Loader> {
+        let plan = self.plan(split, None)?.into_iter().take(limit).collect();
+        Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
+    }
+
+    /// Batches of an epoch of training, or without one for an evaluation.
+    fn plan(&self, split: Split, epoch: Option<usize>) -> Result<Vec<Vec<usize>>> {
         let indices = self.splits.of(split);
         let trainer = &self.config.trainer;
         let (key, limit) = match split {
@@ -123,13 +133,11 @@ impl DataModule {
         if indices.is_empty() && !limit.is_zero() {
             return Err(self.empty(split, key));
         }
-        let (size, training) = (self.config.loader.batch_size, split == Split::Train);
-        let mut plan = if !training {
-            sampler::batches(indices, size, false)
-        } else if trainer.overfit_batches.is_zero() {
-            sampler::batches(&sampler::shuffled(indices, self.config.run.seed, epoch), size, self.config.loader.drop_last)
-        } else {
-            sampler::batches(indices, size, self.config.loader.drop_last)
+        let (size, drop_last) = (self.config.loader.batch_size, self.config.loader.drop_last);
+        let mut plan = match epoch.filter(|_| split == Split::Train) {
+            None => sampler::batches(indices, size, false),
+            Some(_) if !trainer.overfit_batches.is_zero() => sampler::batches(indices, size, drop_last),
+            Some(epoch) => sampler::batches(&sampler::shuffled(indices, self.config.run.seed, epoch), size, drop_last),
         };
         let used = limit.apply(plan.len());
         if used == 0 && !plan.is_empty() && !limit.is_zero() {

@@ -159,8 +159,12 @@ fn with_event(event: &Event, show: impl FnOnce(&TeEvent) -> i32) -> i32 {
         metric_count: 0,
     };
     match event {
-        Event::Step { epoch, step, total_steps, loss, learning_rate } => {
+        Event::Step { epoch, step, total_steps, loss, learning_rate, losses } => {
+            let names: Vec<CString> = losses.values.iter().map(|(name, _)| c_string(name)).collect();
+            let values = losses.values.iter().zip(&names).map(|((_, value), name)| TeMetric { name: name.as_ptr(), value: *value });
+            let values: Vec<TeMetric> = values.collect();
             seen.kind = TE_EVENT_STEP;
+            (seen.metrics, seen.metric_count) = (values.as_ptr(), values.len());
             (seen.epoch, seen.step, seen.total_steps) = (*epoch as u64, *step as u64, *total_steps as u64);
             (seen.loss, seen.learning_rate) = (*loss, *learning_rate);
             show(&seen)
@@ -179,10 +183,10 @@ fn with_event(event: &Event, show: impl FnOnce(&TeEvent) -> i32) -> i32 {
             (seen.text, seen.reason) = (token.as_ptr(), reason.as_ptr());
             show(&seen)
         }
-        Event::Epoch { epoch, step, metrics } => {
+        Event::Validation { epoch, step, metrics } | Event::Epoch { epoch, step, metrics } => {
             let names = metric_names(metrics);
             let array = metric_array(metrics, &names);
-            seen.kind = TE_EVENT_EPOCH;
+            seen.kind = if matches!(event, Event::Epoch { .. }) { TE_EVENT_EPOCH } else { TE_EVENT_VALIDATION };
             (seen.epoch, seen.step) = (*epoch as u64, *step as u64);
             (seen.metrics, seen.metric_count) = (array.as_ptr(), array.len());
             show(&seen)

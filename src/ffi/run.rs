@@ -5,14 +5,16 @@ use super::{
     guard::{c_string, guard},
     handle::{self, Opaque},
     host::{metric_array, metric_names},
-    read::{NAME_LIMIT, blank, text, write},
+    read::{NAME_LIMIT, TEXT_LIMIT, blank, text, write},
     status::{Failure, TeStatus},
     types::*,
 };
 use crate::{
+    config::CheckpointSource,
     engine::{CacheReport, Engine, EvaluationReport, FitReport},
     error::{Error, Result},
     metrics::MetricTable,
+    scenario::Split,
 };
 use std::ffi::{CStr, CString, c_char};
 
@@ -111,6 +113,29 @@ pub unsafe extern "C" fn te_validate(engine: *mut TeEngine, report: *mut *mut Te
 pub unsafe extern "C" fn te_test(engine: *mut TeEngine, report: *mut *mut TeReport) -> TeStatus {
     // SAFETY: the host vouches for its pointers as the header asks.
     unsafe { run(engine, report, |engine| Report::of_evaluation(&engine.test()?)) }
+}
+
+/// Evaluates on one split (`TE_SPLIT_TRAIN`, `TE_SPLIT_VALIDATION` or `TE_SPLIT_TEST`), to its last scenario: the checkpoint `best` or
+/// `last` of the engine's run, or the one in a file, or with null or an empty text the present weights. The engine's weights stay as
+/// they are. `report` may be null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn te_evaluate(engine: *mut TeEngine, split: i32, checkpoint: *const c_char, report: *mut *mut TeReport) -> TeStatus {
+    // SAFETY: the host vouches for its pointers as the header asks.
+    unsafe {
+        run(engine, report, |engine| {
+            let split = match split {
+                TE_SPLIT_TRAIN => Split::Train,
+                TE_SPLIT_VALIDATION => Split::Validation,
+                TE_SPLIT_TEST => Split::Test,
+                other => {
+                    return Err(Error::Argument(format!("split {other} is none of TE_SPLIT_TRAIN, TE_SPLIT_VALIDATION, TE_SPLIT_TEST")));
+                }
+            };
+            let checkpoint =
+                if checkpoint.is_null() { String::new() } else { text(checkpoint, TEXT_LIMIT, "checkpoint").map_err(Error::Argument)? };
+            Report::of_evaluation(&engine.evaluate(split, &CheckpointSource::from(checkpoint.as_str()))?)
+        })
+    }
 }
 
 unsafe fn run(engine: *mut TeEngine, report: *mut *mut TeReport, body: impl FnOnce(&mut Engine) -> Result<Report>) -> TeStatus {

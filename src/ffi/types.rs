@@ -63,7 +63,8 @@ pub const TE_LOG_INFO: i32 = 3;
 /// Details.
 pub const TE_LOG_DEBUG: i32 = 4;
 
-/// A training step was applied: `epoch`, `step`, `total_steps`, `loss`, `learning_rate`.
+/// A training step was applied: `epoch`, `step`, `total_steps` (0 if training has no end), `loss`, `learning_rate`, and every loss of
+/// its batch in `metrics`.
 pub const TE_EVENT_STEP: i32 = 1;
 /// A training step was not applied since its loss or gradient was not finite: `epoch`, `step`, `tokens`.
 pub const TE_EVENT_STEP_SKIPPED: i32 = 2;
@@ -73,6 +74,8 @@ pub const TE_EVENT_SCENARIO_SKIPPED: i32 = 3;
 pub const TE_EVENT_EPOCH: i32 = 4;
 /// A checkpoint was written: `text` is its path.
 pub const TE_EVENT_CHECKPOINT: i32 = 5;
+/// A validation within training ended: `epoch`, `step`, `metrics`.
+pub const TE_EVENT_VALIDATION: i32 = 6;
 
 /// For `te_self_test`: panic inside the library, as a fault of its own would.
 pub const TE_SELF_TEST_PANIC: i32 = 1;
@@ -403,7 +406,7 @@ pub struct TeEvent {
     pub tokens: *const *const c_char,
     /// Number of tokens.
     pub token_count: usize,
-    /// Losses and metrics of an epoch.
+    /// Losses of a step; losses and metrics of an epoch or a validation.
     pub metrics: *const TeMetric,
     /// Number of metrics.
     pub metric_count: usize,

@@ -6,7 +6,7 @@
 use super::{
     session::{Buffer, Session},
     state::State,
-    weights::{self, MOMENTS, Missing},
+    weights::{self, GATHERED, MOMENTS, Missing},
 };
 use crate::error::{Error, Result};
 use safetensors::SafeTensors;
@@ -36,8 +36,17 @@ pub struct Header {
 /// # Errors
 /// [`Error::File`].
 pub fn save(path: &Path, session: &Session, config: &str, state: &State) -> Result<()> {
-    let parts = [("", Buffer::Parameters), ("", Buffer::Statistics), MOMENTS[0], MOMENTS[1]];
-    weights::save_safetensors(path, session, &parts, metadata(path, config, Some(state))?)
+    weights::save_safetensors(path, session, &parts(state), metadata(path, config, Some(state))?)
+}
+
+/// Prefixes and buffers of a run's file.
+fn parts(state: &State) -> Vec<(&'static str, Buffer)> {
+    let mut parts = vec![("", Buffer::Parameters), ("", Buffer::Statistics)];
+    parts.extend(MOMENTS);
+    if state.gathered > 0 {
+        parts.extend(GATHERED);
+    }
+    parts
 }
 
 /// Metadata of a file.
@@ -62,13 +71,14 @@ pub fn header(file: &weights::File) -> Result<Header> {
     Ok(header)
 }
 
-/// Overwrites the session's weights and the optimiser's moments. If anything is wrong, nothing changes.
+/// Overwrites the session's weights, the optimiser's moments, and what was gathered for its next update. If anything is wrong,
+/// nothing changes.
 ///
 /// # Errors
-/// [`Error::File`] that names the tensor that is missing, extra, misshapen, or not finite.
+/// [`Error::File`] that names the tensor that is missing, extra, misshapen, or not finite; if it is no checkpoint of a run.
 pub fn restore(file: &weights::File, session: &mut Session) -> Result<()> {
     let tensors = file.tensors()?;
     file.refuse_extra(session, &tensors)?;
-    let parts = [("", Buffer::Parameters), ("", Buffer::Statistics), MOMENTS[0], MOMENTS[1]];
+    let parts = parts(&header(file)?.state.ok_or_else(|| file.fail("holds weights alone and no state of a run"))?);
     file.write(session, &tensors, &parts, Missing::Error).map(drop)
 }

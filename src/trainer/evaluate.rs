@@ -27,7 +27,7 @@ pub(super) fn evaluate(
     sanity: Option<usize>,
 ) -> Result<Option<Tally>> {
     let mut tally = Tally::default();
-    let mut loader = data.pass(split, 0, 0, sanity.unwrap_or(usize::MAX))?;
+    let mut loader = data.evaluation(split, sanity.unwrap_or(usize::MAX))?;
     let total = loader.len();
     if sanity.is_none() {
         stage.notify(state, module, |hook, context| hook.evaluation_start(context, split, total))?;

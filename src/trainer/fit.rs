@@ -31,7 +31,6 @@ impl Fit<'_, '_> {
     /// Trains until a bound is reached, a hook ends the training or the host interrupts it.
     pub fn run(&mut self) -> Result<()> {
         self.stage.run.skip(self.data.undescribed());
-        self.state.advance(self.stage.limits.train_batches);
         if self.is_done() {
             return Ok(());
         }
@@ -165,7 +164,9 @@ impl Fit<'_, '_> {
             self.state.spoiled = true;
         }
         let outcome = if self.stage.limits.updates(self.state.batch) { self.update()? } else { Outcome::Gathered };
-        if outcome == Outcome::Applied && self.state.stepped.is_multiple_of(self.stage.limits.log_every) {
+        // As in Lightning, every step counts once a hook wants training to end.
+        let logs = self.state.stepped.is_multiple_of(self.stage.limits.log_every) || self.stage.run.is_ending();
+        if outcome == Outcome::Applied && logs {
             self.log_step(batch.len(), &losses, &metrics);
         }
         self.move_schedule();
@@ -250,10 +251,14 @@ impl Fit<'_, '_> {
         self.stage.loggers.scalars(&self.stage.run, step, epoch, &values.0);
     }
 
-    /// Logs values of an epoch or a validation, and keeps them.
+    /// Logs values of an epoch or a validation, and keeps them for hooks and reports. PLUTO's losses have a value for each step as
+    /// well, and so, as in Lightning, `_epoch` behind their logged name.
     fn log(&mut self, metrics: MetricTable) {
+        let stepwise = self.module.kind() == ModuleKind::Pluto;
+        let name = |name: &str| if stepwise && name.starts_with("loss/") { format!("{name}_epoch") } else { name.to_owned() };
+        let values: Vec<_> = metrics.0.iter().map(|(key, value)| (name(key), *value)).collect();
         let (step, epoch) = (self.state.logger_step(), Some(self.state.epoch));
-        self.stage.loggers.scalars(&self.stage.run, step, epoch, &metrics.0);
+        self.stage.loggers.scalars(&self.stage.run, step, epoch, &values);
         self.keep(metrics);
     }
 

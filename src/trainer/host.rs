@@ -1,5 +1,6 @@
 //! What a run tells its host, and how the host ends it.
 
+use super::session::Losses;
 use crate::metrics::MetricTable;
 use std::sync::{
     Arc,
@@ -21,6 +22,7 @@ pub enum LogLevel {
 
 /// What happened; handed to the host's event callback.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "events are passed by reference, and steps must not allocate")]
 pub enum Event {
     /// A training step was applied.
     Step {
@@ -34,6 +36,8 @@ pub enum Event {
         loss: f64,
         /// Learning rate used.
         learning_rate: f64,
+        /// Every loss of the step's batch by name; the last is the total.
+        losses: Losses,
     },
     /// A training step was not applied since its loss or gradient was not finite.
     StepSkipped {
@@ -50,6 +54,15 @@ pub enum Event {
         token: String,
         /// Why.
         reason: String,
+    },
+    /// A validation within training ended.
+    Validation {
+        /// 0-based epoch.
+        epoch: usize,
+        /// Optimiser steps so far.
+        step: usize,
+        /// Its losses and metrics by name, as logged.
+        metrics: MetricTable,
     },
     /// An epoch ended, its validation included.
     Epoch {

@@ -35,8 +35,9 @@ pub struct Limits {
     val_every: usize,
     /// Epochs between those with a validation; none counts batches across epochs.
     val_epochs: Option<usize>,
-    /// Every epoch has one validation, at its end, or there is none at all.
-    pub one_validation_each_epoch: bool,
+    /// Epochs are judged at their end, not after validations: each has one validation, at its end, or there is none. As in Lightning,
+    /// where 1 equals 1.0, also with a validation after every batch.
+    pub judges_at_epoch_end: bool,
 }
 
 impl Limits {
@@ -73,7 +74,8 @@ impl Limits {
             log_every: if trainer.fast_dev_run.0 > 0 { 1 } else { trainer.log_every_n_steps as u64 },
             val_every,
             val_epochs: trainer.check_val_every_n_epoch,
-            one_validation_each_epoch: trainer.check_val_every_n_epoch == Some(1) && (val_batches == 0 || interval == Limit::Share(1.0)),
+            judges_at_epoch_end: trainer.check_val_every_n_epoch == Some(1)
+                && (val_batches == 0 || matches!(interval, Limit::Share(1.0) | Limit::Count(1))),
         })
     }
 

@@ -19,7 +19,7 @@ pub struct Loggers {
 impl Loggers {
     /// Opens what the configuration asks for, unless that has been done.
     pub fn open(&mut self, config: &Config, run: &Run) {
-        if std::mem::replace(&mut self.opened, true) {
+        if std::mem::replace(&mut self.opened, true) || config.trainer.fast_dev_run.0 > 0 {
             return;
         }
         if config.logger.tensorboard {

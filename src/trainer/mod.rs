@@ -33,7 +33,7 @@ pub use module::TrainingModule;
 pub use session::Session;
 
 use crate::{
-    config::Config,
+    config::{CheckpointSource, Config},
     data::DataModule,
     error::{Error, Result},
     metrics::MetricTable,
@@ -45,7 +45,9 @@ use hooks::{Hooks, Stage};
 use limits::Limits;
 use loggers::Loggers;
 use run::Run;
+use session::Buffer;
 use state::State;
+use std::path::PathBuf;
 
 /// Runs the loops over a model and its data, and remembers how far it is.
 pub struct Trainer {
@@ -78,7 +80,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::File`] if the file is missing, is no checkpoint, or is one of another model or precision.
     pub fn resume(&mut self, module: &mut TrainingModule) -> Result<()> {
-        if let Some(path) = resume::find(&self.config, &self.host)? {
+        if let Some(path) = resume::find(&self.config.run.checkpoint, &self.config, &self.host)? {
             self.state = resume::restore(&path, &self.config, &self.host, &mut self.hooks, module)?;
             return Ok(());
         }
@@ -123,11 +125,50 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Losses and metrics over a split.
+    /// Losses and metrics over a split, to its last scenario: of a checkpoint if one is named, else of the weights as they are, which
+    /// stay as they are. They are logged as those of the present step.
     ///
     /// # Errors
-    /// [`Error::Data`] if the split has nothing to use; [`Error::Stopped`] if the host ended the run.
-    pub fn evaluate(&mut self, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<EvaluationReport> {
+    /// [`Error::Data`] if the split has nothing to use; [`Error::Stopped`] if the host ended the run; [`Error::File`] if the checkpoint
+    /// is missing or of another model.
+    pub fn evaluate(
+        &mut self,
+        module: &mut TrainingModule,
+        data: &DataModule,
+        split: Split,
+        checkpoint: &CheckpointSource,
+    ) -> Result<EvaluationReport> {
+        let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split) };
+        let kept = [Buffer::Parameters, Buffer::Statistics, Buffer::Gradients, Buffer::PendingStatistics];
+        let present = kept.map(|buffer| (buffer, module.session().read(buffer)));
+        weights::File::read(&path)?.load(module.session_mut(), &weights::LoadOptions::default())?;
+        self.host.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
+        let report = self.evaluate_present(module, data, split);
+        for (buffer, values) in &present {
+            module.session_mut().write(*buffer, values)?;
+        }
+        report
+    }
+
+    /// Path of a checkpoint: the best or the last that this run knows of, or a file.
+    fn checkpoint(&self, source: &CheckpointSource) -> Result<Option<PathBuf>> {
+        let folder = self.config.checkpoint_folder();
+        let files = self.hooks.checkpoints().unwrap_or_default();
+        let (what, file) = match source {
+            CheckpointSource::None => return Ok(None),
+            CheckpointSource::Path(path) => return Ok(Some(path.clone())),
+            CheckpointSource::Best => ("best", files.best.map(|best| best.file)),
+            CheckpointSource::Last => ("last", files.last),
+        };
+        if let Some(file) = file {
+            return Ok(Some(folder.join(file)));
+        }
+        // What an earlier process left.
+        let found = resume::find(source, &self.config, &self.host)?;
+        found.map(Some).ok_or_else(|| Error::file(&folder, format!("holds no {what} checkpoint")))
+    }
+
+    fn evaluate_present(&mut self, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<EvaluationReport> {
         let limits = Limits::default();
         let mut stage = Stage {
             config: &self.config,
@@ -138,14 +179,17 @@ impl Trainer {
             fitting: false,
         };
         stage.run.skip(data.undescribed());
+        stage.loggers.open(&self.config, &stage.run);
         let tally = evaluate(&mut stage, &self.state, module, data, split, None);
         caching::end(&stage.run, data);
         let tally = tally?.ok_or(Error::Stopped)?;
         let mut metrics = MetricTable::default();
         tally.write(prefix(split), &mut metrics);
+        stage.loggers.scalars(&stage.run, self.state.logger_step(), Some(self.state.epoch), &metrics.0);
         // Of the run, which this is no part of, only the values differ.
         let state = State { metrics, ..self.state.clone() };
         stage.notify(&state, module, |hook, context| hook.evaluation_end(context, split))?;
+        stage.loggers.flush(&stage.run);
         Ok(EvaluationReport { scenarios: tally.scenarios, skipped_scenarios: stage.run.skipped(), metrics: state.metrics })
     }
 }

@@ -25,14 +25,14 @@ const FREE_MODEL_KEYS: [&str; 4] = ["model.dropout", "model.drop_path", "model.s
 /// Other options that may not: what the parameters and the optimiser's moments are.
 const FIXED_KEYS: [&str; 2] = ["lightning.trainer.params.precision", "custom_trainer._target_"];
 
-/// The checkpoint that the configuration names; none if it names none, or if there is no `last` one.
+/// The checkpoint that is asked for; none if none is, or if there is no `last` one.
 ///
 /// # Errors
 /// [`Error::File`] if the `best` one is asked for and not known.
-pub(super) fn find(config: &Config, host: &Host) -> Result<Option<PathBuf>> {
+pub(super) fn find(source: &CheckpointSource, config: &Config, host: &Host) -> Result<Option<PathBuf>> {
     let folder = config.checkpoint_folder();
     let last = Checkpoints::last(&folder);
-    match &config.run.checkpoint {
+    match source {
         CheckpointSource::None => Ok(None),
         CheckpointSource::Path(path) => Ok(Some(path.clone())),
         CheckpointSource::Last => {

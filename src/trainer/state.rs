@@ -67,8 +67,8 @@ impl State {
         }
     }
 
-    /// The step under which values are logged: the number of the update that came last, from 0.
+    /// The step under which values are logged: the number, from 0, of the update that the last batch made or will be a part of.
     pub fn logger_step(&self) -> u64 {
-        self.stepped.saturating_sub(1)
+        self.stepped.saturating_sub(u64::from(self.gathered == 0))
     }
 }

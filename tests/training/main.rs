@@ -2,8 +2,11 @@
 
 mod cached;
 mod faults;
+mod killed;
+mod logged;
 mod logs;
 mod runs;
+mod schedules;
 mod source;
 mod standard;
 
@@ -72,6 +75,8 @@ fn buffers(engine: &Engine) -> [Vec<f64>; 4] {
 fn checkpoints(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder.join("checkpoints")).into_iter().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    // What a killed process was writing.
+    names.retain(|name| !name.starts_with('.'));
     names.sort();
     names
 }

@@ -113,7 +113,7 @@ impl Checkpoints {
 
     /// True if epochs are ranked at their end, false if after validations.
     fn ranks_at_epoch_end(&self, context: &Context) -> bool {
-        self.config.save_on_train_epoch_end.unwrap_or(context.limits.one_validation_each_epoch)
+        self.config.save_on_train_epoch_end.unwrap_or(context.limits.judges_at_epoch_end)
     }
 
     /// Asks for a checkpoint if the monitored value is among the best, and for the removal of the one that it displaces.

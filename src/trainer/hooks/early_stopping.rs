@@ -38,7 +38,7 @@ impl EarlyStopping {
     }
 
     fn checks_at_epoch_end(&self, context: &Context) -> bool {
-        self.config.check_on_train_epoch_end.unwrap_or(context.limits.one_validation_each_epoch)
+        self.config.check_on_train_epoch_end.unwrap_or(context.limits.judges_at_epoch_end)
     }
 
     fn check(&mut self, context: &mut Context) -> Result<()> {

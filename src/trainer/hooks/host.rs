@@ -3,6 +3,8 @@
 use super::{BatchEnd, Context, Hook, Outcome};
 use crate::{
     error::Result,
+    metrics::MetricTable,
+    scenario::Split,
     trainer::host::{Event, LogLevel},
 };
 use std::path::Path;
@@ -26,7 +28,8 @@ impl Hook for HostEvents {
             Outcome::Gathered => {}
             Outcome::Applied => {
                 let total_steps = context.limits.total_steps();
-                context.event(&Event::Step { epoch, step, total_steps, loss, learning_rate: batch.learning_rate });
+                let (learning_rate, losses) = (batch.learning_rate, batch.losses.clone());
+                context.event(&Event::Step { epoch, step, total_steps, loss, learning_rate, losses });
             }
             Outcome::Skipped => {
                 let what = if loss.is_finite() { "gradient" } else { "loss" };
@@ -35,6 +38,17 @@ impl Hook for HostEvents {
                 context.run.log(LogLevel::Warning, &text);
                 context.event(&Event::StepSkipped { epoch, step, tokens: batch.batch.tokens.clone() });
             }
+        }
+        Ok(())
+    }
+
+    fn evaluation_end(&mut self, context: &mut Context, split: Split) -> Result<()> {
+        if context.fitting && split == Split::Validation {
+            let (epoch, step) = (context.state.epoch, context.state.step as usize);
+            let names = ["val/", "loss/val_", "objectives/val_", "metrics/val_"];
+            let of_validation = |(name, _): &&(String, f64)| names.iter().any(|prefix| name.starts_with(prefix));
+            let metrics = MetricTable(context.state.metrics.0.iter().filter(of_validation).cloned().collect());
+            context.event(&Event::Validation { epoch, step, metrics });
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ const PIECE: usize = 4096;
 /// Prefixes of the optimiser's tensors.
 pub(super) const MOMENTS: [(&str, Buffer); 2] =
     [("optimizer.exp_avg.", Buffer::FirstMoments), ("optimizer.exp_avg_sq.", Buffer::SecondMoments)];
+/// Prefixes of what was gathered since the last update, where a run was left amid an accumulation.
+pub(super) const GATHERED: [(&str, Buffer); 2] = [("gathered.gradient.", Buffer::Gradients), ("gathered.", Buffer::PendingStatistics)];
 
 /// How names of a file become names of the model, and what may differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +131,7 @@ fn encode(values: &[f64], scalar: Scalar, out: &mut Vec<u8>) {
 
 /// Parameters that lie in a buffer.
 fn members(session: &Session, buffer: Buffer) -> impl Iterator<Item = &Parameter> {
-    let statistic = buffer == Buffer::Statistics;
+    let statistic = matches!(buffer, Buffer::Statistics | Buffer::PendingStatistics);
     session.parameters().iter().filter(move |p| p.statistic == statistic)
 }
 
@@ -268,6 +270,8 @@ impl File {
         {
             return Err(self.fail(format!("tensor '{name}' is missing{}", more(missing.len() - 1))));
         }
+        // Sets gradients and pending statistics back, which must come before what was gathered.
+        session.discard();
         // In pieces: no copy of a whole buffer.
         let mut piece = Vec::with_capacity(PIECE);
         let parameters: Vec<(Parameter, &str, Buffer)> =
@@ -287,7 +291,10 @@ impl File {
                 session.write_part(*buffer, start, &piece)?;
             }
         }
-        session.discard();
+        if !parts.iter().any(|(_, buffer)| *buffer == Buffer::PendingStatistics) {
+            // From the statistics that have just been written.
+            session.discard();
+        }
         Ok(missing)
     }
 
@@ -334,7 +341,7 @@ impl File {
 fn extra<'t>(session: &'t Session, tensors: &'t Tensors) -> impl Iterator<Item = &'t str> {
     let known = |name: &str| session.parameters().get(name).is_some();
     tensors.keys().map(|name| &**name).filter(move |name| {
-        let of_optimizer = MOMENTS.iter().any(|(prefix, _)| name.strip_prefix(prefix).is_some_and(known));
+        let of_optimizer = MOMENTS.iter().chain(&GATHERED).any(|(prefix, _)| name.strip_prefix(prefix).is_some_and(known));
         !known(name) && !of_optimizer && name.rsplit('.').next() != Some(BATCH_COUNTER)
     })
 }
