@@ -154,6 +154,8 @@ static int32_t host_info(void *user, size_t index, TeScenarioInfo *out) {
     out->token = token;
     out->log_name = "log";
     out->scenario_type = "straight";
+    out->map_name = "road";
+    out->start_us = 1000000 * (int64_t)index;
     out->split = index % 4 == 2 ? TE_SPLIT_VALIDATION : index % 4 == 3 ? TE_SPLIT_TEST : TE_SPLIT_TRAIN;
     if (host->faults[index] == INFO_SPLIT) out->split = 9;
     if (host->faults[index] == INFO_FAIL) {

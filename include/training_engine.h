@@ -238,6 +238,11 @@ typedef struct TeScenarioInfo {
     int32_t split;
     // Ignored.
     int32_t reserved;
+    // Name of the map; null if not known. Read by `scenario_filter.map_names` alone.
+    const char *map_name;
+    // When it starts, microseconds of a clock that all logs share; 0 if not known. Read by
+    // `scenario_filter.timestamp_threshold_s` alone.
+    int64_t start_us;
 } TeScenarioInfo;
 
 // Ego at one step, global frame.

@@ -229,6 +229,8 @@ struct ScenarioInfo {
     std::string log_name;
     std::string scenario_type;
     Split split = Split::unspecified;
+    std::string map_name = {}; ///< Empty if not known; read by scenario_filter.map_names alone.
+    std::int64_t start_us = 0; ///< Of a clock that all logs share, 0 if not known; read by scenario_filter.timestamp_threshold_s alone.
 };
 
 /// Supplies scenarios by index. Derive from it; an exception ends the run and reaches the caller of the engine, except
@@ -455,6 +457,8 @@ class Callbacks {
                 out->log_name = info.log_name.c_str();
                 out->scenario_type = info.scenario_type.c_str();
                 out->split = static_cast<std::int32_t>(info.split);
+                out->map_name = info.map_name.empty() ? nullptr : info.map_name.c_str();
+                out->start_us = info.start_us;
             });
         };
         table.load = [](void *user, std::size_t index, TeScenario *out) noexcept -> std::int32_t {

@@ -7,7 +7,7 @@ pub use crate::trainer::{
 };
 use crate::{
     config::{CheckpointSource, Config},
-    data::DataModule,
+    data::{DataModule, datamodule::REJECTED},
     error::{Error, Result},
     objectives,
     scenario::{Scenario, ScenarioSource, Split},
@@ -20,6 +20,7 @@ use std::{path::Path, sync::Arc};
 /// Of a source that is not thread-safe, only the thread that built the engine or called `fit`, `validate` or `test` is used.
 pub struct Engine {
     config: Config,
+    host: Host,
     stop: StopHandle,
     trainer: Trainer,
     model: TrainingModule,
@@ -43,7 +44,7 @@ impl Engine {
         let predictor = Predictor::new(&config, network.batch_options(false));
         let mut model = build_training_module(&config, network);
         trainer.resume(&mut model)?;
-        Ok(Self { config, stop, trainer, model, datamodule, predictor })
+        Ok(Self { config, host, stop, trainer, model, datamodule, predictor })
     }
 
     /// Trains, validates after every epoch, writes checkpoints, from where the engine is: the start, the checkpoint that the
@@ -52,7 +53,10 @@ impl Engine {
     /// # Errors
     /// See [`Trainer::fit`].
     pub fn fit(&mut self) -> Result<FitReport> {
-        self.trainer.fit(&mut self.model, data(&self.datamodule)?)
+        let data = data(&self.datamodule)?;
+        let report = self.trainer.fit(&mut self.model, data);
+        list_rejections(data, &self.host);
+        report
     }
 
     /// Evaluates the present weights on the validation split.
@@ -76,7 +80,10 @@ impl Engine {
     /// # Errors
     /// See [`Trainer::evaluate`].
     pub fn evaluate(&mut self, split: Split, checkpoint: &CheckpointSource) -> Result<EvaluationReport> {
-        self.trainer.evaluate(&mut self.model, data(&self.datamodule)?, split, checkpoint)
+        let data = data(&self.datamodule)?;
+        let report = self.trainer.evaluate(&mut self.model, data, split, checkpoint);
+        list_rejections(data, &self.host);
+        report
     }
 
     /// Computes the features that the cache lacks, of all scenarios of all splits.
@@ -84,7 +91,10 @@ impl Engine {
     /// # Errors
     /// See [`Trainer::cache`].
     pub fn cache(&mut self) -> Result<CacheReport> {
-        self.trainer.cache(data(&self.datamodule)?)
+        let data = data(&self.datamodule)?;
+        let report = self.trainer.cache(data);
+        list_rejections(data, &self.host);
+        report
     }
 
     /// Plans one scenario; its future, if there, is not read.
@@ -194,4 +204,15 @@ pub fn build_training_module(config: &Config, model: Session) -> TrainingModule 
 
 fn data(datamodule: &Option<DataModule>) -> Result<&DataModule> {
     datamodule.as_ref().ok_or_else(|| Error::Argument("the engine was built without a source of scenarios".into()))
+}
+
+/// Brings the list of scenarios that were left out up to date. A run whose list cannot be written is a run all the same.
+fn list_rejections(data: &DataModule, host: &Host) {
+    let summary = data.rejections().summary();
+    if !summary.is_empty() {
+        host.log(LogLevel::Info, &format!("scenarios left out so far, by rule, listed in {REJECTED}: {summary}"));
+    }
+    if let Err(error) = data.write_rejections() {
+        host.log(LogLevel::Warning, &error.to_string());
+    }
 }

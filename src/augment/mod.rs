@@ -1,7 +1,8 @@
 //! Contrastive samples: for every scenario of a batch (the anchor) one that asks for the same behaviour (the positive) and one
 //! that asks for another (the negative).
 //!
-//! [`ContrastiveGenerator`] is the published one; another is a file with an `impl Augmentor`. Frames are those of the features.
+//! [`ContrastiveGenerator`] is the published one. Another takes a file here with an `impl Augmentor`, a line in [`from_config`] that
+//! chooses it, and its keys in `config`; loader, collation and losses know the trait alone. Frames are those of the features.
 
 mod agents;
 mod collision;
@@ -17,6 +18,7 @@ pub use negative::Negative;
 pub use random::AugmentRandom;
 pub use warp::{CROPPED_SIZE, cropped, warped};
 
+use crate::config::Config;
 use crate::error::Result;
 use crate::features::Features;
 
@@ -28,6 +30,11 @@ pub trait Augmentor: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`crate::error::Error::Scenario`] if the features have no future, or a sample would not be finite and sane.
     fn augment(&self, anchor: &Features, random: &mut AugmentRandom) -> Result<Triplet>;
+}
+
+/// What changes the scenarios of training, if anything does.
+pub fn from_config(config: &Config) -> Option<Box<dyn Augmentor>> {
+    config.objectives.use_contrast_loss.then(|| Box::new(ContrastiveGenerator { options: config.contrastive.clone() }) as _)
 }
 
 /// A scenario and its contrastive samples.

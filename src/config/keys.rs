@@ -1,6 +1,6 @@
 //! The table of all keys: name, other names, field, range. It reads, checks and echoes a configuration.
 
-use super::{Accelerator, Config, Precision, module, setting::Setting, trainer_keys, tree::Value};
+use super::{Accelerator, Config, ContrastiveConfig, Precision, module, selection_keys, setting::Setting, trainer_keys, tree::Value};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
@@ -87,6 +87,17 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("cache.force_feature_computation", &[], &mut c.cache.force_feature_computation, SWITCH)?;
     v.key("cache.cleanup_cache", &[], &mut c.cache.cleanup_cache, SWITCH)?;
     v.key("cache.use_cache_without_dataset", &[], &mut c.cache.use_cache_without_dataset, SWITCH)?;
+
+    let contrastive = &mut c.contrastive;
+    v.key("data_augmentation.contrastive_scenario_generator.low", &["data_augmentation.contrastive_augmentation.low"],
+        &mut contrastive.low, any())?;
+    v.key("data_augmentation.contrastive_scenario_generator.high", &["data_augmentation.contrastive_augmentation.high"],
+        &mut contrastive.high, any())?;
+    v.key("data_augmentation.contrastive_scenario_generator.max_interaction_horizon",
+        &["data_augmentation.contrastive_augmentation.max_interaction_horizon"], &mut contrastive.max_interaction_horizon,
+        Rule(|x| *x >= 0.0, "at least 0"))?;
+
+    selection_keys::visit(&mut c.selection, v)?;
 
     let splitter = &mut c.splitter;
     v.key("splitter.log_splits.train", &["splitter.train_logs"], &mut splitter.train_logs, LOGS)?;
@@ -221,8 +232,8 @@ fn check(config: &Config) -> Result<()> {
     if !model.dim.is_multiple_of(8) {
         return fail("model.dim", format!("{} must be a multiple of 8", model.dim));
     }
-    if config.objectives.use_contrast_loss {
-        return fail("custom_trainer.use_contrast_loss", "contrastive augmentation is not available in this version".into());
+    if config.objectives.use_contrast_loss && !model.use_hidden_proj {
+        return fail("custom_trainer.use_contrast_loss", "needs 'model.use_hidden_proj': true".into());
     }
     if config.run.accelerator == Accelerator::Gpu {
         return fail("lightning.trainer.params.accelerator", "this build has no GPU backend; use cpu or auto".into());
@@ -247,6 +258,11 @@ fn check(config: &Config) -> Result<()> {
     let splitter = &config.splitter;
     if splitter.val_fraction + splitter.test_fraction >= 1.0 {
         return fail("splitter.val_fraction", "with splitter.test_fraction it must leave something to train on".into());
+    }
+    let ContrastiveConfig { low, high, .. } = &config.contrastive;
+    if let Some(i) = (0..low.len()).find(|&i| low[i] > high[i]) {
+        let reason = format!("component {i} is {}, above that of high, {}", low[i], high[i]);
+        return fail("data_augmentation.contrastive_scenario_generator.low", reason);
     }
     let mut seen = HashSet::new();
     for (name, logs) in [("train", &splitter.train_logs), ("val", &splitter.val_logs), ("test", &splitter.test_logs)] {

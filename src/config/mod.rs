@@ -6,11 +6,14 @@
 //! - `trainer`: the options of the trainer and its hooks.
 //! - [`module`]: the standard module's objectives, metrics, optimiser and schedule.
 //! - `cache`: the features on disk.
+//! - [`selection`]: which scenarios are used; `selection_keys`: its keys.
 //! - `setting`: how each type of field is read and written.
 
 mod cache;
 mod keys;
 pub mod module;
+pub mod selection;
+mod selection_keys;
 mod setting;
 pub mod text;
 mod trainer;
@@ -22,6 +25,7 @@ pub use trainer::*;
 
 use crate::error::Result;
 use module::{Aggregate, Metric, ModuleKind, ScheduleConfig, StandardOptimizer, Term};
+use selection::SelectionConfig;
 use std::path::PathBuf;
 
 /// The final configuration.
@@ -39,10 +43,14 @@ pub struct Config {
     pub optimizer: OptimizerConfig,
     /// `splitter.*`.
     pub splitter: SplitterConfig,
+    /// `scenario_filter.*`, `data_loader.datamodule.*` and `scenario_type_weights.scenario_type_sampling_weights.*`.
+    pub selection: SelectionConfig,
     /// `data_loader.params.*` and what is kept in memory.
     pub loader: LoaderConfig,
     /// `cache.*` on disk.
     pub cache: CacheConfig,
+    /// `data_augmentation.contrastive_scenario_generator.*`.
+    pub contrastive: ContrastiveConfig,
     /// `lightning.trainer.params.*`.
     pub trainer: TrainerConfig,
     /// `lightning.trainer.checkpoint.*`.
@@ -357,6 +365,24 @@ pub struct LoaderConfig {
 impl Default for LoaderConfig {
     fn default() -> Self {
         Self { batch_size: 32, num_workers: 4, prefetch_factor: 2, drop_last: true, pin_memory: false, cache_memory_mb: 1024 }
+    }
+}
+
+/// The published generator of contrastive samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContrastiveConfig {
+    /// Least noise on x, y (metres), heading, velocity, acceleration, steering angle and yaw rate of a positive sample's ego.
+    pub low: [f64; 7],
+    /// Most noise.
+    pub high: [f64; 7],
+    /// Agents that pass fewer steps than this before the ego do interact with it.
+    pub max_interaction_horizon: f64,
+}
+
+impl Default for ContrastiveConfig {
+    fn default() -> Self {
+        let high = [1.0, 0.75, 0.35, 1.0, 0.5, 0.2, 0.1];
+        Self { low: high.map(|h| -h), high, max_interaction_horizon: 40.0 }
     }
 }
 

@@ -157,6 +157,17 @@ impl Setting for Vec<String> {
     }
 }
 
+impl Setting for [f64; 7] {
+    const EXPECTED: &'static str = "a list of 7 numbers";
+    fn read(node: &Value) -> Option<Self> {
+        let Value::List(items) = node else { return None };
+        items.iter().map(f64::read).collect::<Option<Vec<_>>>()?.try_into().ok()
+    }
+    fn write(&self) -> Value {
+        Value::List(self.iter().map(Setting::write).collect())
+    }
+}
+
 impl Setting for Precision {
     const EXPECTED: &'static str = "32 or 64 (16, bf16, 16-mixed and bf16-mixed need a GPU)";
     fn read(node: &Value) -> Option<Self> {

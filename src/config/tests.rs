@@ -74,9 +74,30 @@ fn faults_name_key_value_and_expectation() {
         ("precision: bf16-mixed", "lightning.trainer.params.precision", "GPU"),
         ("precision: 8", "lightning.trainer.params.precision", "8 is not 32 or 64"),
         ("accelerator: gpu", "lightning.trainer.params.accelerator", "GPU"),
-        ("use_contrast_loss: true", "custom_trainer.use_contrast_loss", "not available"),
+        ("use_contrast_loss: true", "custom_trainer.use_contrast_loss", "use_hidden_proj"),
+        (
+            "data_augmentation: {contrastive_augmentation: {low: [1, 2]}}",
+            "data_augmentation.contrastive_scenario_generator.low",
+            "7 numbers",
+        ),
+        (
+            "data_augmentation: {contrastive_scenario_generator: {low: [0, 0, 0, 0, 0, 0.3, 0]}}",
+            "data_augmentation.contrastive_scenario_generator.low",
+            "component 5",
+        ),
         ("lightning: {trainer: {params: {limit_val_batches: 1.5}}}", "lightning.trainer.params.limit_val_batches", "1.5 is not"),
         ("splitter: {log_splits: {train: [a], test: [a]}}", "splitter.log_splits.test", "'a'"),
+        ("scenario_filter: {limit_total_scenarios: 0}", "scenario_filter.limit_total_scenarios", "above 0"),
+        ("scenario_filter: {limit_total_scenarios: 1.5}", "scenario_filter.limit_total_scenarios", "1.5 is not"),
+        ("scenario_filter: {token_set_path: x}", "scenario_filter.token_set_path", "cannot be looked up"),
+        ("scenario_filter: {scenario_tokens: [[a, b, c]]}", "scenario_filter.scenario_tokens", "pairs"),
+        ("scenario_filter: {scenario_typs: []}", "scenario_filter.scenario_typs", "scenario_types'"),
+        (
+            "scenario_type_weights: {scenario_type_sampling_weights: {scenario_type_weights: {a: -1}}}",
+            "scenario_type_weights.scenario_type_sampling_weights.scenario_type_weights",
+            "at least 0",
+        ),
+        ("data_loader: {datamodule: {train_fraction: 1.5}}", "data_loader.datamodule.train_fraction", "from 0 to 1"),
         ("splitter: {val_fraction: 0.5, test_fraction: 0.5}", "splitter.val_fraction", "train on"),
         ("custom_trainer: {_target_: a.Other}", "custom_trainer._target_", "LightningTrainer"),
         ("objective: {wrong: {weight: 1}}", "objective", "imitation_objective"),
@@ -172,6 +193,35 @@ fn which_module_a_configuration_means() {
     assert_eq!(kind(&format!("custom_trainer:\n{objective}")), ModuleKind::Standard);
     assert_eq!(kind(&format!("{pluto}\n{objective}")), ModuleKind::Pluto);
     assert_eq!(kind(&format!("custom_trainer: {{lr: 1e-3}}\n{objective}")), ModuleKind::Standard);
+}
+
+#[test]
+fn selection_reads_back() {
+    let text = "
+scenario_filter:
+  scenario_types: [left_turn]
+  scenario_tokens: [[log, 0f], '1e5']
+  num_scenarios_per_type: 4000
+  limit_total_scenarios: 0.5
+  remove_invalid_goals: true
+  expand_scenarios:
+  token_set_path:
+  shuffle: true
+data_loader: {datamodule: {train_fraction: 0.25}}
+scenario_type_weights:
+  scenario_type_sampling_weights: {enable: true, scenario_type_weights: {left_turn: 2, unknown: 0.5}}
+data_augmentation: {contrastive_scenario_generator: {high: [1, 1, 1, 1, 1, 1, 1]}}
+";
+    let config =
+        Config::from_text(text, &["scenario_type_weights.scenario_type_sampling_weights.scenario_type_weights.unknown=0"]).unwrap();
+    let (selection, filter) = (&config.selection, &config.selection.filter);
+    assert_eq!(selection.sampling_weights, [("left_turn".to_owned(), 2.0), ("unknown".to_owned(), 0.0)]);
+    assert_eq!((selection.weighted_sampling, selection.train_fraction, selection.val_fraction), (true, 0.25, 1.0));
+    let tokens: Vec<_> = filter.scenario_tokens.iter().map(|t| (t.log_name.as_deref(), t.token.as_str())).collect();
+    assert_eq!(tokens, [(Some("log"), "0f"), (None, "1e5")]);
+    assert_eq!((filter.num_scenarios_per_type, filter.limit_total_scenarios, filter.shuffle), (Some(4000), Limit::Share(0.5), true));
+    assert_eq!((config.contrastive.high, config.contrastive.low[2]), ([1.0; 7], -0.35));
+    assert_eq!(Config::from_text(&config.to_text(), &[]).unwrap(), config);
 }
 
 #[test]

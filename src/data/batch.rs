@@ -168,9 +168,9 @@ pub struct BatchOptions {
 pub struct Batch {
     /// What the graph reads.
     pub feed: Feed,
-    /// Token of each scenario.
+    /// Token of each scenario; where they come in triplets, of each triplet.
     pub tokens: Vec<String>,
-    /// Label of each scenario.
+    /// Its label.
     pub scenario_types: Vec<String>,
     /// Lines of each scenario, as ranges of LINES.
     pub lines: Vec<Range<usize>>,
@@ -211,7 +211,7 @@ impl Batch {
             labelled: false,
         }
     }
-    /// Number of scenarios.
+    /// Number of scenarios of the source: that of triplets, where scenarios come in triplets.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }

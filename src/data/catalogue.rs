@@ -11,7 +11,8 @@ pub struct Catalogue {
     ends: Vec<usize>,
     logs: Names,
     types: Names,
-    /// Log, type, and split of each scenario.
+    maps: Names,
+    /// What else is known of each scenario.
     entries: Vec<Entry>,
 }
 
@@ -19,8 +20,13 @@ pub struct Catalogue {
 struct Entry {
     log: u32,
     scenario_type: u32,
+    map: u32,
     state: State,
+    start_us: i64,
 }
+
+/// A start that is not known.
+const NO_START: i64 = i64::MIN;
 
 /// What is known of a scenario's split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +39,31 @@ enum State {
 }
 
 impl Catalogue {
-    /// Appends a scenario.
+    /// Appends a scenario of which map and start are not known.
     pub fn push(&mut self, token: &str, log_name: &str, scenario_type: &str, split: Option<Split>) {
         self.tokens.push_str(token);
         let (log, scenario_type) = (self.logs.number(log_name), self.types.number(scenario_type));
-        self.add(Entry { log, scenario_type, state: split.map_or(State::Free, State::Assigned) });
+        self.add(log, scenario_type, split.map_or(State::Free, State::Assigned));
+    }
+
+    /// Says where and when the scenario appended last takes place.
+    pub fn place_last(&mut self, map_name: Option<&str>, start_us: Option<i64>) {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.map = self.maps.number(map_name.unwrap_or_default());
+            entry.start_us = start_us.unwrap_or(NO_START);
+        }
     }
 
     /// Appends a scenario by its description.
     pub fn push_info(&mut self, info: &ScenarioInfo) {
         self.push(&info.token, &info.log_name, &info.scenario_type, info.split);
+        self.place_last(info.map_name.as_deref(), info.start_us);
     }
 
     /// Appends a scenario that could not be described: it keeps its position and is in no list.
     pub fn push_undescribed(&mut self) {
         let (log, scenario_type) = (self.logs.number(""), self.types.number(""));
-        self.add(Entry { log, scenario_type, state: State::Undescribed });
+        self.add(log, scenario_type, State::Undescribed);
     }
 
     /// Takes a scenario out of all lists; it keeps its position and its name.
@@ -56,9 +71,9 @@ impl Catalogue {
         self.entries[i].state = State::Undescribed;
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add(&mut self, log: u32, scenario_type: u32, state: State) {
         self.ends.push(self.tokens.len());
-        self.entries.push(entry);
+        self.entries.push(Entry { log, scenario_type, map: self.maps.number(""), state, start_us: NO_START });
     }
 
     /// Number of positions, those without a description among them.
@@ -94,6 +109,16 @@ impl Catalogue {
     /// The split that the source assigns, if it does.
     pub fn split(&self, i: usize) -> Option<Split> {
         if let State::Assigned(split) = self.entries[i].state { Some(split) } else { None }
+    }
+
+    /// Name of its map; empty if not known.
+    pub fn map_name(&self, i: usize) -> &str {
+        &self.maps.names[self.entries[i].map as usize]
+    }
+
+    /// When it starts, microseconds, if known.
+    pub fn start_us(&self, i: usize) -> Option<i64> {
+        Some(self.entries[i].start_us).filter(|start| *start != NO_START)
     }
 
     /// Position of its log among [`Self::logs`].
@@ -184,13 +209,21 @@ mod tests {
         assert!(catalogue.is_empty() && catalogue.sorted().is_empty());
         catalogue.push("t", "log b", "turn", Some(Split::Test));
         catalogue.push_undescribed();
-        catalogue.push_info(&ScenarioInfo { token: "ü2".into(), log_name: "log a".into(), scenario_type: "turn".into(), split: None });
+        catalogue.push_info(&ScenarioInfo {
+            token: "ü2".into(),
+            log_name: "log a".into(),
+            scenario_type: "turn".into(),
+            split: None,
+            map_name: Some("town".into()),
+            start_us: Some(-7),
+        });
         assert_eq!(catalogue.len(), 3);
         assert_eq!((catalogue.token(0), catalogue.log_name(0), catalogue.scenario_type(0)), ("t", "log b", "turn"));
         assert_eq!((catalogue.token(2), catalogue.log_name(2), catalogue.scenario_type(2)), ("ü2", "log a", "turn"));
         assert_eq!([0, 1, 2].map(|i| catalogue.split(i)), [Some(Split::Test), None, None]);
         assert_eq!([0, 1, 2].map(|i| catalogue.is_described(i)), [true, false, true]);
         assert_eq!((catalogue.token(1), catalogue.type_number(0)), ("", catalogue.type_number(2)));
+        assert_eq!([0, 1, 2].map(|i| (catalogue.map_name(i), catalogue.start_us(i))), [("", None), ("", None), ("town", Some(-7))]);
         assert_eq!(catalogue.sorted(), [2, 0]);
     }
 

@@ -58,10 +58,11 @@ pub fn collate_into(batch: &mut Batch, scenarios: &[&Features], negative_valid: 
 
     batch.labelled = labelled;
     batch.cost_map_size = if options.objectives.use_collision_loss { cost_map_size(&scenarios[..imitated])? } else { 0 };
+    let named = if options.triplets { &scenarios[..negative_valid.len()] } else { scenarios };
     batch.tokens.clear();
-    batch.tokens.extend(scenarios.iter().map(|s| s.token.clone()));
+    batch.tokens.extend(named.iter().map(|s| s.token.clone()));
     batch.scenario_types.clear();
-    batch.scenario_types.extend(scenarios.iter().map(|s| s.scenario_type.clone()));
+    batch.scenario_types.extend(named.iter().map(|s| s.scenario_type.clone()));
     batch.ego_future.clear();
     if labelled {
         scenarios.iter().for_each(|s| batch.ego_future.extend(&s.agents.target[..model.future_steps * 3]));

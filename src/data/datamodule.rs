@@ -4,25 +4,38 @@ use super::{
     batch::BatchOptions,
     cache::{self, FeatureCache},
     catalogue::Catalogue,
-    loader::{Loader, Maker, Skipped},
+    filter::{self, Survey},
+    loader::{Loader, Maker, Pass, Skipped, guarded},
     memory_cache::MemoryCache,
-    sampler,
+    rejections::Rejections,
+    sampler::{self, Plan},
     splitter::{self, Splits},
     supply::Supply,
 };
 use crate::{
+    augment,
     config::Config,
     error::{Error, Result},
     features::FeatureBuilder,
     scenario::{ScenarioSource, Split},
 };
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+/// Name of the list of scenarios that were left out.
+pub const REJECTED: &str = "rejected_scenarios.csv";
 
 /// Scenarios of a source, divided.
 pub struct DataModule {
     maker: Arc<Maker>,
     splits: Splits,
+    /// By number of the type: how often its scenarios are drawn.
+    weights: Vec<f64>,
     config: Config,
+    rank: usize,
+    ranks: usize,
     undescribed: Vec<Skipped>,
 }
 
@@ -62,11 +75,33 @@ impl DataModule {
             }
             (None, None) => return Err(Error::Argument("there is neither a source of scenarios nor a cache".into())),
         };
-        let splits = splitter::split(&catalogue, &config.splitter, config.run.seed);
+        let (selection, seed) = (&config.selection, config.run.seed);
+        let order = filter::filter(&catalogue, &selection.filter, seed, |scenarios, wanted| {
+            survey(source.as_deref(), scenarios, config.loader.num_workers, wanted)
+        })?;
+        let mut splits = splitter::split(&catalogue, &order, &config.splitter, seed);
+        splits.sample(selection, seed);
+        let weight = |name: &String| selection.sampling_weights.iter().find(|(other, _)| other == name).map_or(1.0, |(_, weight)| *weight);
+        let weights: Vec<f64> = catalogue.types().iter().map(weight).collect();
         let memory = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
         let force = keys.force_feature_computation;
         let supply = Supply { source, catalogue, builder, memory, cache, force, write_failure: OnceLock::new() };
-        Ok(Self { maker: Arc::new(Maker { supply, options }), splits, config: config.clone(), undescribed })
+        let rejections = Rejections::default();
+        rejections.note(&[], &undescribed);
+        let maker = Maker { supply, options, augmentor: augment::from_config(config), seed, rejections };
+        Ok(Self { maker: Arc::new(maker), splits, weights, config: config.clone(), rank: 0, ranks: 1, undescribed })
+    }
+
+    /// The same data for one of several ranks: passes then load every `ranks`-th scenario from `rank` on, and all ranks have
+    /// as many batches. The last scenarios that do not go round are repeated from the first ones, in evaluations as well.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such rank.
+    pub fn for_rank(self, rank: usize, ranks: usize) -> Result<Self> {
+        if rank >= ranks {
+            return Err(Error::Argument(format!("rank {rank} of {ranks}")));
+        }
+        Ok(Self { rank, ranks, ..self })
     }
 
     /// Where features come from.
@@ -94,59 +129,84 @@ impl DataModule {
         self.len(split) == 0
     }
 
-    /// Number of batches of a pass over a split.
+    /// Number of batches of a pass over a split, or of an epoch of training.
     ///
     /// # Errors
-    /// As [`Self::pass`].
+    /// As [`Self::evaluation`].
     pub fn batches(&self, split: Split) -> Result<usize> {
-        Ok(self.plan(split, Some(0))?.len())
+        self.count(split, split == Split::Train && self.config.loader.drop_last)
     }
 
-    /// Starts a pass over a split from batch `first`, at most `limit` batches. Training is shuffled for every epoch, others keep
-    /// their order.
-    ///
-    /// # Errors
-    /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
-    pub fn pass(&self, split: Split, epoch: usize, first: usize, limit: usize) -> Result<Loader> {
-        let plan = self.plan(split, Some(epoch))?.into_iter().skip(first).take(limit).collect();
-        Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
-    }
-
-    /// Starts a pass without training over the first `limit` batches of a split: in its order, and to its last scenario.
-    ///
-    /// # Errors
-    /// As [`Self::pass`].
-    pub fn evaluation(&self, split: Split, limit: usize) -> Result<Loader> {
-        let plan = self.plan(split, None)?.into_iter().take(limit).collect();
-        Loader::new(Arc::clone(&self.maker), plan, self.config.loader.num_workers, self.config.loader.prefetch_factor)
-    }
-
-    /// Batches of an epoch of training, or without one for an evaluation.
-    fn plan(&self, split: Split, epoch: Option<usize>) -> Result<Vec<Vec<usize>>> {
-        let indices = self.splits.of(split);
+    fn count(&self, split: Split, drop_last: bool) -> Result<usize> {
         let trainer = &self.config.trainer;
         let (key, limit) = match split {
             Split::Train => ("train", trainer.limit_train_batches),
             Split::Validation => ("val", trainer.limit_val_batches),
             Split::Test => ("test", trainer.limit_test_batches),
         };
-        if indices.is_empty() && !limit.is_zero() {
+        if self.is_empty(split) && !limit.is_zero() {
             return Err(self.empty(split, key));
         }
-        let (size, drop_last) = (self.config.loader.batch_size, self.config.loader.drop_last);
-        let mut plan = match epoch.filter(|_| split == Split::Train) {
-            None => sampler::batches(indices, size, false),
-            Some(_) if !trainer.overfit_batches.is_zero() => sampler::batches(indices, size, drop_last),
-            Some(epoch) => sampler::batches(&sampler::shuffled(indices, self.config.run.seed, epoch), size, drop_last),
-        };
-        let used = limit.apply(plan.len());
-        if used == 0 && !plan.is_empty() && !limit.is_zero() {
-            let (batches, least) = (plan.len(), 1.0 / plan.len() as f64);
+        let len = sampler::shard_len(self.len(split), self.ranks);
+        let batches = sampler::batches(len, self.config.loader.batch_size, drop_last);
+        let used = limit.apply(batches);
+        if used == 0 && batches > 0 && !limit.is_zero() {
+            let least = 1.0 / batches as f64;
             let reason = format!("this share of {batches} batches is less than one; the smallest that gives one is {least}");
             return Err(Error::config(format!("lightning.trainer.params.limit_{key}_batches"), reason));
         }
-        plan.truncate(used);
-        Ok(plan)
+        Ok(used)
+    }
+
+    /// Starts a pass without training over the first `limit` batches of a split: in its order, to its last scenario, without
+    /// augmentation.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
+    pub fn evaluation(&self, split: Split, limit: usize) -> Result<Loader> {
+        let batches = self.count(split, false)?.min(limit);
+        self.start(self.splits.of(split).to_vec(), 0..batches, None)
+    }
+
+    /// Starts an epoch of training from batch `first`: shuffled, or drawn by weight, unless a few
+    /// batches are to be overfitted; augmented, if anything is.
+    ///
+    /// # Errors
+    /// As [`Self::evaluation`].
+    pub fn training_pass(&self, epoch: usize, first: usize) -> Result<Loader> {
+        let batches = self.batches(Split::Train)?;
+        let (scenarios, seed) = (&self.splits.train, self.config.run.seed);
+        let order = if !self.config.trainer.overfit_batches.is_zero() {
+            scenarios.clone()
+        } else if self.config.selection.weighted_sampling {
+            sampler::weighted(scenarios, |i| self.weights[self.maker.supply.catalogue.type_number(i)], seed, epoch)
+        } else {
+            sampler::shuffled(scenarios, seed, epoch)
+        };
+        if order.is_empty() && batches > 0 {
+            let key = "scenario_type_weights.scenario_type_sampling_weights.scenario_type_weights";
+            return Err(Error::config(key, "no scenario of the training split has a weight above 0"));
+        }
+        self.start(order, first..batches, Some(epoch))
+    }
+
+    fn start(&self, order: Vec<usize>, wanted: Range<usize>, epoch: Option<usize>) -> Result<Loader> {
+        let loader = &self.config.loader;
+        let plan = Plan::new(sampler::shard(order, self.rank, self.ranks), loader.batch_size, wanted);
+        Loader::new(Arc::clone(&self.maker), Pass { plan, epoch }, loader.num_workers, loader.prefetch_factor)
+    }
+
+    /// What was left out so far.
+    pub fn rejections(&self) -> &Rejections {
+        &self.maker.rejections
+    }
+
+    /// Brings the list of what was left out up to date, in [`REJECTED`] in the output folder.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn write_rejections(&self) -> Result<()> {
+        self.maker.rejections.write(&self.config.run.output_dir.join(REJECTED), &self.maker.supply.catalogue, &self.splits)
     }
 
     fn empty(&self, split: Split, key: &str) -> Error {
@@ -177,4 +237,30 @@ fn describe(source: &dyn ScenarioSource, undescribed: &mut Vec<Skipped>) -> Resu
         }
     }
     Ok(catalogue)
+}
+
+/// Loads scenarios to look at them: with `workers` threads, or, for a source that wants it, on the calling one alone.
+fn survey(source: Option<&dyn ScenarioSource>, scenarios: &[usize], workers: usize, wanted: &Survey) -> Result<Vec<bool>> {
+    let Some(source) = source else {
+        let key = wanted.key().unwrap_or_default();
+        return Err(Error::config(key, "needs the scenarios themselves, which are not there when the cache is used without them"));
+    };
+    let look = |index: &usize| match source.load(*index) {
+        Ok(scenario) => Ok(wanted.passes(&scenario)),
+        Err(Error::Scenario { .. }) => Ok(true),
+        Err(error) => Err(error),
+    };
+    let look_at = |part: &[usize]| guarded(|| part.iter().map(look).collect::<Result<Vec<bool>>>());
+    if !source.is_thread_safe() || workers < 2 {
+        return look_at(scenarios);
+    }
+    let parts = std::thread::scope(|scope| {
+        let threads: Vec<_> = scenarios.chunks(scenarios.len().div_ceil(workers)).map(|part| scope.spawn(move || look_at(part))).collect();
+        // Their panics were caught and handed over.
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::Panic("while scenarios were filtered".into()))))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    Ok(parts.concat())
 }

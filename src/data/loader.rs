@@ -2,15 +2,18 @@
 //!
 //! Workers build features and pack batches; how many there are changes nothing in what comes out. A source that is not
 //! thread-safe is only ever called on the thread that asks for batches: it loads the scenarios of the batches ahead, and the
-//! workers do the rest. A scenario that breaks a rule ([`Error::Scenario`]) is left out, its batch is that much smaller, and its
+//! workers do the rest. At most [`Loader::most_batches`] batches are in memory at a time. A scenario that breaks a rule ([`Error::Scenario`]) is left out, its batch is that much smaller, and its
 //! mates stay where they are; every other error, a failing host among them, ends the pass.
 
 use super::{
     batch::{Batch, BatchOptions},
     collate::collate_into,
+    rejections::Rejections,
+    sampler::Plan,
     supply::Supply,
 };
 use crate::{
+    augment::{AugmentRandom, Augmentor, batch_order},
     error::{Error, Rejection, Result},
     scenario::Scenario,
 };
@@ -25,8 +28,23 @@ use std::{
 pub struct Maker {
     /// Features of scenarios.
     pub supply: Supply,
-    /// Says how batches are packed.
+    /// Says how batches are packed, those of training with an augmentor as triplets.
     pub options: BatchOptions,
+    /// Changes the scenarios of training.
+    pub augmentor: Option<Box<dyn Augmentor>>,
+    /// Of the random numbers that the augmentor uses.
+    pub seed: u64,
+    /// What was left out so far.
+    pub rejections: Rejections,
+}
+
+/// What one pass loads.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// Which scenarios, in which order.
+    pub plan: Plan,
+    /// The epoch of training, for the augmentor; none outside of training, which changes nothing.
+    pub epoch: Option<usize>,
 }
 
 /// A scenario that was left out.
@@ -62,21 +80,33 @@ struct Job {
 }
 
 impl Maker {
-    fn make(&self, job: Job, spare: Option<Batch>) -> Result<Loaded> {
-        let mut skipped = Vec::new();
-        let mut ready = Vec::with_capacity(job.scenarios.len());
+    fn make(&self, job: Job, epoch: Option<usize>, spare: Option<Batch>) -> Result<Loaded> {
+        let augmentor = epoch.and_then(|epoch| Some((self.augmentor.as_ref()?, epoch as u64)));
+        let (mut skipped, mut ready, mut triplets) = (Vec::new(), Vec::new(), Vec::new());
         for (index, scenario) in job.scenarios {
-            match self.supply.features(index, scenario, job.may_load) {
-                Ok(features) => ready.push(features),
+            let made = self.supply.features(index, scenario, job.may_load).and_then(|features| {
+                match augmentor {
+                    Some((augmentor, epoch)) => {
+                        let mut random = AugmentRandom::new(self.seed, epoch, &features.token);
+                        triplets.push(augmentor.augment(&features, &mut random)?);
+                    }
+                    None => ready.push(features),
+                }
+                Ok(())
+            });
+            match made {
+                Ok(()) => {}
                 Err(Error::Scenario { token, rejection, reason }) => skipped.push(Skipped { index, token, rejection, reason }),
                 Err(error) => return Err(error),
             }
         }
-        if ready.is_empty() {
+        if ready.is_empty() && triplets.is_empty() {
             return Ok(Loaded { position: job.position, batch: None, skipped });
         }
         let mut batch = spare.unwrap_or_else(|| Batch::empty(self.options.scalar));
-        collate_into(&mut batch, &ready.iter().collect::<Vec<_>>(), &[], &self.options)?;
+        let (order, valid) = if augmentor.is_some() { batch_order(&triplets) } else { (ready.iter().collect(), Vec::new()) };
+        let options = BatchOptions { triplets: augmentor.is_some(), ..self.options.clone() };
+        collate_into(&mut batch, &order, &valid, &options)?;
         Ok(Loaded { position: job.position, batch: Some(batch), skipped })
     }
 }
@@ -95,6 +125,8 @@ struct Exchange {
     jobs: VecDeque<Job>,
     done: BTreeMap<usize, Result<Loaded>>,
     spare: Vec<Batch>,
+    /// Batches made so far, not from spare ones.
+    made: usize,
     closed: bool,
 }
 
@@ -107,13 +139,22 @@ struct Shared {
     ready: Condvar,
 }
 
+impl Exchange {
+    /// A batch to be filled again, unless a new one is needed.
+    fn take_spare(&mut self) -> Option<Batch> {
+        let spare = self.spare.pop();
+        self.made += usize::from(spare.is_none());
+        spare
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Exchange> {
         // Nothing panics while it holds the lock.
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, maker: &Maker) {
+    fn work(&self, maker: &Maker, epoch: Option<usize>) {
         loop {
             let (job, spare) = {
                 let mut exchange = self.lock();
@@ -122,13 +163,13 @@ impl Shared {
                         return;
                     }
                     if let Some(job) = exchange.jobs.pop_front() {
-                        break (job, exchange.spare.pop());
+                        break (job, exchange.take_spare());
                     }
                     exchange = self.work.wait(exchange).unwrap_or_else(PoisonError::into_inner);
                 }
             };
             let position = job.position;
-            let loaded = guarded(|| maker.make(job, spare));
+            let loaded = guarded(|| maker.make(job, epoch, spare));
             self.lock().done.insert(position, loaded);
             self.ready.notify_all();
         }
@@ -138,7 +179,7 @@ impl Shared {
 /// One pass over planned batches. Dropping it ends and joins its threads.
 pub struct Loader {
     maker: Arc<Maker>,
-    plan: Vec<Vec<usize>>,
+    pass: Pass,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Batches that may be under way.
@@ -153,14 +194,15 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::Backend`] if a thread cannot be started.
-    pub fn new(maker: Arc<Maker>, plan: Vec<Vec<usize>>, workers: usize, prefetch: usize) -> Result<Self> {
-        let workers = workers.min(plan.len());
+    pub fn new(maker: Arc<Maker>, pass: Pass, workers: usize, prefetch: usize) -> Result<Self> {
+        let workers = workers.min(pass.plan.len());
+        let epoch = pass.epoch;
         let mut loader =
-            Self { maker, plan, shared: Arc::default(), workers: Vec::new(), window: workers * prefetch.max(1), submitted: 0, given: 0 };
+            Self { maker, pass, shared: Arc::default(), workers: Vec::new(), window: workers * prefetch.max(1), submitted: 0, given: 0 };
         for i in 0..workers {
             let (shared, maker) = (Arc::clone(&loader.shared), Arc::clone(&loader.maker));
             let thread = std::thread::Builder::new().name(format!("te-loader-{i}"));
-            let thread = thread.spawn(move || shared.work(&maker)).map_err(|e| Error::Backend(format!("a loader thread: {e}")))?;
+            let thread = thread.spawn(move || shared.work(&maker, epoch)).map_err(|e| Error::Backend(format!("a loader thread: {e}")))?;
             loader.workers.push(thread);
         }
         Ok(loader)
@@ -168,12 +210,23 @@ impl Loader {
 
     /// Number of planned batches.
     pub fn len(&self) -> usize {
-        self.plan.len()
+        self.pass.plan.len()
     }
 
     /// True without a planned batch.
     pub fn is_empty(&self) -> bool {
-        self.plan.is_empty()
+        self.pass.plan.is_empty()
+    }
+
+    /// The most batches that are in memory at a time, if each is given back before the next is asked for: `workers` times
+    /// `prefetch` under way, and the one in use.
+    pub fn most_batches(&self) -> usize {
+        self.window + 1
+    }
+
+    /// Batches that have been in memory so far, those that served again counted once.
+    pub fn made_batches(&self) -> usize {
+        self.shared.lock().made
     }
 
     /// Takes a batch back, so that its memory serves again.
@@ -183,16 +236,17 @@ impl Loader {
 
     fn job(&self, position: usize) -> Job {
         let load = !self.workers.is_empty() && !self.maker.supply.is_thread_safe();
-        let scenarios = self.plan[position].iter().map(|&index| (index, if load { self.maker.supply.load(index) } else { None })).collect();
+        let scenarios =
+            self.pass.plan.batch(position).iter().map(|&index| (index, if load { self.maker.supply.load(index) } else { None })).collect();
         Job { position, scenarios, may_load: !load }
     }
 
     fn load_next(&mut self) -> Result<Loaded> {
         if self.workers.is_empty() {
-            let spare = self.shared.lock().spare.pop();
-            return guarded(|| self.maker.make(self.job(self.given), spare));
+            let spare = self.shared.lock().take_spare();
+            return guarded(|| self.maker.make(self.job(self.given), self.pass.epoch, spare));
         }
-        while self.submitted < self.plan.len().min(self.given + self.window) {
+        while self.submitted < self.pass.plan.len().min(self.given + self.window) {
             let job = guarded(|| Ok(self.job(self.submitted)))?;
             self.submitted += 1;
             self.shared.lock().jobs.push_back(job);
@@ -213,11 +267,14 @@ impl Iterator for Loader {
     type Item = Result<Loaded>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.given >= self.plan.len() {
+        if self.given >= self.pass.plan.len() {
             return None;
         }
         let loaded = self.load_next();
-        self.given = if loaded.is_ok() { self.given + 1 } else { self.plan.len() };
+        if let Ok(loaded) = &loaded {
+            self.maker.rejections.note(self.pass.plan.batch(self.given), &loaded.skipped);
+        }
+        self.given = if loaded.is_ok() { self.given + 1 } else { self.pass.plan.len() };
         Some(loaded)
     }
 }

@@ -4,8 +4,14 @@
 //! the source assigns to the scenario; the rank of its log's hash. By rank, validation and test get at least one log each
 //! as soon as there are enough, and a log is never divided.
 
-use super::catalogue::Catalogue;
-use crate::{config::SplitterConfig, scenario::Split};
+use super::{
+    catalogue::Catalogue,
+    sampler::{self, hash},
+};
+use crate::{
+    config::{SplitterConfig, selection::SelectionConfig},
+    scenario::Split,
+};
 use std::collections::{BTreeSet, HashMap};
 
 /// Positions in the source's list, ordered by log, type and token, whatever the order of the source.
@@ -28,11 +34,24 @@ impl Splits {
             Split::Test => &self.test,
         }
     }
+
+    /// Keeps of each split the fraction that is used, rounded down: drawn from the seed, fewer always among more.
+    pub fn sample(&mut self, config: &SelectionConfig, seed: u64) {
+        for (scenarios, fraction, name) in [
+            (&mut self.train, config.train_fraction, "training fraction"),
+            (&mut self.validation, config.val_fraction, "validation fraction"),
+            (&mut self.test, config.test_fraction, "test fraction"),
+        ] {
+            let count = (scenarios.len() as f64 * fraction) as usize;
+            if count < scenarios.len() {
+                *scenarios = sampler::sampled(scenarios, count, seed, name);
+            }
+        }
+    }
 }
 
-/// Divides scenarios; those without a description are left out.
-pub fn split(catalogue: &Catalogue, config: &SplitterConfig, seed: u64) -> Splits {
-    let order = catalogue.sorted();
+/// Divides some scenarios, given in order.
+pub fn split(catalogue: &Catalogue, order: &[usize], config: &SplitterConfig, seed: u64) -> Splits {
     let listed = [(Split::Train, &config.train_logs), (Split::Validation, &config.val_logs), (Split::Test, &config.test_logs)];
     let by_list: HashMap<&str, Split> = listed.iter().flat_map(|(split, logs)| logs.iter().map(|log| (log.as_str(), *split))).collect();
     let mut free = vec![false; catalogue.logs().len()];
@@ -43,7 +62,7 @@ pub fn split(catalogue: &Catalogue, config: &SplitterConfig, seed: u64) -> Split
         names().map(|log| if by_list.is_empty() { by_rank.get(log) } else { by_list.get(log) }.copied()).collect();
 
     let mut splits = Splits::default();
-    for index in order {
+    for &index in order {
         let by_log = by_log[catalogue.log(index)];
         match if by_list.is_empty() { catalogue.split(index).or(by_log) } else { by_log } {
             Some(Split::Train) => splits.train.push(index),
@@ -72,14 +91,6 @@ fn ranked<'a>(logs: impl Iterator<Item = &'a str>, config: &SplitterConfig, seed
     logs.iter().enumerate().map(|(rank, log)| (*log, split(rank))).collect()
 }
 
-/// FNV-1a, with the bits mixed at the end (the finaliser of SplitMix64): the same in every version and on every machine.
-fn hash(text: &str, seed: u64) -> u64 {
-    let mut h = text.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    h ^ (h >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +99,26 @@ mod tests {
         let mut catalogue = Catalogue::default();
         rows.iter().for_each(|(log, token, split)| catalogue.push(token, log, "t", *split));
         catalogue
+    }
+
+    fn split(catalogue: &Catalogue, config: &SplitterConfig, seed: u64) -> Splits {
+        super::split(catalogue, &catalogue.sorted(), config, seed)
+    }
+
+    #[test]
+    fn fractions_are_rounded_down_and_nested() {
+        let mut splits = Splits { train: (0..10).collect(), validation: (10..20).collect(), test: (20..25).collect() };
+        let sampled = |fraction: f64| {
+            let mut splits = splits.clone();
+            splits.sample(&SelectionConfig { train_fraction: fraction, test_fraction: 0.5, ..Default::default() }, 3);
+            assert_eq!((splits.validation.len(), splits.test.len()), (10, 2));
+            splits.train
+        };
+        let (few, more) = (sampled(0.39), sampled(0.7));
+        assert_eq!((few.len(), more.len()), (3, 7));
+        assert!(few.is_sorted() && few.iter().all(|i| more.contains(i)));
+        splits.sample(&SelectionConfig::default(), 3);
+        assert_eq!(splits.train.len(), 10);
     }
 
     #[test]

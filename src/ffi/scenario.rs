@@ -45,10 +45,17 @@ pub unsafe fn read_info(raw: &TeScenarioInfo, fallback: &str) -> Result<Scenario
                 TE_SPLIT_TEST => Some(Split::Test),
                 other => return Err(format!("split is {other}, no TE_SPLIT value")),
             };
-            Ok((label(raw.log_name, "log_name")?, label(raw.scenario_type, "scenario_type")?, split))
+            let map_name = if raw.map_name.is_null() { None } else { Some(label(raw.map_name, "map_name")?) };
+            Ok(ScenarioInfo {
+                token: token.clone(),
+                log_name: label(raw.log_name, "log_name")?,
+                scenario_type: label(raw.scenario_type, "scenario_type")?,
+                split,
+                map_name,
+                start_us: (raw.start_us != 0).then_some(raw.start_us),
+            })
         };
-        let (log_name, scenario_type, split) = body().map_err(|reason| Error::scenario(&token, Rejection::Unreadable, reason))?;
-        Ok(ScenarioInfo { token, log_name, scenario_type, split })
+        body().map_err(|reason| Error::scenario(&token, Rejection::Unreadable, reason))
     }
 }
 

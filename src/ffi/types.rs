@@ -346,6 +346,11 @@ pub struct TeScenarioInfo {
     pub split: i32,
     /// Ignored.
     pub reserved: i32,
+    /// Name of the map; null if not known. Read by `scenario_filter.map_names` alone.
+    pub map_name: *const c_char,
+    /// When it starts, microseconds of a clock that all logs share; 0 if not known. Read by
+    /// `scenario_filter.timestamp_threshold_s` alone.
+    pub start_us: i64,
 }
 
 /// A table of callbacks that supplies scenarios.
@@ -611,7 +616,7 @@ layout! {
     TeMapDescription: 48, crosswalk_count at 40;
     TeAgent: 40, reserved at 36;
     TeScenario: 160, host_data at 152;
-    TeScenarioInfo: 40, reserved at 36;
+    TeScenarioInfo: 56, start_us at 48;
     TeSource: 64, release at 56;
     TeEvent: 104, metric_count at 96;
     TeBuildOptions: 80, event_user_data at 72;

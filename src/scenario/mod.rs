@@ -225,7 +225,7 @@ impl Scenario {
 }
 
 /// What is known of a scenario before it is loaded: enough to split, filter and name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScenarioInfo {
     /// Names the scenario, unique in its source.
     pub token: String,
@@ -235,6 +235,10 @@ pub struct ScenarioInfo {
     pub scenario_type: String,
     /// The split that the source assigns, if it does.
     pub split: Option<Split>,
+    /// Name of the map, if known.
+    pub map_name: Option<String>,
+    /// When it starts, microseconds of a clock that all logs share, if known.
+    pub start_us: Option<i64>,
 }
 
 /// Supplies scenarios by index. Called from several threads at once only if [`ScenarioSource::is_thread_safe`].

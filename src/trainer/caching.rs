@@ -49,6 +49,7 @@ impl Trainer {
                 Filled::Rejected(skipped) => {
                     report.failed += 1;
                     *report.failures.entry(skipped.rejection.name().to_owned()).or_default() += 1;
+                    data.rejections().note(&[skipped.index], std::slice::from_ref(&skipped));
                     run.skip(&[skipped]);
                 }
             }

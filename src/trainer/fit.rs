@@ -121,7 +121,7 @@ impl Fit<'_, '_> {
 
     /// The batches that are left of the epoch, with their validations; false if the host interrupted them.
     fn batches(&mut self, clock: &Clock) -> Result<bool> {
-        let mut loader = self.data.pass(Split::Train, self.state.epoch, self.state.batch, usize::MAX)?;
+        let mut loader = self.data.training_pass(self.state.epoch, self.state.batch)?;
         loop {
             // Here a run goes on that was interrupted before a validation was done.
             if !self.validate_if_due()? {

@@ -2,9 +2,12 @@
 
 use super::session::Losses;
 use crate::metrics::MetricTable;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Severity of a log record.
@@ -147,6 +150,8 @@ pub struct FitReport {
     pub skipped_steps: usize,
     /// Scenarios skipped, in this run.
     pub skipped_scenarios: usize,
+    /// How many of them each rule left out, by its name.
+    pub skipped_by_rule: BTreeMap<&'static str, usize>,
     /// True if the host ended the run.
     pub stopped: bool,
     /// Best value of the monitored metric, if one was seen.
@@ -187,6 +192,8 @@ pub struct EvaluationReport {
     pub scenarios: usize,
     /// Scenarios skipped.
     pub skipped_scenarios: usize,
+    /// How many of them each rule left out, by its name.
+    pub skipped_by_rule: BTreeMap<&'static str, usize>,
     /// Losses and metrics by logged name.
     pub metrics: MetricTable,
 }

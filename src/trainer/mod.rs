@@ -5,14 +5,13 @@
 //! - [`limits`]: the bounds that configuration and data give together; [`state`]: how far a run is.
 //! - [`session`]: the one place that runs the network; [`module`]: the network with its optimiser.
 //! - [`hooks`]: everything beside the loops, checkpoints among it; `loggers`: where values go.
-//! - [`checkpoint`], `resume`, `files`: how a run gets to disk and back. [`weights`]: files of weights, those of PyTorch among them.
+//! - [`checkpoint`], `resume`: how a run gets to disk and back. [`weights`]: files of weights, those of PyTorch among them.
 //! - [`host`], `run`: events, log records, reports, requests to stop.
 //! - [`predict`]: one scenario to trajectories.
 
 mod caching;
 pub mod checkpoint;
 mod evaluate;
-mod files;
 mod fit;
 pub mod hooks;
 pub mod host;
@@ -34,7 +33,7 @@ pub use session::Session;
 
 use crate::{
     config::{CheckpointSource, Config},
-    data::DataModule,
+    data::{DataModule, files},
     error::{Error, Result},
     metrics::MetricTable,
     scenario::Split,
@@ -111,6 +110,7 @@ impl Trainer {
             steps: usize::try_from(fit.state.step).unwrap_or(usize::MAX),
             skipped_steps: fit.skipped_steps,
             skipped_scenarios: fit.stage.run.skipped(),
+            skipped_by_rule: fit.stage.run.skipped_by_rule(),
             stopped: !fit.is_done(),
             metrics: fit.state.metrics.clone(),
             ..FitReport::default()
@@ -190,6 +190,11 @@ impl Trainer {
         let state = State { metrics, ..self.state.clone() };
         stage.notify(&state, module, |hook, context| hook.evaluation_end(context, split))?;
         stage.loggers.flush(&stage.run);
-        Ok(EvaluationReport { scenarios: tally.scenarios, skipped_scenarios: stage.run.skipped(), metrics: state.metrics })
+        Ok(EvaluationReport {
+            scenarios: tally.scenarios,
+            skipped_scenarios: stage.run.skipped(),
+            skipped_by_rule: stage.run.skipped_by_rule(),
+            metrics: state.metrics,
+        })
     }
 }

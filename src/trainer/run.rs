@@ -1,8 +1,8 @@
 //! One call of the host, such as `fit`: what it is told, and whether it wants to go on.
 
 use super::host::{Event, Flow, Host, LogLevel, StopHandle};
-use crate::data::Skipped;
-use std::collections::HashSet;
+use crate::{data::Skipped, error::Rejection};
+use std::collections::{BTreeMap, HashMap};
 
 /// The host's side of a run.
 pub struct Run<'a> {
@@ -10,7 +10,7 @@ pub struct Run<'a> {
     stop: &'a StopHandle,
     asked: bool,
     ending: Option<String>,
-    skipped: HashSet<usize>,
+    skipped: HashMap<usize, Rejection>,
     first_reason: Option<String>,
 }
 
@@ -18,7 +18,7 @@ impl<'a> Run<'a> {
     /// Starts a run: an earlier request to stop is forgotten.
     pub fn new(host: &'a Host, stop: &'a StopHandle) -> Self {
         stop.reset();
-        Self { host, stop, asked: false, ending: None, skipped: HashSet::new(), first_reason: None }
+        Self { host, stop, asked: false, ending: None, skipped: HashMap::new(), first_reason: None }
     }
 
     /// A log record.
@@ -61,9 +61,9 @@ impl<'a> Run<'a> {
 
     /// Reports scenarios that were left out, each once.
     pub fn skip(&mut self, skipped: &[Skipped]) {
-        for Skipped { index, token, reason, .. } in skipped {
+        for Skipped { index, token, rejection, reason } in skipped {
             self.first_reason.get_or_insert_with(|| format!("'{token}': {reason}"));
-            if self.skipped.insert(*index) {
+            if self.skipped.insert(*index, *rejection).is_none() {
                 self.log(LogLevel::Warning, &format!("scenario '{token}' is skipped: {reason}"));
                 self.event(&Event::ScenarioSkipped { token: token.clone(), reason: reason.clone() });
             }
@@ -73,6 +73,13 @@ impl<'a> Run<'a> {
     /// Number of scenarios that were left out.
     pub fn skipped(&self) -> usize {
         self.skipped.len()
+    }
+
+    /// How many of them each rule left out, by its name.
+    pub fn skipped_by_rule(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        self.skipped.values().for_each(|rejection| *counts.entry(rejection.name()).or_default() += 1);
+        counts
     }
 
     /// Why the first of them was left out.

@@ -149,7 +149,7 @@ fn open(path: &str) {
     let started = Instant::now();
     let (cache, catalogue) = FeatureCache::open_with_catalogue(path, FeatureBuilder::default()).unwrap();
     let opened = started.elapsed();
-    let splits = splitter::split(&catalogue, &Default::default(), 0);
+    let splits = splitter::split(&catalogue, &catalogue.sorted(), &Default::default(), 0);
     let order = sampler::shuffled(&splits.train, 0, 0);
     let (entries, opened, elapsed) = (cache.contents().entries, opened.as_secs_f64(), started.elapsed().as_secs_f64());
     let (count, peak) = (order.len(), peak_memory() >> 20);

@@ -36,6 +36,21 @@ fn scenarios_that_fail_are_left_out_counted_and_named() {
         ["scenario 0", "scenario 11", "scenario 12", "scenario 15"]
     );
     assert!(named[0].1.contains("left out by the host") && named[2].1.contains("route"), "{named:?}");
+
+    let by_rule = [("bad_route", 1), ("left_out_by_host", 2), ("unreadable", 1)];
+    assert_eq!(report.skipped_by_rule, by_rule.into());
+    let list = std::fs::read_to_string(folder.path().join("rejected_scenarios.csv")).unwrap();
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 5, "{list}");
+    assert_eq!(lines[0], "token,log_name,scenario_type,split,rule,reason");
+    for (line, start) in lines[1..].iter().zip([
+        "scenario 0,log 0,following,training,left_out_by_host,",
+        "scenario 11,log 1,following,training,left_out_by_host,",
+        "scenario 12,log 2,following,training,bad_route,",
+        "scenario 15,,,,unreadable,",
+    ]) {
+        assert!(line.starts_with(start), "{line}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Training from end to end on a synthetic source: loops, checkpoints, resuming, faults.
 
 mod cached;
+mod contrastive;
+mod data;
 mod faults;
 mod killed;
 mod logged;
@@ -56,6 +58,12 @@ impl Events {
     }
     fn count(&self, kind: impl Fn(&Event) -> bool) -> usize {
         self.0.lock().unwrap().iter().filter(|event| kind(event)).count()
+    }
+    /// A logged value of every epoch.
+    fn epochs(&self, name: &str) -> Vec<f64> {
+        let events = self.0.lock().unwrap();
+        let of = |event: &Event| if let Event::Epoch { metrics, .. } = event { metrics.get(name) } else { None };
+        events.iter().filter_map(of).collect()
     }
     fn losses(&self) -> Vec<f64> {
         self.0.lock().unwrap().iter().filter_map(|event| if let Event::Step { loss, .. } = event { Some(*loss) } else { None }).collect()

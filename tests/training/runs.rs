@@ -88,9 +88,13 @@ fn a_source_is_called_from_where_it_allows_and_once_with_a_cache() {
 }
 
 /// Runs to the end; with `stop`, in two parts.
-fn train(stop: Option<fn(&Event) -> bool>, folder: &Path) -> ([Vec<f64>; 4], Vec<f64>, training_engine::metrics::MetricTable, Vec<String>) {
+fn train(
+    stop: Option<fn(&Event) -> bool>,
+    folder: &Path,
+    extra: &[&str],
+) -> ([Vec<f64>; 4], Vec<f64>, training_engine::metrics::MetricTable, Vec<String>) {
     let events = Events::default();
-    let overrides = ["lightning.trainer.checkpoint.save_top_k=2", "num_workers=2"];
+    let overrides = [&["lightning.trainer.checkpoint.save_top_k=2", "num_workers=2"], extra].concat();
     let mut losses = Vec::new();
     if let Some(stop) = stop {
         let mut first = engine(config(folder, &overrides), Roads::new(30), events.host(stop));
@@ -109,8 +113,17 @@ fn train(stop: Option<fn(&Event) -> bool>, folder: &Path) -> ([Vec<f64>; 4], Vec
 
 #[test]
 fn a_run_that_was_stopped_and_resumed_equals_one_that_was_not() {
+    stop_and_resume(&[]);
+}
+
+#[test]
+fn so_does_one_with_contrastive_samples() {
+    stop_and_resume(&contrastive::CONTRASTIVE);
+}
+
+fn stop_and_resume(extra: &[&str]) {
     let whole = tempfile::tempdir().unwrap();
-    let expected = train(None, whole.path());
+    let expected = train(None, whole.path(), extra);
     assert_eq!(expected.3.len(), 3, "two best and the last: {:?}", expected.3);
     let stops: [fn(&Event) -> bool; 3] = [
         |event| matches!(event, Event::Epoch { epoch: 1, .. }),
@@ -119,7 +132,7 @@ fn a_run_that_was_stopped_and_resumed_equals_one_that_was_not() {
     ];
     for (i, stop) in stops.into_iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();
-        let parts = train(Some(stop), folder.path());
+        let parts = train(Some(stop), folder.path(), extra);
         assert!(parts.0 == expected.0, "stop {i}: parameters, moments, statistics");
         assert_eq!(parts.1, expected.1, "stop {i}: losses");
         assert_eq!(parts.2, expected.2, "stop {i}: metrics");

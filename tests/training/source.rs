@@ -30,6 +30,8 @@ pub struct Roads {
     pub panicking: HashSet<usize>,
     /// Describing these fails.
     pub undescribed: HashSet<usize>,
+    /// Every third scenario has another label.
+    pub labelled: bool,
     /// Everything is in this split.
     pub split: Option<Split>,
     pub loads: AtomicUsize,
@@ -79,11 +81,16 @@ impl Roads {
             invalid: HashSet::new(),
             panicking: HashSet::new(),
             undescribed: HashSet::new(),
+            labelled: false,
             split: None,
             loads: AtomicUsize::new(0),
             threads: Mutex::default(),
             map: Arc::new(map()),
         }
+    }
+
+    fn label(&self, index: usize) -> &'static str {
+        if self.labelled && index.is_multiple_of(3) { "waiting" } else { "following" }
     }
 
     pub fn scenario(&self, index: usize) -> Scenario {
@@ -113,7 +120,7 @@ impl Roads {
         Scenario {
             token: format!("scenario {index}"),
             log_name: format!("log {}", index % 10),
-            scenario_type: "following".into(),
+            scenario_type: self.label(index).into(),
             map: Arc::clone(&self.map),
             ego: ego.collect(),
             vehicle: Vehicle::PACIFICA,
@@ -136,8 +143,9 @@ impl ScenarioSource for Roads {
         Ok(ScenarioInfo {
             token: format!("scenario {index}"),
             log_name: format!("log {}", index % 10),
-            scenario_type: "following".into(),
+            scenario_type: self.label(index).into(),
             split: self.split,
+            ..Default::default()
         })
     }
     fn load(&self, index: usize) -> Result<Scenario> {
