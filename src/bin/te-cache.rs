@@ -1,24 +1,24 @@
-//! Looks at a feature cache: `te-cache list|entries|verify|compact|export FOLDER ...`.
+//! Looks at a feature cache: `te-cache list|entries|verify|compact|export CACHE ...`. A cache is a folder, or s3://bucket/prefix.
 
 use std::{path::Path, process::ExitCode};
 use training_engine::{data::cache::tool, error::Result};
 
 const USAGE: &str = "\
-te-cache list FOLDER                      shards: entries, bytes, how their features were built
-te-cache entries FOLDER                   scenarios: token, log, type, bytes, shard
-te-cache verify FOLDER                    reads everything; fails if something is damaged
-te-cache compact FOLDER                   packs what is whole into new shards and removes the old ones
-te-cache export FOLDER OUTPUT [TOKEN...]  writes features as OUTPUT/TOKEN.safetensors, all or those of some tokens";
+te-cache list CACHE                       shards: entries, bytes, how their features were built
+te-cache entries CACHE                    scenarios: token, log, type, bytes, shard
+te-cache verify CACHE                     reads everything; fails if something is damaged
+te-cache compact CACHE                    packs what is whole into new shards and removes the old ones
+te-cache export CACHE OUTPUT [TOKEN...]   writes features as OUTPUT/TOKEN.safetensors, all or those of some tokens";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["list", folder] => list(Path::new(folder)),
-        ["entries", folder] => entries(Path::new(folder)),
-        ["verify", folder] => verify(Path::new(folder)),
-        ["compact", folder] => compact(Path::new(folder)),
-        ["export", folder, output, ..] => export(Path::new(folder), Path::new(output), &arguments[3..]),
+        ["list", cache] => list(cache),
+        ["entries", cache] => entries(cache),
+        ["verify", cache] => verify(cache),
+        ["compact", cache] => compact(cache),
+        ["export", cache, output, ..] => export(cache, Path::new(output), &arguments[3..]),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -34,9 +34,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn list(folder: &Path) -> Result<bool> {
+fn list(cache: &str) -> Result<bool> {
     println!("{:>9} {:>12} {:>8} {:>8} {:>7}  shard", "entries", "bytes", "radius", "agents", "damaged");
-    for shard in tool::list(folder)? {
+    for shard in tool::list(cache)? {
         let [radius, agents] = match shard.builder {
             Some(builder) => [builder.radius.to_string(), builder.max_agents.to_string()],
             None => ["other".to_owned(), "other".to_owned()],
@@ -47,22 +47,22 @@ fn list(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn entries(folder: &Path) -> Result<bool> {
-    for entry in tool::entries(folder)? {
+fn entries(cache: &str) -> Result<bool> {
+    for entry in tool::entries(cache)? {
         println!("{}\t{}\t{}\t{}\t{}", entry.token, entry.log_name, entry.scenario_type, entry.bytes, entry.shard);
     }
     Ok(true)
 }
 
-fn verify(folder: &Path) -> Result<bool> {
-    let found = tool::verify(folder)?;
+fn verify(cache: &str) -> Result<bool> {
+    let found = tool::verify(cache)?;
     found.faults.iter().for_each(|fault| println!("{fault}"));
     println!("{} entries are whole; {} faults", found.whole, found.faults.len());
     Ok(found.faults.is_empty())
 }
 
-fn compact(folder: &Path) -> Result<bool> {
-    let done = tool::compact(folder)?;
+fn compact(cache: &str) -> Result<bool> {
+    let done = tool::compact(cache)?;
     println!("{} entries kept; {} bytes before, {} now", done.kept, done.before, done.after);
     if done.in_use > 0 {
         println!("{} shards are being written and were left alone", done.in_use);
@@ -70,9 +70,9 @@ fn compact(folder: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn export(folder: &Path, output: &Path, tokens: &[String]) -> Result<bool> {
+fn export(cache: &str, output: &Path, tokens: &[String]) -> Result<bool> {
     std::fs::create_dir_all(output).map_err(|e| training_engine::error::Error::file(output, e))?;
-    let count = tool::features(folder, tokens, |name, features| {
+    let count = tool::features(cache, tokens, |name, features| {
         // A token may hold what no file name may.
         let file: String = name.token.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
         tool::export(&output.join(format!("{file}.safetensors")), name, features)

@@ -73,6 +73,6 @@ fuzz_target!(|input: &[u8]| {
         cache.get(&name);
     }
     drop(cache);
-    tool::verify(folder).unwrap();
-    tool::compact(folder).unwrap();
+    tool::verify(path).unwrap();
+    tool::compact(path).unwrap();
 });

@@ -2,7 +2,7 @@
 //!
 //! - `column`: numbers in few bytes; `entry`: what is stored of a scenario.
 //! - `shard`: frames with checksums; `index`: what a shard holds; `writer` and `reader`: both ends of a shard.
-//! - `storage`: where shards are kept.
+//! - `storage`: where shards are kept; `s3`: in a bucket (Cargo feature `s3`).
 //! - [`fill`]: computing what is missing; [`tool`]: looking at a cache, checking it, packing it anew.
 //!
 //! Every process appends to a shard of its own, which it holds locked, and reads all. A frame is whole if its checksum is
@@ -16,6 +16,8 @@ pub mod fill;
 pub mod fuzzing;
 mod index;
 mod reader;
+#[cfg(feature = "s3")]
+mod s3;
 mod shard;
 mod storage;
 pub mod tool;
@@ -108,11 +110,12 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// Opens the cache in a folder, for features as `builder` makes them; a missing folder is made.
+    /// Opens the cache in a folder, or with the Cargo feature `s3` at `s3://bucket/prefix`, for features as `builder` makes them;
+    /// a missing folder is made.
     ///
     /// # Errors
-    /// [`Error::Config`] for a path of object storage, which this build does not have; [`Error::File`] if the folder cannot be
-    /// used.
+    /// [`Error::Config`] for a path of object storage where this build has none; [`Error::File`] if the folder or bucket cannot
+    /// be used.
     pub fn open(path: &str, builder: FeatureBuilder) -> Result<Self> {
         Self::load(storage(path)?, builder, None)
     }
@@ -314,21 +317,32 @@ impl Drop for FeatureCache {
 /// # Errors
 /// [`Error::File`] if the folder is no cache of this library, or a process is writing to it.
 pub fn remove(path: &str) -> Result<()> {
-    local(path)?;
-    storage::remove(Path::new(path))
+    match path.starts_with(S3) {
+        false => storage::remove(Path::new(path)),
+        #[cfg(feature = "s3")]
+        true => s3::Bucket::remove(path),
+        #[cfg(not(feature = "s3"))]
+        true => Err(no_s3(path)),
+    }
 }
+
+/// How a path in object storage begins.
+const S3: &str = "s3://";
 
 fn storage(path: &str) -> Result<Box<dyn Storage>> {
-    Ok(Box::new(Local::open(local(path)?)?))
+    match path.starts_with(S3) {
+        false => Ok(Box::new(Local::open(Path::new(path))?)),
+        #[cfg(feature = "s3")]
+        true => Ok(Box::new(s3::Bucket::open(path)?)),
+        #[cfg(not(feature = "s3"))]
+        true => Err(no_s3(path)),
+    }
 }
 
-/// A path of this machine.
-fn local(path: &str) -> Result<&Path> {
-    if path.starts_with("s3://") {
-        let reason = format!("'{path}': this build has no object storage; it is in one with the Cargo feature 's3'");
-        return Err(Error::config("cache.cache_path", reason));
-    }
-    Ok(Path::new(path))
+#[cfg(not(feature = "s3"))]
+fn no_s3(path: &str) -> Error {
+    let reason = format!("'{path}': this build has no object storage; it is in one with the Cargo feature 's3'");
+    Error::config("cache.cache_path", reason)
 }
 
 /// What features depend on besides their scenario.

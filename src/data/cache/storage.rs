@@ -7,14 +7,15 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
+use tempfile::NamedTempFile;
 
 /// Ends the name of a shard.
 pub(super) const SHARD: &str = "shard";
 /// Ends the name of a shard's index.
 pub(super) const INDEX: &str = "index";
 /// The file that makes a folder a cache of ours.
-const MARK: &str = "te-cache.json";
-const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engine\", \"format\": 1}\n";
+pub(super) const MARK: &str = "te-cache.json";
+pub(super) const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engine\", \"format\": 1}\n";
 
 /// Keeps shards by name. New shards are written in [`Storage::folder`] and handed over once nothing will be added to them.
 pub(super) trait Storage: std::fmt::Debug + Send + Sync {
@@ -24,6 +25,8 @@ pub(super) trait Storage: std::fmt::Debug + Send + Sync {
     fn fetch(&self, name: &str) -> Result<PathBuf>;
     /// Takes over a shard of the local folder that is complete, with its index.
     fn publish(&self, name: &str) -> Result<()>;
+    /// Removes a shard and its index.
+    fn remove(&self, name: &str) -> Result<()>;
     /// The local folder.
     fn folder(&self) -> &Path;
 }
@@ -66,6 +69,12 @@ impl Storage for Local {
     fn publish(&self, _: &str) -> Result<()> {
         Ok(())
     }
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        remove_file(&index_path(&path))?;
+        remove_file(&path)?;
+        sync_folder(&self.folder)
+    }
     fn folder(&self) -> &Path {
         &self.folder
     }
@@ -87,6 +96,21 @@ pub(super) fn remove(folder: &Path) -> Result<()> {
     if !is_cache(folder) {
         return Err(Error::file(folder, "is not removed: it is no cache of this library"));
     }
+    remove_shards(folder)?;
+    remove_file(&folder.join(MARK))?;
+    // Fails where something else is in it, which then stays.
+    let _ = fs::remove_dir(folder);
+    Ok(())
+}
+
+/// Removes all shards and indexes of a folder, which may be missing.
+///
+/// # Errors
+/// [`Error::File`] if a process is writing to a shard, or something cannot be removed.
+pub(super) fn remove_shards(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
     let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some()).collect();
     for name in ours.iter().filter(|name| kind_of(name) == Some(SHARD)) {
         let path = folder.join(name);
@@ -94,13 +118,18 @@ pub(super) fn remove(folder: &Path) -> Result<()> {
             return Err(Error::file(path, "is not removed: a process is writing to it"));
         }
     }
-    for name in ours.iter().map(String::as_str).chain([MARK]) {
-        let path = folder.join(name);
-        fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
+    ours.iter().try_for_each(|name| remove_file(&folder.join(name)))
+}
+
+/// Removes a file, which may be missing.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file(path, error)),
+        _ => Ok(()),
     }
-    // Fails where something else is in it, which then stays.
-    let _ = fs::remove_dir(folder);
-    Ok(())
 }
 
 /// The index of a shard.
@@ -123,11 +152,24 @@ pub(super) fn new_name() -> String {
 /// [`Error::File`].
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail = |e: std::io::Error| Error::file(path, e);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".te-cache-").tempfile_in(folder).map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
-    sync_folder(folder)
+    let mut file = temporary(path.parent().unwrap_or(Path::new("."))).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    keep(file, path)
+}
+
+/// A file under a temporary name, which goes with it unless it is kept.
+pub(super) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".te-cache-").tempfile_in(folder)
+}
+
+/// Syncs a file, renames it, syncs the folder.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
+    file.as_file().sync_all().map_err(|e| Error::file(path, e))?;
+    file.persist(path).map_err(|e| Error::file(path, e.error))?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Makes sure that the names in a folder are on the disk.
@@ -139,14 +181,14 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 /// What a file of a cache is, by its name.
-fn kind_of(name: &str) -> Option<&'static str> {
+pub(super) fn kind_of(name: &str) -> Option<&'static str> {
     let (start, end) = name.rsplit_once('.')?;
     let (time, random) = start.split_once('-')?;
     let hex = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
     [SHARD, INDEX].into_iter().find(|kind| *kind == end && hex(time, 16) && hex(random, 8))
 }
 
-fn names(folder: &Path) -> Result<Vec<String>> {
+pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     let fail = |e| Error::file(folder, e);
     fs::read_dir(folder).map_err(fail)?.map(|entry| Ok(entry.map_err(fail)?.file_name().to_string_lossy().into_owned())).collect()
 }

@@ -1,13 +1,14 @@
 //! Looking at a cache from outside: what it holds, whether it is whole, packing it anew, taking features out of it.
 
 use super::{
+    S3,
     column::{Damaged, Read, Reader},
     entry::{self, Encoded, Name},
     index::Index,
     key,
     reader::{Place, Pool, Shard},
     shard::{self, Kind},
-    storage::{self, Local, Storage, index_path},
+    storage::{self, Storage},
     writer::{Origin, SHARD_BYTES, ShardWriter},
 };
 use crate::{
@@ -99,11 +100,15 @@ impl Open {
     }
 }
 
-fn open(folder: &Path) -> Result<Vec<Open>> {
-    if !storage::is_cache(folder) {
-        return Err(Error::file(folder, "is no cache of this library"));
+/// The storage of a cache that is there.
+fn existing(cache: &str) -> Result<Box<dyn Storage>> {
+    if !cache.starts_with(S3) && !storage::is_cache(Path::new(cache)) {
+        return Err(Error::file(cache, "is no cache of this library"));
     }
-    let storage = Local::open(folder)?;
+    super::storage(cache)
+}
+
+fn open(storage: &dyn Storage) -> Result<Vec<Open>> {
     let open = |name: String| {
         let path = storage.fetch(&name)?;
         let (shard, index) = Shard::open(&path)?;
@@ -119,7 +124,7 @@ fn open(folder: &Path) -> Result<Vec<Open>> {
 ///
 /// # Errors
 /// [`Error::File`] if the folder is no cache or cannot be read.
-pub fn list(folder: &Path) -> Result<Vec<ShardSummary>> {
+pub fn list(cache: &str) -> Result<Vec<ShardSummary>> {
     let summary = |open: Open| ShardSummary {
         builder: open.builder(),
         bytes: open.bytes,
@@ -128,16 +133,16 @@ pub fn list(folder: &Path) -> Result<Vec<ShardSummary>> {
         in_use: open.in_use,
         name: open.name,
     };
-    Ok(open(folder)?.into_iter().map(summary).collect())
+    Ok(open(&*existing(cache)?)?.into_iter().map(summary).collect())
 }
 
 /// All entries, in the order in which they were written.
 ///
 /// # Errors
 /// As [`list`].
-pub fn entries(folder: &Path) -> Result<Vec<EntrySummary>> {
+pub fn entries(cache: &str) -> Result<Vec<EntrySummary>> {
     let mut entries = Vec::new();
-    for open in open(folder)? {
+    for open in open(&*existing(cache)?)? {
         let names = &open.index.names;
         entries.extend(open.index.places.iter().enumerate().map(|(i, place)| EntrySummary {
             shard: open.name.clone(),
@@ -154,9 +159,9 @@ pub fn entries(folder: &Path) -> Result<Vec<EntrySummary>> {
 ///
 /// # Errors
 /// As [`list`].
-pub fn verify(folder: &Path) -> Result<Verification> {
+pub fn verify(cache: &str) -> Result<Verification> {
     let mut found = Verification::default();
-    for open in open(folder)? {
+    for open in open(&*existing(cache)?)? {
         let fresh = Index::of(&open.shard.file, &open.path)?;
         let mut fault = |text: String| found.faults.push(format!("{}: {text}", open.name));
         if fresh.damaged > 0 {
@@ -197,10 +202,11 @@ pub fn verify(folder: &Path) -> Result<Verification> {
 ///
 /// # Errors
 /// As [`list`]; [`Error::File`] if a new shard cannot be written.
-pub fn compact(folder: &Path) -> Result<Compaction> {
-    let storage = Local::open(folder)?;
+pub fn compact(cache: &str) -> Result<Compaction> {
+    let storage = existing(cache)?;
+    let storage = &*storage;
     let mut result = Compaction::default();
-    let (free, in_use): (Vec<Open>, Vec<Open>) = open(folder)?.into_iter().partition(|open| !open.in_use);
+    let (free, in_use): (Vec<Open>, Vec<Open>) = open(storage)?.into_iter().partition(|open| !open.in_use);
     result.in_use = in_use.len();
     // Held until the end, so that nobody else compacts them.
     let free: Vec<Open> = free.into_iter().filter(|open| open.shard.file.try_lock().is_ok()).collect();
@@ -226,9 +232,9 @@ pub fn compact(folder: &Path) -> Result<Compaction> {
                 let Ok(header) = open.payload(i, &mut payload) else { continue };
                 if writer.as_ref().is_none_or(|writer: &ShardWriter| writer.is_full(SHARD_BYTES)) {
                     if let Some(writer) = writer.take() {
-                        result.after += writer.end(&storage)?;
+                        result.after += writer.end(storage)?;
                     }
-                    writer = Some(ShardWriter::begin(&storage, fingerprint, &origin, 0)?);
+                    writer = Some(ShardWriter::begin(storage, fingerprint, &origin, 0)?);
                 }
                 let Some(writer) = &mut writer else { continue };
                 if copy(writer, &open.shard, &header, &payload, &pool)? {
@@ -237,17 +243,10 @@ pub fn compact(folder: &Path) -> Result<Compaction> {
             }
         }
         if let Some(writer) = writer {
-            result.after += writer.end(&storage)?;
+            result.after += writer.end(storage)?;
         }
     }
-    for open in free {
-        for path in [index_path(&open.path), open.path] {
-            if path.exists() {
-                std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
-            }
-        }
-    }
-    storage::sync_folder(folder)?;
+    free.iter().try_for_each(|open| storage.remove(&open.name))?;
     Ok(result)
 }
 
@@ -271,9 +270,9 @@ fn copy(writer: &mut ShardWriter, shard: &Shard, header: &shard::Header, payload
 ///
 /// # Errors
 /// As [`list`]; [`Error::Data`] if a token has no entry, or one that cannot be read; what `each` fails with.
-pub fn features(folder: &Path, tokens: &[String], mut each: impl FnMut(&Name, &Features) -> Result<()>) -> Result<usize> {
+pub fn features(cache: &str, tokens: &[String], mut each: impl FnMut(&Name, &Features) -> Result<()>) -> Result<usize> {
     let mut latest: BTreeMap<(String, u64), (usize, usize)> = BTreeMap::new();
-    let shards = open(folder)?;
+    let shards = open(&*existing(cache)?)?;
     for (s, open) in shards.iter().enumerate() {
         for (i, place) in open.index.places.iter().enumerate() {
             let token = open.index.names.token(i);
