@@ -148,10 +148,17 @@ impl Engine {
     }
 }
 
-/// Settles what depends on the machine or on other keys, and reports the result.
+/// Settles what depends on the machine or on other keys, and reports the result, which is never changed again.
 pub fn update_config_for_training(mut config: Config, host: &Host) -> Config {
     config.settle_trainer();
-    host.log(LogLevel::Debug, &config.to_text());
+    if !config.without_effect.0.is_empty() {
+        let keys: Vec<_> = config.without_effect.0.iter().map(|(key, reason)| format!("{key} ({reason})")).collect();
+        host.log(LogLevel::Info, &format!("keys without effect here: {}", keys.join("; ")));
+    }
+    if config.cache.cache_path.is_none() {
+        host.log(LogLevel::Debug, "cache.cache_path is not given: no features are kept on disk");
+    }
+    host.log(if config.run.log_config { LogLevel::Info } else { LogLevel::Debug }, &config.to_text());
     if let Some(warning) = objectives::warning(&config.objectives) {
         host.log(LogLevel::Warning, warning);
     }

@@ -1,6 +1,9 @@
 //! The table of all keys: name, other names, field, range. It reads, checks and echoes a configuration.
 
-use super::{Accelerator, Config, ContrastiveConfig, Precision, module, selection_keys, setting::Setting, trainer_keys, tree::Value};
+use super::{
+    Accelerator, Config, ContrastiveConfig, Precision, interpolation, known, module, selection_keys, setting::Setting, text::MAX_DEPTH,
+    trainer_keys, tree::Value,
+};
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 
@@ -39,6 +42,7 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("freeze", &[], &mut run.freeze, Rule(|x| x.iter().all(|x| !x.is_empty()), "without empty patterns"))?;
     v.key("threads", &[], &mut run.threads, Rule(|x| *x <= 1024, "at most 1024"))?;
     v.key("progress_bar", &["lightning.trainer.params.enable_progress_bar"], &mut run.progress_bar, SWITCH)?;
+    v.key("log_config", &[], &mut run.log_config, SWITCH)?;
     v.key("max_nonfinite_steps", &[], &mut run.max_nonfinite_steps, SOME)?;
 
     let optimizer = &mut c.optimizer;
@@ -140,11 +144,14 @@ impl Names {
         })
     }
 
-    /// The known name that a person who wrote `key` most likely meant: fewest letters changed, groups counting little.
+    /// The known name, of a key or of a group, that a person who wrote `key` most likely meant: fewest letters changed, groups
+    /// counting little.
     fn nearest(&self, key: &str) -> &'static str {
+        let key = key.get(..256).unwrap_or(key);
         let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-        let distance = |name: &str| strsim::levenshtein(key, name).min(strsim::levenshtein(&last(key), &last(name)) + 2);
-        self.0.iter().map(|(name, ..)| *name).min_by_key(|name| distance(name)).unwrap_or_default()
+        let distance = |name: &str| strsim::osa_distance(key, name).min(strsim::osa_distance(&last(key), &last(name)) + 2);
+        let groups = self.0.iter().flat_map(|(name, ..)| name.match_indices('.').map(|(at, _)| &name[..at]));
+        groups.chain(self.0.iter().map(|(name, ..)| *name)).min_by_key(|name| distance(name)).unwrap_or_default()
     }
 }
 
@@ -153,9 +160,12 @@ struct Reader<'a>(&'a Value);
 impl Visitor for Reader<'_> {
     fn key<T: Setting>(&mut self, name: &'static str, _: &'static [&'static str], field: &mut T, rule: Rule<T>) -> Result<()> {
         let Some(node) = self.0.get(name) else { return Ok(()) };
-        let value = T::read(node).ok_or_else(|| Error::config(name, format!("{node} is not {}", T::EXPECTED)))?;
+        if node.is_missing() {
+            return Err(Error::config(name, "is '???', a value that must be given"));
+        }
+        let value = T::read(node).ok_or_else(|| Error::config(name, format!("{} is not {}", node.brief(), T::EXPECTED)))?;
         if !(rule.0)(&value) {
-            return Err(Error::config(name, format!("{node} must be {}", rule.1)));
+            return Err(Error::config(name, format!("{} must be {}", node.brief(), rule.1)));
         }
         *field = value;
         Ok(())
@@ -171,38 +181,64 @@ impl Visitor for Writer {
     }
 }
 
-/// The same tree with every field under its first name.
+/// The same tree with every field under its first name, and the keys that were left out since they have no effect.
 ///
 /// # Errors
 /// A key that is not known; two names of one field with different values.
-pub(super) fn canonical(tree: Value) -> Result<Value> {
+pub(super) fn canonical(tree: Value) -> Result<(Value, Vec<&'static (&'static str, &'static str)>)> {
     let names = Names::all()?;
     let mut result = Value::Map(Vec::new());
-    for (key, value) in tree.leaves() {
-        let group = names.0.iter().any(|(name, ..)| name.strip_prefix(&*key).is_some_and(|rest| rest.starts_with('.')));
-        if key.ends_with("._convert_") || module::keys::INSTANTIATION.contains(&key.as_str()) {
-            continue;
+    let mut idle: Vec<&'static (&'static str, &'static str)> = Vec::new();
+    tree.each_leaf(&mut |key, value| {
+        if key.split('.').count() > MAX_DEPTH {
+            return Err(Error::config("", format!("a key of more than {MAX_DEPTH} names")));
         }
         if key == "custom_trainer" && value == Value::Null {
             // Not a group without keys, but the other module.
             result.set("custom_trainer._target_", value);
-            continue;
+            return Ok(());
         }
-        match names.field(&key) {
-            Some(first) => {
-                if let Some(other) = result.get(&first)
-                    && *other != value
-                {
-                    return Err(Error::config(key, format!("is another name of '{first}', and they differ: {value} and {other}")));
-                }
-                result.set(&first, value);
+        if known::is_instantiation(key) {
+            return Ok(());
+        }
+        if let Some(first) = names.field(key) {
+            if let Some(other) = result.get(&first)
+                && *other != value
+            {
+                let reason = format!("is another name of '{first}', and they differ: {} and {}", value.brief(), other.brief());
+                return Err(Error::config(key, reason));
             }
-            None if group && value == Value::Null => {}
-            None if group => return Err(Error::config(key, format!("is a group of keys and cannot be {value}"))),
-            None => return Err(Error::config(&*key, format!("unknown; the nearest known key is '{}'", names.nearest(&key)))),
+            result.set(&first, value);
+            return Ok(());
         }
+        if let Some(entry) = known::without_effect(key) {
+            if !idle.contains(&entry) {
+                idle.push(entry);
+            }
+            return Ok(());
+        }
+        if known::is_built_in(key, &value)? {
+            return Ok(());
+        }
+        let group = names.0.iter().any(|(name, ..)| name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+        match group {
+            true if value == Value::Null || value.is_missing() => Ok(()),
+            true => Err(Error::config(key, format!("is a group of keys and cannot be {}", value.brief()))),
+            false => Err(Error::config(key, format!("unknown; the nearest known key is '{}'", names.nearest(key)))),
+        }
+    })?;
+    Ok((result, idle))
+}
+
+/// The name under which the field that `key` names stands in a tree: `key` itself, unless another name of it is there.
+pub(super) fn place(key: &str, tree: &Value) -> Result<String> {
+    if tree.get(key).is_some() {
+        return Ok(key.to_owned());
     }
-    Ok(result)
+    let names = Names::all()?;
+    let Some(first) = names.0.iter().find(|(name, ..)| *name == key).map(|(_, first, _)| *first) else { return Ok(key.to_owned()) };
+    let others = names.0.iter().filter(|(_, other, _)| *other == first).map(|(name, ..)| *name);
+    Ok(others.into_iter().find(|name| tree.get(name).is_some()).unwrap_or(key).to_owned())
 }
 
 /// A checked configuration from a canonical tree.
@@ -219,7 +255,7 @@ pub(super) fn write(config: &Config) -> Value {
     let mut writer = Writer(Value::Map(Vec::new()));
     // Writing has nothing that fails.
     let _ = visit(&mut config.clone(), &mut writer);
-    writer.0
+    interpolation::escape(writer.0)
 }
 
 /// What no single key can say.

@@ -1,7 +1,11 @@
 //! Configuration: text (YAML or JSON) and overrides to one validated, immutable value; all defaults stand here.
 //!
-//! - [`text`]: YAML, JSON and `key=value` to a tree.
+//! - [`text`]: YAML and JSON to a tree; `scalar`: the types of its values.
+//! - [`overrides`]: `key=value` and its kin; `grammar`: how they write values.
+//! - `compose`: one tree of several files, by their `defaults` lists.
+//! - `interpolation`: `${...}`; `clock`: the time in it.
 //! - [`tree`]: the tree, and its echo as YAML.
+//! - [`known`]: published keys that set nothing here, and why.
 //! - `keys`: the table of all keys: name, other names, field, range; `trainer_keys`: those of the trainer and its hooks.
 //! - `trainer`: the options of the trainer and its hooks.
 //! - [`module`]: the standard module's objectives, metrics, optimiser and schedule.
@@ -10,8 +14,15 @@
 //! - `setting`: how each type of field is read and written.
 
 mod cache;
+mod clock;
+mod compose;
+mod grammar;
+mod interpolation;
 mod keys;
+pub mod known;
 pub mod module;
+pub mod overrides;
+mod scalar;
 pub mod selection;
 mod selection_keys;
 mod setting;
@@ -26,7 +37,7 @@ pub use trainer::*;
 use crate::error::Result;
 use module::{Aggregate, Metric, ModuleKind, ScheduleConfig, StandardOptimizer, Term};
 use selection::SelectionConfig;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The final configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,6 +72,33 @@ pub struct Config {
     pub distributed: DistributedConfig,
     /// `logger.*`.
     pub logger: LoggerConfig,
+    /// Keys that were given and have no effect.
+    pub without_effect: WithoutEffect,
+}
+
+/// Keys that were given and have no effect here, with the reasons. They are not part of the configuration's value: all are equal.
+#[derive(Debug, Clone, Default)]
+pub struct WithoutEffect(pub Vec<(&'static str, &'static str)>);
+
+impl PartialEq for WithoutEffect {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The tree that a text, a folder and overrides make, before its keys are looked at: composed, overridden, without interpolations.
+///
+/// # Errors
+/// [`crate::error::Error::Config`] with the dotted key.
+pub fn resolve(text: &str, folder: Option<&Path>, overrides: &[&str]) -> Result<tree::Value> {
+    let overrides = overrides.iter().map(|text| overrides::Override::parse(text)).collect::<Result<Vec<_>>>()?;
+    let compose::Composed { mut tree, choices, overrides, allowance } = compose::compose(text, folder, overrides)?;
+    for one in overrides {
+        let key = keys::place(&one.key, &tree)?;
+        one.apply(&key, &mut tree)?;
+    }
+    let defaults = keys::write(&Config::default());
+    interpolation::resolve(&tree, &interpolation::Surroundings { defaults: &defaults, choices: &choices }, allowance)
 }
 
 /// What concerns the whole run.
@@ -84,6 +122,8 @@ pub struct RunConfig {
     pub freeze: Vec<String>,
     /// Show a progress bar on standard error, where that is a terminal.
     pub progress_bar: bool,
+    /// Report the final configuration at level info.
+    pub log_config: bool,
     /// Training steps with a non-finite loss or gradient, one after the other, that end the run.
     pub max_nonfinite_steps: usize,
 }
@@ -100,6 +140,7 @@ impl Default for RunConfig {
             pretrained: PretrainedConfig::default(),
             freeze: Vec::new(),
             progress_bar: false,
+            log_config: false,
             max_nonfinite_steps: 10,
         }
     }
@@ -402,21 +443,23 @@ impl Default for LoggerConfig {
 }
 
 impl Config {
-    /// Parses YAML or JSON and applies `key=value` overrides in order.
+    /// [`Config::compose`] without a folder.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_text(text: &str, overrides: &[&str]) -> Result<Self> {
+        Self::compose(text, None, overrides)
+    }
+
+    /// Reads YAML or JSON; composes what its `defaults` list names, from the files of a folder; applies overrides in Hydra's
+    /// grammar, in order; resolves interpolations, which see the defaults of keys that are left out; checks every value.
     ///
     /// # Errors
     /// [`crate::error::Error::Config`] with the dotted key; an unknown key names the nearest known one.
-    pub fn from_text(text: &str, overrides: &[&str]) -> Result<Self> {
-        let mut tree = keys::canonical(text::parse(text)?)?;
-        for item in overrides {
-            let (key, value) = text::parse_override(item)?;
-            let mut single = tree::Value::Map(Vec::new());
-            single.set(&key, value);
-            for (key, value) in keys::canonical(single)?.leaves() {
-                tree.set(&key, value);
-            }
-        }
-        keys::read(&tree)
+    pub fn compose(text: &str, folder: Option<&Path>, overrides: &[&str]) -> Result<Self> {
+        let (tree, without_effect) = keys::canonical(resolve(text, folder, overrides)?)?;
+        let config = keys::read(&tree)?;
+        Ok(Self { without_effect: WithoutEffect(without_effect.into_iter().copied().collect()), ..config })
     }
 
     /// The final configuration as YAML text with every default.

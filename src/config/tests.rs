@@ -34,7 +34,7 @@ splitter:
   log_splits: {train: [a, 7], val: [b]}
 checkpoint: last
 ";
-    let config = Config::from_text(text, &["lr=1e-4", "batch_size=8", "custom_trainer.lr=0.25", "model.cat_x=on"]).unwrap();
+    let config = Config::from_text(text, &["lr=1e-4", "batch_size=8", "custom_trainer.lr=0.25", "model.cat_x=true"]).unwrap();
     assert_eq!((config.optimizer.lr, config.optimizer.weight_decay), (0.25, 0.01));
     assert_eq!((config.model.dim, config.model.radius, config.model.cat_x), (32, 100.0, true));
     assert_eq!((config.loader.batch_size, config.loader.num_workers), (8, 0));

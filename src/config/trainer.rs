@@ -112,6 +112,8 @@ pub struct TrainerConfig {
     pub limit_test_batches: Limit,
     /// If not 0: only these batches for training and validation, in their order.
     pub overfit_batches: Limit,
+    /// `lightning.trainer.overfitting.*`.
+    pub overfitting: OverfittingConfig,
     /// Validation batches that are tried before training; -1 takes all.
     pub num_sanity_val_steps: i64,
     /// If not 0: a trial with so many batches of everything, without loggers and checkpoints.
@@ -142,6 +144,7 @@ impl Default for TrainerConfig {
             limit_val_batches: Limit::Share(1.0),
             limit_test_batches: Limit::Share(1.0),
             overfit_batches: Limit::Share(0.0),
+            overfitting: OverfittingConfig::default(),
             num_sanity_val_steps: 1,
             fast_dev_run: FastDevRun(0),
             accumulate_grad_batches: 1,
@@ -291,6 +294,23 @@ pub enum LoggingInterval {
     Step,
 }
 
+/// `lightning.trainer.overfitting.*`: a run on the same few batches, to see that the network learns them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OverfittingConfig {
+    /// Take the values below for the trainer's own, and load in the calling thread.
+    pub enable: bool,
+    /// Epochs of such a run.
+    pub max_epochs: usize,
+    /// Its batches.
+    pub overfit_batches: Limit,
+}
+
+impl Default for OverfittingConfig {
+    fn default() -> Self {
+        Self { enable: false, max_epochs: 150, overfit_batches: Limit::Count(1) }
+    }
+}
+
 /// `callbacks.model_summary.*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSummaryConfig {
@@ -329,9 +349,14 @@ impl Config {
         }
     }
 
-    /// Carries out `fast_dev_run` and `overfit_batches`, which stand for the values of other keys.
+    /// Carries out `overfitting`, `fast_dev_run` and `overfit_batches`, which stand for the values of other keys.
     pub fn settle_trainer(&mut self) {
         let trainer = &mut self.trainer;
+        if trainer.overfitting.enable {
+            self.loader.num_workers = 0;
+            trainer.max_epochs = Some(trainer.overfitting.max_epochs as i64);
+            trainer.overfit_batches = trainer.overfitting.overfit_batches;
+        }
         if !trainer.overfit_batches.is_zero() {
             trainer.limit_train_batches = trainer.overfit_batches;
             trainer.limit_val_batches = trainer.overfit_batches;

@@ -40,6 +40,11 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("lightning.trainer.params.enable_checkpointing", &[], &mut trainer.enable_checkpointing, SWITCH)?;
     v.key("lightning.trainer.params.enable_model_summary", &[], &mut trainer.enable_model_summary, SWITCH)?;
 
+    let overfitting = &mut trainer.overfitting;
+    v.key("lightning.trainer.overfitting.enable", &[], &mut overfitting.enable, SWITCH)?;
+    v.key("lightning.trainer.overfitting.params.max_epochs", &[], &mut overfitting.max_epochs, SOME)?;
+    v.key("lightning.trainer.overfitting.params.overfit_batches", &[], &mut overfitting.overfit_batches, any())?;
+
     let distributed = &mut c.distributed;
     v.key("lightning.distributed_training.scale_lr", &[], &mut distributed.scale_lr, SWITCH)?;
     v.key("lightning.distributed_training.equal_variance_scaling_strategy", &[], &mut distributed.equal_variance_scaling_strategy, SWITCH)?;
@@ -69,7 +74,7 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("callbacks.early_stopping.stopping_threshold", &[], &mut stopping.stopping_threshold, any())?;
     v.key("callbacks.early_stopping.divergence_threshold", &[], &mut stopping.divergence_threshold, any())?;
     v.key("callbacks.early_stopping.check_on_train_epoch_end", &[], &mut stopping.check_on_train_epoch_end, any())?;
-    v.key("callbacks.learning_rate_monitor.logging_interval", &[], &mut callbacks.learning_rate_interval, any())?;
+    v.key("callbacks.learning_rate_monitor.logging_interval", &["callbacks.learning_rate_monitor_callback.logging_interval"], &mut callbacks.learning_rate_interval, any())?;
     v.key("callbacks.model_summary.max_depth", &[], &mut callbacks.model_summary.max_depth, Rule(|x| *x >= -1, "at least -1"))?;
     v.key("callbacks.time_logging", &[], &mut callbacks.time_logging, SWITCH)
 }

@@ -1,6 +1,12 @@
 //! A configuration as a tree of values, before it has types: what text and overrides make, and what is read and echoed.
 
-use std::fmt;
+use super::scalar::resolve;
+use std::fmt::{self, Write as _};
+
+/// How a value is written that somebody still has to give.
+const MISSING: &str = "???";
+/// Characters of a value that an error shows.
+const BRIEF: usize = 120;
 
 /// A node of the tree. Integers and floats are kept apart: `1` and `1.0` mean different things for some keys.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,10 +30,57 @@ pub enum Value {
 impl Value {
     /// The node at a dotted path.
     pub fn get(&self, path: &str) -> Option<&Self> {
-        path.split('.').try_fold(self, |node, name| match node {
+        path.split('.').try_fold(self, Self::child)
+    }
+
+    /// The entry of a mapping, or of a list by its index.
+    pub fn child(&self, name: &str) -> Option<&Self> {
+        match self {
             Self::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            Self::List(items) => items.get(name.parse::<usize>().ok()?),
             _ => None,
-        })
+        }
+    }
+
+    /// Takes out the node at a dotted path.
+    pub fn remove(&mut self, path: &str) -> Option<Self> {
+        let Self::Map(entries) = self else { return None };
+        match path.split_once('.') {
+            Some((name, rest)) => entries.iter_mut().find(|(key, _)| key == name)?.1.remove(rest),
+            None => entries.iter().position(|(key, _)| key == path).map(|index| entries.remove(index).1),
+        }
+    }
+
+    /// Lays another tree over this one: mappings are joined, anything else replaces what was there, but a value that is still to
+    /// be given (`???`) replaces none.
+    pub fn merge(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Map(entries), Self::Map(others)) => {
+                for (key, value) in others {
+                    match entries.iter_mut().find(|(own, _)| *own == key) {
+                        Some((_, own)) => own.merge(value),
+                        None => entries.push((key, value)),
+                    }
+                }
+            }
+            (own, other) if !other.is_missing() => *own = other,
+            _ => {}
+        }
+    }
+
+    /// A value that somebody still has to give: `???`.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Text(text) if text == MISSING)
+    }
+
+    /// The beginning of the value, for errors.
+    pub fn brief(&self) -> String {
+        let mut brief = Brief(String::new());
+        // It ends early where there is more.
+        if write!(brief, "{self}").is_err() {
+            brief.0.push_str("...");
+        }
+        brief.0
     }
 
     /// Puts a node at a dotted path; makes the mappings on the way, and replaces what is not one.
@@ -47,21 +100,35 @@ impl Value {
         }
     }
 
-    /// Every node that is not a mapping, with its dotted path. An empty mapping says nothing and is left out.
-    pub fn leaves(self) -> Vec<(String, Self)> {
-        fn walk(path: &str, node: Value, into: &mut Vec<(String, Value)>) {
-            match node {
-                Value::Map(entries) => {
-                    for (key, value) in entries {
-                        walk(&if path.is_empty() { key } else { format!("{path}.{key}") }, value, into);
-                    }
+    /// Hands on every node that is not a mapping, with its dotted path. An empty mapping says nothing and is left out.
+    ///
+    /// # Errors
+    /// The first of `visit`.
+    pub fn each_leaf<E>(self, visit: &mut impl FnMut(&str, Self) -> Result<(), E>) -> Result<(), E> {
+        fn walk<E>(path: &mut String, node: Value, visit: &mut impl FnMut(&str, Value) -> Result<(), E>) -> Result<(), E> {
+            let Value::Map(entries) = node else { return visit(path, node) };
+            let length = path.len();
+            for (key, value) in entries {
+                if length > 0 {
+                    path.push('.');
                 }
-                leaf => into.push((path.to_owned(), leaf)),
+                path.push_str(&key);
+                walk(path, value, visit)?;
+                path.truncate(length);
             }
+            Ok(())
         }
+        walk(&mut String::new(), self, visit)
+    }
+
+    /// Every node that is not a mapping, with its dotted path.
+    pub fn leaves(self) -> Vec<(String, Self)> {
         let mut leaves = Vec::new();
-        walk("", self, &mut leaves);
-        leaves
+        let collected: Result<(), std::convert::Infallible> = self.each_leaf(&mut |path, value| {
+            leaves.push((path.to_owned(), value));
+            Ok(())
+        });
+        collected.map_or_else(|never| match never {}, |()| leaves)
     }
 
     /// The tree as block-style YAML that reads back as the same tree.
@@ -69,7 +136,7 @@ impl Value {
         fn write(node: &Value, depth: usize, text: &mut String) {
             let Value::Map(entries) = node else { return };
             for (key, value) in entries {
-                text.push_str(&format!("{:indent$}{key}:", "", indent = 2 * depth));
+                text.push_str(&format!("{:indent$}{}:", "", Key(key), indent = 2 * depth));
                 if matches!(value, Value::Map(inner) if !inner.is_empty()) {
                     text.push('\n');
                     write(value, depth + 1, text);
@@ -95,7 +162,7 @@ impl fmt::Display for Value {
             Self::Float(value) if value.is_infinite() => f.write_str(if *value > 0.0 { ".inf" } else { "-.inf" }),
             // Debug keeps the point or the exponent that marks a float, and the shortest digits that read back the same.
             Self::Float(value) => write!(f, "{value:?}"),
-            Self::Text(value) => f.write_str(&serde_json::to_string(value).map_err(|_| fmt::Error)?),
+            Self::Text(value) => quote(f, value),
             Self::List(items) => {
                 f.write_str("[")?;
                 for (i, item) in items.iter().enumerate() {
@@ -106,10 +173,55 @@ impl fmt::Display for Value {
             Self::Map(entries) => {
                 f.write_str("{")?;
                 for (i, (key, value)) in entries.iter().enumerate() {
-                    write!(f, "{}{}: {value}", if i == 0 { "" } else { ", " }, serde_json::to_string(key).map_err(|_| fmt::Error)?)?;
+                    f.write_str(if i == 0 { "" } else { ", " })?;
+                    quote(f, key)?;
+                    write!(f, ": {value}")?;
                 }
                 f.write_str("}")
             }
         }
+    }
+}
+
+/// A text in double quotes, as YAML and JSON read it; what cannot be printed is escaped.
+fn quote(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{a0}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                write!(f, "\\u{:04x}", u32::from(c))?;
+            }
+            _ => f.write_char(c)?,
+        }
+    }
+    f.write_char('"')
+}
+
+/// A key of a block mapping, in quotes where it would not read back as the same text.
+struct Key<'a>(&'a str);
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = self.0.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && self.0.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/'))
+            && matches!(resolve(self.0), Value::Text(_));
+        if plain { f.write_str(self.0) } else { quote(f, self.0) }
+    }
+}
+
+/// Takes the first characters and refuses the others.
+struct Brief(String);
+
+impl fmt::Write for Brief {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = BRIEF.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        self.0.push_str(&text[..end]);
+        Err(fmt::Error)
     }
 }

@@ -10,16 +10,6 @@ use crate::{
     error::Result,
 };
 
-/// Keys of published groups that say how Python makes an object, or that the engine fills in: nothing to set here.
-pub(in crate::config) const INSTANTIATION: [&str; 6] = [
-    "lr_scheduler.optimizer",
-    "lr_scheduler.max_lr",
-    "lr_scheduler.last_epoch",
-    "warm_up_lr_scheduler._target_",
-    "warm_up_lr_scheduler.optimizer",
-    "warm_up_lr_scheduler.lr_lambda._target_",
-];
-
 /// Shows every key to the visitor, in the order of the echo.
 #[rustfmt::skip]
 pub(in crate::config) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
