@@ -183,7 +183,7 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> std::res
 pub(super) fn parse_yaml(text: &str) -> std::result::Result<Value, String> {
     let mut tree = Tree { open: Vec::new(), anchors: HashMap::new(), allowance: Allowance::of(text.len()), root: None };
     let mut documents = 0;
-    let options = options! { emit_comments: false };
+    let options = options! { emit_comments: false, block_scalar_eof_without_line_feed: true };
     for event in Parser::new_from_str_with_options(text, options) {
         let (event, span) = event.map_err(|error| error.to_string())?;
         let done = match event {
