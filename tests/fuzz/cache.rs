@@ -14,13 +14,12 @@ use training_engine::{
 
 const PLAIN: FeatureBuilder = FeatureBuilder { radius: 120.0, max_agents: 48, cost_map: false };
 
-/// A folder in memory, where there is one.
+/// The folder of the cache, which `run` names.
 fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let memory = PathBuf::from("/dev/shm");
-        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let folder = parent.join(format!("te-fuzz-cache-{}", std::process::id()));
+        let parent = std::env::var_os("TE_FUZZ_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = parent.join(format!("cache-{}", std::process::id()));
         drop(FeatureCache::open(folder.to_str().unwrap(), PLAIN).unwrap());
         folder
     })
