@@ -282,6 +282,28 @@ static void versions(void) {
     CHECK(strstr(te_build_info(), "\"abi_version\":") != NULL);
 }
 
+static void resolved_configuration(void) {
+    TeBuildOptions options = options_of(NULL);
+    const char *overrides[] = {"seed=${epochs}", "epochs=7"};
+    const char *text = NULL;
+    options.config = "{lr: 2e-3, worker: {threads_per_node: 3}}";
+    options.overrides = overrides;
+    options.override_count = 2;
+    OK(te_config_resolve(&options, &text));
+    CHECK(strstr(text, "seed: 7\n") != NULL && strstr(text, "lr: 0.002\n") != NULL);
+    FAILS(te_config_resolve(&options, NULL), TE_INVALID_ARGUMENT, "text is null");
+    FAILS(te_config_resolve(NULL, &text), TE_INVALID_ARGUMENT, "options is null");
+    overrides[0] = "seed=${nothing}";
+    FAILS(te_config_resolve(&options, &text), TE_INVALID_CONFIG, "key 'seed'");
+    options.override_count = 0;
+    options.config = "defaults: [other]";
+    FAILS(te_config_resolve(&options, &text), TE_INVALID_CONFIG, "no folder of configuration files");
+    options.config_folder = "/nowhere";
+    FAILS(te_config_resolve(&options, &text), TE_INVALID_CONFIG, "there is no 'other.yaml'");
+    options.config_folder = "\xff";
+    FAILS(te_config_resolve(&options, &text), TE_INVALID_ARGUMENT, "config_folder is not UTF-8");
+}
+
 static void null_arguments(void) {
     TeEngine *engine = NULL;
     TeBuildOptions options = options_of(NULL);
@@ -815,6 +837,7 @@ int main(void) {
     char folder[] = "/tmp/c_api.XXXXXX";
     CHECK(mkdtemp(folder) != NULL && chdir(folder) == 0);
     versions();
+    resolved_configuration();
     null_arguments();
     maps();
     make_map(&shared_map);

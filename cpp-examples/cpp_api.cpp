@@ -130,6 +130,7 @@ void running() {
     auto road = std::make_shared<Road>(Road::Fault::skip);
     te::Engine first(config, road, {"lr=0.002"}, host);
     te::Engine engine(std::move(first));
+    CHECK(te::resolve_config("lr: 2e-3", {"epochs=7"}).find("epochs: 7\n") != std::string::npos);
     CHECK(engine.config().find("0.002") != std::string::npos && !engine.summary().empty());
     const auto fit = engine.fit();
     CHECK(fit.epochs == 1 && fit.steps == steps && fit.skipped_scenarios == 1 && skipped == 1 && !fit.stopped);

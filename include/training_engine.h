@@ -480,6 +480,8 @@ typedef struct TeBuildOptions {
     TeEventCallback event;
     // Handed to `event`.
     void *event_user_data;
+    // Folder of the files that `defaults` lists of the configuration name; null for none.
+    const char *config_folder;
 } TeBuildOptions;
 
 // How weights are written; all zero is the default.
@@ -700,6 +702,11 @@ void te_callback_error(const char *message);
 // library from here on, whether the call succeeds or not (unless `options` or `source` itself cannot be read: null, or a wrong
 // `struct_size`). Callbacks may be called during the call.
 TeStatus te_build(const struct TeBuildOptions *options, struct TeEngine **engine);
+
+// The final configuration, as `te_build` would have it, as YAML text with every default. Of `options` it reads `config`,
+// `config_folder` and `overrides`; the source is not touched. The text lives until the next call of this function on the same
+// thread.
+TeStatus te_config_resolve(const struct TeBuildOptions *options, const char **text);
 
 // Frees an engine and releases its source; null is allowed. `TE_BUSY` while a call runs: nothing is freed then. In the child of
 // a fork the memory is given up without being touched and the source is not released.

@@ -536,12 +536,28 @@ class Callbacks {
 
 } // namespace detail
 
+/// The final configuration as an Engine would have it, as YAML text with every default.
+inline std::string resolve_config(const std::string &config, const std::vector<std::string> &overrides = {},
+                                  const std::string &config_folder = {}) {
+    auto options = detail::sized<TeBuildOptions>();
+    const auto override_pointers = detail::pointers(overrides);
+    options.abi_version = TE_ABI_VERSION;
+    options.config = config.c_str();
+    options.overrides = override_pointers.data();
+    options.override_count = override_pointers.size();
+    if (!config_folder.empty()) options.config_folder = config_folder.c_str();
+    const char *text = nullptr;
+    detail::check(te_config_resolve(&options, &text));
+    return text;
+}
+
 /// Trainer, model and data. One thread at a time; stop() may be called from any thread, config() and summary() too.
 class Engine {
   public:
-    /// `config` is YAML or JSON, `overrides` are texts of the form key=value. Without a source the engine only predicts.
+    /// `config` is YAML or JSON, `overrides` are texts in Hydra's grammar (key=value), `config_folder` has the files that its
+    /// `defaults` lists name. Without a source the engine only predicts.
     explicit Engine(const std::string &config, std::shared_ptr<ScenarioSource> source = nullptr,
-                    const std::vector<std::string> &overrides = {}, Host host = {}) {
+                    const std::vector<std::string> &overrides = {}, Host host = {}, const std::string &config_folder = {}) {
         auto options = detail::sized<TeBuildOptions>();
         const auto override_pointers = detail::pointers(overrides);
         auto table = detail::sized<TeSource>();
@@ -551,6 +567,7 @@ class Engine {
         options.config = config.c_str();
         options.overrides = override_pointers.data();
         options.override_count = override_pointers.size();
+        if (!config_folder.empty()) options.config_folder = config_folder.c_str();
         callbacks_->install(options);
         if (has_source) {
             table = callbacks_->source_table();

@@ -27,7 +27,8 @@ impl Allowance {
 
     /// Takes what a node with `bytes` of text needs.
     pub(super) fn take(&mut self, bytes: usize) -> std::result::Result<(), String> {
-        let need = size_of::<(String, Value)>() + bytes;
+        // Twice: what holds the nodes doubles as it grows.
+        let need = 2 * size_of::<(String, Value)>() + bytes;
         self.0 = self.0.checked_sub(need).ok_or("it grows to more than four times its size")?;
         Ok(())
     }

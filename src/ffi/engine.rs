@@ -16,6 +16,7 @@ use crate::{
     scenario::ScenarioSource,
 };
 use std::{
+    cell::RefCell,
     ffi::{CString, c_char},
     sync::{Arc, Mutex, TryLockError},
 };
@@ -138,8 +139,36 @@ unsafe fn read_config(options: &TeBuildOptions) -> Outcome<Config> {
             .map(|(i, &item)| text(item, TEXT_LIMIT, &format!("overrides[{i}]")).map_err(Failure::argument))
             .collect::<Outcome<_>>()?;
         let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
-        Ok(Config::from_text(&config, &overrides)?)
+        let folder = match options.config_folder.is_null() {
+            true => None,
+            false => Some(text(options.config_folder, TEXT_LIMIT, "config_folder").map_err(Failure::argument)?),
+        };
+        Ok(Config::compose(&config, folder.as_deref().map(std::path::Path::new), &overrides)?)
     }
+}
+
+thread_local! {
+    static RESOLVED: RefCell<CString> = RefCell::default();
+}
+
+/// The final configuration, as `te_build` would have it, as YAML text with every default. Of `options` it reads `config`,
+/// `config_folder` and `overrides`; the source is not touched. The text lives until the next call of this function on the same
+/// thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn te_config_resolve(options: *const TeBuildOptions, text: *mut *const c_char) -> TeStatus {
+    // SAFETY: the host vouches for its pointers as the header asks.
+    guard(|| unsafe {
+        let options = structure(options, "options").map_err(Failure::argument)?;
+        if text.is_null() {
+            return Err(Failure::argument("text is null"));
+        }
+        let config = c_string(&read_config(&options)?.to_text());
+        RESOLVED.with_borrow_mut(|kept| {
+            *kept = config;
+            text.write(kept.as_ptr());
+        });
+        Ok(())
+    })
 }
 
 /// Frees an engine and releases its source; null is allowed. `TE_BUSY` while a call runs: nothing is freed then. In the child of

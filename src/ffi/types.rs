@@ -452,6 +452,8 @@ pub struct TeBuildOptions {
     pub event: TeEventCallback,
     /// Handed to `event`.
     pub event_user_data: *mut c_void,
+    /// Folder of the files that `defaults` lists of the configuration name; null for none.
+    pub config_folder: *const c_char,
 }
 
 /// What a run did; its strings and arrays live until `te_report_free`. Fields that do not belong to the run are 0.
@@ -619,7 +621,7 @@ layout! {
     TeScenarioInfo: 56, start_us at 48;
     TeSource: 64, release at 56;
     TeEvent: 104, metric_count at 96;
-    TeBuildOptions: 80, event_user_data at 72;
+    TeBuildOptions: 88, config_folder at 80;
     TeReportView: 136, damaged at 128;
     TeCandidate: 48, state_count at 40;
     TeAgentPrediction: 32, state_count at 24;
