@@ -1,4 +1,4 @@
-//! Speed of the loader alone: batches of 32 from features that are at hand, without a network.
+//! Speed of the loader alone: batches of 32 from features that are in memory or in a cache on disk, without a network.
 //!
 //! `cargo bench --bench loader -- [ROUNDS]` takes the scenarios of `tests/data`, and those of `TE_SHARED` if it is set. One core:
 //! time that the calling thread computes, batches made in it; of every epoch the best time counts. Two workers: elapsed time.
@@ -47,10 +47,16 @@ fn main() {
     let source = Arc::new(Files(files.filter_map(|file| common::read_scenario(&file).ok()).collect()));
     println!("{:<44} {:>9} {:>9} {:>14}", "", "scenarios", "a second", "times the step");
     let folder = tempfile::tempdir().unwrap();
-    for (name, contrastive) in [("as they are", false), ("contrastive triplets", true)] {
+    let disk = format!("memory_mb: 0, cache_path: {:?}", folder.path().join("cache"));
+    for (name, contrastive, from, cache) in [
+        ("as they are", false, "memory", ""),
+        ("as they are", false, "disk", &disk),
+        ("contrastive triplets", true, "memory", ""),
+        ("contrastive triplets", true, "disk", &disk),
+    ] {
         for workers in [0, 2] {
             let text = format!(
-                "{{custom_trainer: {{use_contrast_loss: {contrastive}}}, model: {{use_hidden_proj: true}}, \
+                "{{custom_trainer: {{use_contrast_loss: {contrastive}}}, model: {{use_hidden_proj: true}}, cache: {{{cache}}}, \
                  data_loader: {{params: {{batch_size: 32, num_workers: {workers}, drop_last: false}}}}, output_dir: {:?}}}",
                 folder.path()
             );
@@ -60,7 +66,7 @@ fn main() {
             let best = (1..=rounds).map(|epoch| pass(&data, epoch, workers).1).min().unwrap_or_default();
             let speed = samples as f64 / best.as_secs_f64();
             let cores = if workers == 0 { "one core".to_owned() } else { format!("{workers} workers, elapsed") };
-            println!("{:<44} {samples:>9} {speed:>9.0} {:>14.0}", format!("{name}, from memory, {cores}"), speed / STEP);
+            println!("{:<44} {samples:>9} {speed:>9.0} {:>14.0}", format!("{name}, from {from}, {cores}"), speed / STEP);
         }
     }
 }
