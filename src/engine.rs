@@ -184,6 +184,9 @@ pub fn build_model(config: &Config) -> Result<Session> {
     if config.trainer.detect_anomaly {
         session.detect_anomaly();
     }
+    if config.callbacks.profiled_steps > 0 {
+        session.profile();
+    }
     Ok(session)
 }
 

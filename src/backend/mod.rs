@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     graph::{Feed, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
+use std::time::Instant;
 
 /// A flat buffer of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,15 @@ pub trait Backend: Send {
     /// # Errors
     /// The feed does not fit the plan.
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()>;
+
+    /// As [`Backend::run`], and says when it began and when each node was done.
+    ///
+    /// # Errors
+    /// As [`Backend::run`], or the backend cannot do it.
+    fn run_timed(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Vec<Instant>> {
+        let _ = (plan, feed, step);
+        Err(Error::Backend(format!("the backend '{}' cannot time single nodes", self.name())))
+    }
 
     /// As [`Backend::run`], but looks at every result: gives the first that is not finite, and ends there if it is a node's.
     ///

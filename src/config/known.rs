@@ -45,6 +45,10 @@ pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("lightning.trainer.params.terminate_on_nan", "max_nonfinite_steps says it"),
     ("lightning.trainer.params.checkpoint_callback", "enable_checkpointing says it"),
     ("callbacks.model_checkpoint_callback", "lightning.trainer.checkpoint says it"),
+    ("callbacks.scenario_scoring_callback.frequency", "scenes are written by a validation or test by itself"),
+    ("callbacks.scenario_scoring_callback.output_dir", "scenes are in output_dir"),
+    ("callbacks.scenario_scoring_callback.scene_converter", "scenes are what the network reads and plans"),
+    ("callbacks.profile_callback.output_dir", "profiles are in output_dir"),
     ("callbacks.time_logging_callback", "callbacks.time_logging says it"),
     ("callbacks.visualization_callback", "pictures of rasters are not there"),
     ("callbacks.learning_rate_monitor_callback.log_momentum", "momenta are not logged"),
@@ -79,6 +83,8 @@ const CLASSES: &[(&str, &[&str])] = &[
     ("warm_up_lr_scheduler", &["torch.optim.lr_scheduler.LambdaLR"]),
     ("warm_up_lr_scheduler.lr_lambda", &["nuplan.planning.script.builders.lr_scheduler_builder.get_warm_up_lr_scheduler_func"]),
     ("callbacks.learning_rate_monitor_callback", &["pytorch_lightning.callbacks.LearningRateMonitor"]),
+    ("callbacks.scenario_scoring_callback", &["nuplan.planning.training.callbacks.scenario_scoring_callback.ScenarioScoringCallback"]),
+    ("callbacks.profile_callback", &["nuplan.planning.training.callbacks.profile_callback.ProfileCallback"]),
     ("callbacks.early_stopping", &["pytorch_lightning.callbacks.EarlyStopping"]),
 ];
 

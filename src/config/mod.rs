@@ -68,6 +68,8 @@ pub struct Config {
     pub checkpoint: CheckpointConfig,
     /// `callbacks.*`.
     pub callbacks: CallbackConfig,
+    /// `evaluation.*`.
+    pub evaluation: EvaluationConfig,
     /// `lightning.distributed_training.*`.
     pub distributed: DistributedConfig,
     /// `logger.*`.

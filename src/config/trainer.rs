@@ -243,6 +243,19 @@ pub struct CallbackConfig {
     pub model_summary: ModelSummaryConfig,
     /// Log the seconds that epochs and evaluations take.
     pub time_logging: bool,
+    /// Scenarios whose scenes an evaluation by itself writes: as many with the lowest loss, with the highest, and drawn.
+    pub scored_scenarios: usize,
+    /// Steps at the start of `fit` that are profiled.
+    pub profiled_steps: usize,
+}
+
+/// `evaluation.*`: what a validation or test by itself gives besides its means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EvaluationConfig {
+    /// Losses and metrics by scenario type, in the report and as a file.
+    pub by_type: bool,
+    /// Losses and metrics of every scenario, as a file.
+    pub per_scenario_csv: bool,
 }
 
 /// `callbacks.early_stopping.*`.

@@ -76,7 +76,11 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("callbacks.early_stopping.check_on_train_epoch_end", &[], &mut stopping.check_on_train_epoch_end, any())?;
     v.key("callbacks.learning_rate_monitor.logging_interval", &["callbacks.learning_rate_monitor_callback.logging_interval"], &mut callbacks.learning_rate_interval, any())?;
     v.key("callbacks.model_summary.max_depth", &[], &mut callbacks.model_summary.max_depth, Rule(|x| *x >= -1, "at least -1"))?;
-    v.key("callbacks.time_logging", &[], &mut callbacks.time_logging, SWITCH)
+    v.key("callbacks.time_logging", &[], &mut callbacks.time_logging, SWITCH)?;
+    v.key("callbacks.scenario_scoring_callback.num_store", &[], &mut callbacks.scored_scenarios, any())?;
+    v.key("callbacks.profile_callback.steps", &[], &mut callbacks.profiled_steps, any())?;
+    v.key("evaluation.by_type", &[], &mut c.evaluation.by_type, SWITCH)?;
+    v.key("evaluation.per_scenario_csv", &[], &mut c.evaluation.per_scenario_csv, SWITCH)
 }
 
 /// What no single key can say.

@@ -16,7 +16,7 @@ use crate::{
     augment,
     config::Config,
     error::{Error, Result},
-    features::FeatureBuilder,
+    features::{FeatureBuilder, Features},
     scenario::{ScenarioSource, Split},
 };
 use std::{
@@ -166,6 +166,29 @@ impl DataModule {
     pub fn evaluation(&self, split: Split, limit: usize) -> Result<Loader> {
         let batches = self.count(split, false)?.min(limit);
         self.start(self.splits.of(split).to_vec(), 0..batches, None)
+    }
+
+    /// The scenarios that a pass over a split without training reads, in its order, by their positions in the source.
+    ///
+    /// # Errors
+    /// As [`Self::evaluation`].
+    pub fn evaluated(&self, split: Split) -> Result<Vec<usize>> {
+        let most = self.count(split, false)?.saturating_mul(self.config.loader.batch_size);
+        let mut scenarios = sampler::shard(self.splits.of(split).to_vec(), self.rank, self.ranks);
+        scenarios.truncate(most);
+        Ok(scenarios)
+    }
+
+    /// Features of one scenario, on the calling thread; none if it is left out.
+    ///
+    /// # Errors
+    /// What the source fails with.
+    pub fn features(&self, index: usize) -> Result<Option<Features>> {
+        match guarded(|| self.supply().features(index, None, true)) {
+            Ok(features) => Ok(Some(features)),
+            Err(Error::Scenario { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts an epoch of training from batch `first`: shuffled, or drawn by weight, unless a few

@@ -7,6 +7,7 @@ use super::{
     session::Losses,
     state::State,
     tally::Tally,
+    trace::Phase,
 };
 use crate::{
     config::module::ModuleKind,
@@ -130,7 +131,9 @@ impl Fit<'_, '_> {
             if self.state.batch > 0 && (self.is_out_of_steps() || self.is_ending()) {
                 return Ok(true);
             }
+            let start = self.module.session().clock();
             let Some(loaded) = loader.next() else { return Ok(true) };
+            self.module.session().note(Phase::Loading, start);
             let loaded = loaded?;
             self.stage.run.skip(&loaded.skipped);
             self.state.batch += 1;
@@ -225,7 +228,9 @@ impl Fit<'_, '_> {
         if self.state.validated || !self.stage.limits.validates(self.state.epoch, self.state.batch, cut) {
             return Ok(true);
         }
+        let start = self.module.session().clock();
         let tally = evaluate(&mut self.stage, self.state, self.module, self.data, Split::Validation, None)?;
+        self.module.session().note(Phase::Validation, start);
         let Some(tally) = tally else { return Ok(false) };
         let mut metrics = MetricTable::default();
         tally.write("val", &mut metrics);

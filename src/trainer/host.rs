@@ -196,4 +196,17 @@ pub struct EvaluationReport {
     pub skipped_by_rule: BTreeMap<&'static str, usize>,
     /// Losses and metrics by logged name.
     pub metrics: MetricTable,
+    /// The same by scenario type, with `evaluation.by_type`: means over single scenarios, also of losses that a batch takes over all
+    /// its agents together.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_type: BTreeMap<String, TypeReport>,
+}
+
+/// What an evaluation found on the scenarios of one type.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct TypeReport {
+    /// Scenarios evaluated.
+    pub scenarios: usize,
+    /// Losses and metrics by logged name; not a number for one of which these scenarios have nothing.
+    pub metrics: MetricTable,
 }

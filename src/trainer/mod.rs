@@ -7,7 +7,8 @@
 //! - [`hooks`]: everything beside the loops, checkpoints among it; `loggers`: where values go.
 //! - [`checkpoint`], `resume`: how a run gets to disk and back. [`weights`]: files of weights, those of PyTorch among them.
 //! - [`host`], `run`: events, log records, reports, requests to stop.
-//! - [`predict`]: one scenario to trajectories.
+//! - [`trace`]: where the time of steps goes.
+//! - [`predict`]: one scenario to trajectories. `report`, `scene`: what an evaluation says beyond its means.
 
 mod caching;
 pub mod checkpoint;
@@ -19,15 +20,18 @@ pub mod limits;
 pub mod loggers;
 pub mod module;
 pub mod predict;
+mod report;
 mod resume;
 pub mod run;
+mod scene;
 pub mod session;
 pub mod state;
 mod tally;
+pub mod trace;
 pub mod weights;
 
 pub use hooks::summary;
-pub use host::{CacheReport, EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle};
+pub use host::{CacheReport, EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle, TypeReport};
 pub use module::TrainingModule;
 pub use session::Session;
 
@@ -190,7 +194,9 @@ impl Trainer {
         let state = State { metrics, ..self.state.clone() };
         stage.notify(&state, module, |hook, context| hook.evaluation_end(context, split))?;
         stage.loggers.flush(&stage.run);
+        let by_type = report::report(&stage, &state, module, data, split)?;
         Ok(EvaluationReport {
+            by_type,
             scenarios: tally.scenarios,
             skipped_scenarios: stage.run.skipped(),
             skipped_by_rule: stage.run.skipped_by_rule(),

@@ -1,5 +1,6 @@
 //! The one place that runs the network: it owns the backend with all memory of a run, and a plan for each purpose.
 
+use super::trace::{Phase, Trace};
 pub use crate::backend::{Buffer, Clip, Rule, Update, Updated};
 use crate::{
     backend::{Backend, NonFinite, cpu},
@@ -12,7 +13,7 @@ use crate::{
     objectives, optim,
 };
 use arrayvec::ArrayVec;
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 /// What a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,7 @@ pub struct Session {
     last: Option<Purpose>,
     seed: u64,
     watched: bool,
+    trace: Option<Trace>,
 }
 
 impl Session {
@@ -119,8 +121,19 @@ impl Session {
         let decayed = optim::groups::decayed(&parameters, objectives.module, &objectives::idle(objectives, model));
         let (model, objectives) = (model.clone(), objectives.clone());
         let frozen = (Vec::new(), Vec::new());
-        let mut session =
-            Self { backend, model, objectives, parameters, decayed, frozen, plans: [const { None }; 3], last: None, seed, watched: false };
+        let mut session = Self {
+            backend,
+            model,
+            objectives,
+            parameters,
+            decayed,
+            frozen,
+            plans: [const { None }; 3],
+            last: None,
+            seed,
+            watched: false,
+            trace: None,
+        };
         let (values, statistics) = params::initial(&specifications, seed);
         session.write(Buffer::Parameters, &values)?;
         session.write(Buffer::Statistics, &statistics)?;
@@ -157,6 +170,28 @@ impl Session {
     /// Training runs node by node from now on, and a value or gradient that is not finite is an error with the name of its node.
     pub fn detect_anomaly(&mut self) {
         self.watched = true;
+    }
+
+    /// Times the steps from now on, each node of them; with [`Session::detect_anomaly`] their other phases alone.
+    pub fn profile(&mut self) {
+        self.trace = Some(Trace::default());
+    }
+
+    /// Where times are collected, if they are.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
+    }
+
+    /// The time, if times are collected.
+    pub fn clock(&self) -> Option<Instant> {
+        self.trace.as_ref().map(|_| Instant::now())
+    }
+
+    /// Takes note of a phase that began at a time of [`Session::clock`] and ends now.
+    pub fn note(&self, phase: Phase, start: Option<Instant>) {
+        if let (Some(trace), Some(start)) = (&self.trace, start) {
+            trace.phase(phase, start);
+        }
     }
 
     /// How batches for this session are made; `triplets` for training with the contrastive loss.
@@ -197,8 +232,11 @@ impl Session {
     /// # Errors
     /// The device failed.
     pub fn update(&mut self, update: &Update) -> Result<Updated> {
+        let start = self.clock();
         self.backend.clear_gradients(&self.frozen.1);
-        self.backend.update(update, &self.decayed)
+        let updated = self.backend.update(update, &self.decayed);
+        self.note(Phase::Update, start);
+        updated
     }
 
     /// Drops the gathered gradients and the statistics of the passes that made them.
@@ -302,6 +340,9 @@ impl Session {
             if let Some(found) = self.backend.run_watched(&recorded.plan, &batch.feed, &step)? {
                 return Err(anomaly(found, &recorded.plan, &self.parameters, batch));
             }
+        } else if let Some(trace) = self.trace.as_ref().filter(|trace| purpose == Purpose::Train && trace.takes_steps()) {
+            let times = self.backend.run_timed(&recorded.plan, &batch.feed, &step)?;
+            note_nodes(trace, &recorded.plan, &times);
         } else {
             self.backend.run(&recorded.plan, &batch.feed, &step)?;
         }
@@ -343,6 +384,19 @@ impl Session {
         let values: ArrayVec<_, _> = recorded.losses.iter().map(|(name, loss)| (*name, value(*loss))).collect();
         let loss = values.last().map_or(0.0, |(_, loss)| *loss);
         Ok(Losses { values, loss })
+    }
+}
+
+/// Takes note of every node and of the two passes: `times` has the start, and the end of each node.
+fn note_nodes(trace: &Trace, plan: &Plan, times: &[Instant]) {
+    let nodes = &plan.graph.nodes;
+    let turn = nodes.iter().position(|node| node.pass == Pass::Backward).unwrap_or(nodes.len());
+    if let [start, .., end] = times {
+        trace.span(Phase::Forward, *start, times[turn]);
+        trace.span(Phase::Backward, times[turn], *end);
+    }
+    for (node, time) in nodes.iter().zip(times.windows(2)) {
+        trace.operation(&node.name, if node.pass == Pass::Forward { "forward" } else { "backward" }, time[0], time[1]);
     }
 }
 

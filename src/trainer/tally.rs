@@ -35,10 +35,21 @@ impl Tally {
         }
     }
 
-    /// Writes `loss/{prefix}_loss`, `objectives/{prefix}_*` and the metrics into a table; nothing if nothing was counted.
+    /// Writes [`Tally::known`] into a table, 0 for a metric of which nothing was counted.
     pub fn write(&self, prefix: &str, table: &mut MetricTable) {
-        let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
-        let Some(((_, total), parts)) = self.losses.split_last() else { return };
+        let counted = self.metrics.iter().map(|(_, _, count)| *count);
+        let losses = self.losses.iter().map(|_| self.scenarios as f64);
+        for ((name, value), count) in self.known(prefix).0.into_iter().zip(losses.chain(counted)) {
+            table.set(name, if count > 0.0 { value } else { 0.0 });
+        }
+    }
+
+    /// `loss/{prefix}_loss`, `objectives/{prefix}_*` and the metrics, not a number for one of which nothing was counted; nothing if
+    /// there was no batch.
+    pub fn known(&self, prefix: &str) -> MetricTable {
+        let mut table = MetricTable::default();
+        let mean = |sum: f64, count: f64| if count > 0.0 { sum / count } else { f64::NAN };
+        let Some(((_, total), parts)) = self.losses.split_last() else { return table };
         table.set(format!("loss/{prefix}_loss"), mean(*total, self.scenarios as f64));
         for (name, sum) in parts {
             table.set(format!("objectives/{prefix}_{name}"), mean(*sum, self.scenarios as f64));
@@ -46,5 +57,6 @@ impl Tally {
         for (name, sum, count) in &self.metrics {
             table.set(metrics::logged_name(prefix, name), mean(*sum, *count));
         }
+        table
     }
 }

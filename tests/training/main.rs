@@ -7,6 +7,7 @@ mod faults;
 mod killed;
 mod logged;
 mod logs;
+mod reports;
 mod runs;
 mod schedules;
 mod source;

@@ -30,6 +30,7 @@ use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Op, Pass, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
+use std::time::Instant;
 
 /// A CPU backend with zeroed buffers. `threads` of 0 means one for each core.
 pub fn new(scalar: Scalar, threads: usize, parameters: usize, statistics: usize) -> Box<dyn Backend> {
@@ -136,6 +137,16 @@ impl<T: Real> Backend for CpuBackend<T> {
 
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
         self.run_nodes(plan, feed, step, |_, _| true)
+    }
+
+    fn run_timed(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Vec<Instant>> {
+        let mut times = Vec::with_capacity(plan.graph.nodes.len() + 1);
+        times.push(Instant::now());
+        self.run_nodes(plan, feed, step, |_, _| {
+            times.push(Instant::now());
+            true
+        })?;
+        Ok(times)
     }
 
     fn run_watched(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Option<NonFinite>> {

@@ -13,12 +13,14 @@ mod early_stopping;
 mod file_name;
 mod host;
 mod learning_rate;
+mod profile;
 pub mod progress;
 pub mod summary;
 mod time;
 
 use super::{
     checkpoint as file, host::Event, limits::Limits, loggers::Loggers, module::TrainingModule, run::Run, session::Losses, state::State,
+    trace::Phase,
 };
 use crate::{
     config::Config,
@@ -207,6 +209,9 @@ impl Hooks {
         if config.callbacks.time_logging {
             hooks.push(Box::new(time::Times::default()));
         }
+        if let Some(profile) = profile::Profile::new(config.callbacks.profiled_steps) {
+            hooks.push(Box::new(profile));
+        }
         if config.trainer.enable_model_summary && config.callbacks.model_summary.max_depth != 0 {
             hooks.push(Box::new(summary::Summary));
         }
@@ -275,7 +280,9 @@ impl Stage<'_, '_> {
                 match file {
                     Files::Save(path) => {
                         let state = State { hooks: self.hooks.states(), ..state.clone() };
+                        let start = module.session().clock();
                         file::save(&path, module.session(), &self.hooks.text, &state)?;
+                        module.session().note(Phase::Checkpoint, start);
                         for i in 0..self.hooks.hooks.len() {
                             self.call(i, &state, module, &|hook, context| hook.checkpoint_saved(context, &path))?;
                         }
