@@ -1,7 +1,8 @@
-//! Which parameters decay, and how the learning rate and the momentum move. The update itself is one pass of the backend.
+//! Which parameters decay, how the learning rate and the momentum move, and how they are scaled. The update itself is one pass of the backend.
 
 pub mod frozen;
 pub mod groups;
+pub mod scaling;
 pub mod schedule;
 
 /// Decay rates of AdamW's moments.

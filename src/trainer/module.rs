@@ -7,11 +7,12 @@ use crate::{
         module::{ModuleKind, OptimizerKind},
     },
     data::batch::Batch,
+    distributed,
     error::{Error, Result},
     graph::Scalar,
     metrics::MetricSums,
     optim::{
-        self,
+        self, scaling,
         schedule::{Interval, Schedule},
     },
 };
@@ -36,6 +37,8 @@ pub struct TrainingModule {
     session: Session,
     kind: ModuleKind,
     optimizer: OptimizerConfig,
+    /// Decay rates of PLUTO's AdamW.
+    beta: [f64; 2],
     max_epochs: usize,
     schedule: Schedule,
     state: ModuleState,
@@ -64,10 +67,15 @@ pub struct Trained {
 impl TrainingModule {
     /// Ties a network to the optimiser and the schedule of a configuration.
     pub fn new(session: Session, config: &Config) -> Self {
-        let (kind, optimizer) = (config.objectives.module, config.optimizer.clone());
+        let (kind, mut optimizer) = (config.objectives.module, config.optimizer.clone());
+        let factor = scaling::factor(&config.distributed, distributed::RANKS);
+        optimizer.lr *= factor;
+        optimizer.standard.lr *= factor;
+        optimizer.standard.betas = scaling::decay_rates(optimizer.standard.betas, factor);
+        let beta = scaling::decay_rates(optim::BETA, factor);
         let max_epochs = config.max_epochs().unwrap_or(config.optimizer.epochs);
         let schedule = Schedule::new(kind, &optimizer, 1, max_epochs);
-        Self { session, kind, optimizer, max_epochs, schedule, state: ModuleState::default() }
+        Self { session, kind, optimizer, beta, max_epochs, schedule, state: ModuleState::default() }
     }
 
     /// Says how many training batches an epoch has, on which a schedule may depend. Before the first batch.
@@ -109,7 +117,7 @@ impl TrainingModule {
     pub fn momentum(&self) -> f64 {
         let standard = &self.optimizer.standard;
         let own = match (self.kind, standard.kind) {
-            (ModuleKind::Pluto, _) => optim::BETA[0],
+            (ModuleKind::Pluto, _) => self.beta[0],
             (_, OptimizerKind::Adam | OptimizerKind::AdamW) => standard.betas[0],
             (_, OptimizerKind::Sgd) => standard.momentum,
         };
@@ -173,7 +181,7 @@ impl TrainingModule {
         let (beta, epsilon) = ([momentum, standard.betas[1]], standard.eps);
         let rule = match (self.kind, standard.kind) {
             (ModuleKind::Pluto, _) => {
-                return (Rule::AdamW { beta: optim::BETA, epsilon: optim::EPSILON }, self.optimizer.weight_decay);
+                return (Rule::AdamW { beta: self.beta, epsilon: optim::EPSILON }, self.optimizer.weight_decay);
             }
             (_, OptimizerKind::Adam) => Rule::Adam { beta, epsilon },
             (_, OptimizerKind::AdamW) => Rule::AdamW { beta, epsilon },

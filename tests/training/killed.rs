@@ -38,7 +38,7 @@ fn run_in_this_process() {
     let variant: usize = std::env::var(VARIANT).unwrap().parse().unwrap();
     let mut overrides = vec!["checkpoint=last", "epochs=3"];
     overrides.extend(VARIANTS[variant]);
-    let mut engine = engine(config(&folder, &overrides), Roads::new(30), Host::default());
+    let mut engine = engine(config(&folder, &overrides), Roads::new(20), Host::default());
     let report = engine.fit().unwrap();
     let state = engine.trainer().state();
     let bits: Vec<Vec<u64>> = buffers(&engine).iter().map(|buffer| buffer.iter().map(|x| x.to_bits()).collect()).collect();

@@ -4,6 +4,7 @@ mod cached;
 mod contrastive;
 mod data;
 mod faults;
+mod hooks;
 mod killed;
 mod logged;
 mod logs;

@@ -9,6 +9,7 @@ use std::{
     thread::ThreadId,
 };
 use training_engine::{
+    engine::StopHandle,
     error::{Error, Rejection, Result},
     scenario::{
         Agent, AgentKind, AgentState, EgoState, Lane, LaneKind, Map, Scenario, ScenarioInfo, ScenarioSource, Split, StaticKind,
@@ -35,6 +36,8 @@ pub struct Roads {
     /// Everything is in this split.
     pub split: Option<Split>,
     pub loads: AtomicUsize,
+    /// With so many loads this is told to stop.
+    pub stop_at: Mutex<Option<(usize, StopHandle)>>,
     pub threads: Mutex<HashSet<ThreadId>>,
     map: Arc<Map>,
 }
@@ -84,6 +87,7 @@ impl Roads {
             labelled: false,
             split: None,
             loads: AtomicUsize::new(0),
+            stop_at: Mutex::default(),
             threads: Mutex::default(),
             map: Arc::new(map()),
         }
@@ -149,7 +153,10 @@ impl ScenarioSource for Roads {
         })
     }
     fn load(&self, index: usize) -> Result<Scenario> {
-        self.loads.fetch_add(1, Ordering::Relaxed);
+        let loads = self.loads.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((_, handle)) = self.stop_at.lock().unwrap().as_ref().filter(|(at, _)| *at == loads) {
+            handle.stop();
+        }
         self.threads.lock().unwrap().insert(std::thread::current().id());
         assert!(!self.panicking.contains(&index), "scenario {index} panics");
         if self.failing.contains(&index) {

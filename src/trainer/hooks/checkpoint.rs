@@ -283,3 +283,24 @@ impl Hook for Checkpoints {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_worst_and_the_oldest_of_equals_goes_first() {
+        let mut hook = Checkpoints::new(&Config::default()).unwrap();
+        let scores = [Some(2.0), None, Some(1.0), None, Some(1.0)];
+        hook.files.kept = scores.iter().enumerate().map(|(i, score)| Kept { file: i.to_string(), score: *score }).collect();
+        let mut order = Vec::new();
+        let best = hook.best().unwrap().file;
+        while let Some(worst) = hook.worst() {
+            order.push(hook.files.kept.remove(worst).file);
+        }
+        assert_eq!((best.as_str(), order.join(" ").as_str()), ("2", "1 3 0 2 4"));
+        assert!(hook.better(Some(1.0), Some(2.0)) && !hook.better(Some(1.0), Some(1.0)) && !hook.better(None, None));
+        hook.config.mode = crate::config::Mode::Max;
+        assert!(hook.better(Some(2.0), Some(1.0)) && hook.better(Some(1.0), None));
+    }
+}

@@ -114,3 +114,30 @@ impl Hook for EarlyStopping {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After how many of these values training ends; none if it does not.
+    fn ends(change: impl Fn(&mut EarlyStoppingConfig), values: &[f64]) -> Option<usize> {
+        let mut config = EarlyStoppingConfig { monitor: Some("x".into()), patience: 2, ..EarlyStoppingConfig::default() };
+        change(&mut config);
+        let mut hook = EarlyStopping::new(&config).unwrap();
+        values.iter().position(|value| hook.judge(*value).is_some()).map(|index| index + 1)
+    }
+
+    #[test]
+    fn values_end_training_by_the_rules() {
+        assert_eq!(ends(|_| (), &[3.0, 2.0, 2.0, 2.0]), Some(4), "twice no improvement");
+        assert_eq!(ends(|_| (), &[3.0, 3.0, 2.9, 3.0, 2.8]), None);
+        assert_eq!(ends(|c| c.min_delta = 0.5, &[3.0, 2.8, 2.6]), Some(3), "too small to count");
+        assert_eq!(ends(|c| c.mode = Mode::Max, &[1.0, 2.0, 1.0, 1.5]), Some(4));
+        assert_eq!(ends(|c| (c.mode, c.min_delta) = (Mode::Max, 0.5), &[1.0, 1.4, 1.6, 1.7]), None);
+        assert_eq!(ends(|_| (), &[1.0, f64::NAN]), Some(2));
+        assert_eq!(ends(|c| c.check_finite = false, &[1.0, f64::NAN, f64::NAN]), Some(3), "no number is no improvement");
+        assert_eq!(ends(|c| c.stopping_threshold = Some(0.5), &[1.0, 0.5, 0.4]), Some(3));
+        assert_eq!(ends(|c| c.divergence_threshold = Some(5.0), &[1.0, 5.0, 6.0]), Some(3));
+        assert_eq!(ends(|c| c.patience = 0, &[1.0, 0.5, 0.5]), Some(3), "an improvement is one without patience as well");
+    }
+}

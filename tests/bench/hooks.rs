@@ -1,0 +1,105 @@
+//! What everything beside the loops costs: a run with every hook and logger on, without and with files of checkpoints, beside one with
+//! none, as processor time of a step; and that of one file. The three go on in turns of a few seconds, the least of several turns
+//! counts, since a shared machine only ever adds. Prints one line of JSON.
+//!
+//! `cargo bench --bench hooks -- [--turns 5] [--seconds 2] [--dim 64]`
+
+#[path = "../training/source.rs"]
+mod source;
+
+use source::Roads;
+use std::{path::Path, sync::Arc, time::Duration};
+use training_engine::{
+    config::Config,
+    engine::{Engine, Flow, Host},
+    scenario::Split,
+};
+
+const SCENARIOS: usize = 320;
+const BATCH: usize = 4;
+
+const OFF: [&str; 4] = [
+    "logger.tensorboard=false",
+    "lightning.trainer.params.enable_checkpointing=false",
+    "lightning.trainer.params.enable_model_summary=false",
+    "lightning.trainer.params.num_sanity_val_steps=0",
+];
+
+const ON: [&str; 7] = [
+    "logger.tensorboard=true",
+    "progress_bar=true",
+    "callbacks.time_logging=true",
+    "callbacks.learning_rate_monitor.logging_interval=step",
+    "callbacks.model_summary.max_depth=-1",
+    "callbacks.early_stopping.monitor=loss/train_loss",
+    "callbacks.early_stopping.patience=1000",
+];
+
+const NO_FILES: [&str; 2] = ["lightning.trainer.checkpoint.save_top_k=0", "lightning.trainer.checkpoint.save_last=false"];
+/// Files of an epoch: among the best, and the last.
+const FILES: usize = 2;
+
+/// Processor time of this thread, seconds: the network runs in it.
+fn thread_time() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
+}
+
+/// A run without an end.
+fn build(folder: &Path, dim: usize, mode: usize) -> Engine {
+    let text = format!(
+        "{{output_dir: '{}', epochs: 1000000, warmup_epochs: 0, threads: 1, model: {{dim: {dim}, encoder_depth: 2, decoder_depth: 2}}, \
+         data_loader: {{params: {{batch_size: {BATCH}, num_workers: 0}}}}, \
+         lightning: {{trainer: {{params: {{limit_val_batches: 0}}, checkpoint: {{monitor: loss/train_loss}}}}}}}}",
+        folder.display()
+    );
+    let overrides = [OFF.to_vec(), [&ON[..], &NO_FILES].concat(), ON.to_vec()];
+    let mut source = Roads::new(SCENARIOS);
+    source.split = Some(Split::Train);
+    let heard = Host { log: Some(Arc::new(|_, _| {})), event: Some(Arc::new(|_| Flow::Continue)) };
+    let host = if mode == 0 { Host::default() } else { heard };
+    Engine::build(Config::from_text(&text, &overrides[mode]).unwrap(), Some(Arc::new(source)), host).unwrap()
+}
+
+/// Milliseconds of a step, of a run that goes on for a while.
+fn turn(engine: &mut Engine, time: Duration) -> f64 {
+    let stop = engine.stop_handle();
+    let (before, start) = (engine.trainer().state().step, thread_time());
+    let timer = std::thread::spawn(move || {
+        std::thread::sleep(time);
+        stop.stop();
+    });
+    assert!(engine.fit().unwrap().stopped);
+    let spent = thread_time() - start;
+    timer.join().unwrap();
+    1e3 * spent / (engine.trainer().state().step - before) as f64
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |name: &str, default: usize| {
+        arguments.iter().position(|a| a == name).map_or(default, |i| arguments[i + 1].parse().expect("a number"))
+    };
+    let (turns, time, dim) = (number("--turns", 5), Duration::from_secs(number("--seconds", 2) as u64), number("--dim", 64));
+    let folders = [0; 3].map(|_| tempfile::tempdir().unwrap());
+    let mut engines: Vec<Engine> = folders.iter().enumerate().map(|(mode, folder)| build(folder.path(), dim, mode)).collect();
+    let steps = SCENARIOS / BATCH;
+    for engine in &mut engines {
+        // The first epoch builds the features.
+        while engine.trainer().state().step <= steps as u64 {
+            turn(engine, time);
+        }
+    }
+    let mut best = [f64::INFINITY; 3];
+    for _ in 0..turns {
+        for (engine, best) in engines.iter_mut().zip(&mut best) {
+            *best = best.min(turn(engine, time));
+        }
+    }
+    let [off, on, files] = best;
+    let file = (files - on) * (steps / FILES) as f64;
+    println!(
+        "{{\"off_ms\": {off:.3}, \"on_ms\": {on:.3}, \"more_percent\": {:.2}, \"checkpoint_ms\": {file:.1}}}",
+        100.0 * (on / off - 1.0)
+    );
+}
