@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     objectives,
     scenario::{Scenario, ScenarioSource, Split},
-    trainer::{Session, Trainer, TrainingModule, module, predict::Predictor, summary, weights},
+    trainer::{self, Session, Trainer, TrainingModule, module, predict::Predictor, summary, weights},
 };
 use std::{path::Path, sync::Arc};
 
@@ -35,7 +35,7 @@ impl Engine {
     /// # Errors
     /// Whatever in the configuration cannot be had.
     pub fn build(config: Config, source: Option<Arc<dyn ScenarioSource>>, host: Host) -> Result<Self> {
-        let config = update_config_for_training(config, &host);
+        let config = update_config_for_training(trainer::download(config, &host)?, &host);
         let stop = StopHandle::default();
         let mut trainer = build_trainer(&config, host.clone(), stop.clone())?;
         let network = build_model(&config)?;

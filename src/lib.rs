@@ -14,7 +14,7 @@
 //! | [`trainer`] | loops, checkpoints, hooks; [`trainer::session`] alone runs a graph on a backend |
 //! | [`engine`] | the built whole that the C ABI (`ffi`) exposes |
 //!
-//! Beside them: [`graph`] (what is computed), [`backend`] (how), [`logger`], [`distributed`] and [`error`].
+//! Beside them: [`graph`] (what is computed), [`backend`] (how), [`logger`], [`distributed`], [`error`] and `files` (durable ones).
 
 pub mod augment;
 pub mod backend;
@@ -24,6 +24,7 @@ pub mod distributed;
 pub mod engine;
 pub mod error;
 pub mod features;
+mod files;
 pub mod graph;
 pub mod logger;
 pub mod metrics;

@@ -108,7 +108,7 @@ fn the_published_files_compose_to_the_tree_that_hydra_makes() {
 
 #[test]
 fn the_published_files_load_as_they_are_meant() {
-    let overrides = ["+training=train_pluto", "group=/tmp", "~wandb", "lightning.trainer.params.accelerator=cpu"];
+    let overrides = ["+training=train_pluto", "group=/tmp", "lightning.trainer.params.accelerator=cpu"];
     let config = Config::compose(&primary(), Some(&folder()), &overrides).unwrap();
     assert_eq!((config.max_epochs(), config.optimizer.lr, config.loader.batch_size), (Some(25), 1e-3, 2));
     assert!(config.model.use_hidden_proj && config.model.cat_x && config.loader.pin_memory);

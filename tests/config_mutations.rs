@@ -80,7 +80,7 @@ fn ten_thousand_mutated_texts_and_texts_that_would_grow() {
             .chain([group("splitter", "splitter/nuplan.yaml"), Config::default().to_text()])
             .chain(whole.map(str::to_owned))
             .collect();
-    let published = ["+training=train_pluto", "group=/tmp", "~wandb", "lightning.trainer.params.accelerator=cpu", "lr=1e-4"];
+    let published = ["+training=train_pluto", "group=/tmp", "lightning.trainer.params.accelerator=cpu", "lr=1e-4"];
     let pieces = [
         "${",
         "}",

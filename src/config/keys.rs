@@ -112,9 +112,7 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
 
     trainer_keys::visit(c, v)?;
 
-    let logger = &mut c.logger;
-    v.key("logger.tensorboard", &[], &mut logger.tensorboard, SWITCH)?;
-    v.key("logger.dirpath", &[], &mut logger.dirpath, FOLDER)
+    super::logger::visit(c, v)
 }
 
 /// Collects all names: (every name, the first name of the same field, whether the field takes all that is below it).

@@ -50,7 +50,7 @@ pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("callbacks.scenario_scoring_callback.scene_converter", "scenes are what the network reads and plans"),
     ("callbacks.profile_callback.output_dir", "profiles are in output_dir"),
     ("callbacks.time_logging_callback", "callbacks.time_logging says it"),
-    ("callbacks.visualization_callback", "pictures of rasters are not there"),
+    ("callbacks.visualization_callback", "logger.images says it"),
     ("callbacks.learning_rate_monitor_callback.log_momentum", "momenta are not logged"),
     ("lr_scheduler.optimizer", "the engine fills it in"),
     ("lr_scheduler.max_lr", "it is optimizer.lr"),

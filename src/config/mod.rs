@@ -20,6 +20,7 @@ mod grammar;
 mod interpolation;
 mod keys;
 pub mod known;
+mod logger;
 pub mod module;
 pub mod overrides;
 mod scalar;
@@ -32,6 +33,7 @@ mod trainer_keys;
 pub mod tree;
 
 pub use cache::CacheConfig;
+pub use logger::*;
 pub use trainer::*;
 
 use crate::error::Result;
@@ -72,7 +74,7 @@ pub struct Config {
     pub evaluation: EvaluationConfig,
     /// `lightning.distributed_training.*`.
     pub distributed: DistributedConfig,
-    /// `logger.*`.
+    /// `logger.*` and `wandb.*`.
     pub logger: LoggerConfig,
     /// Keys that were given and have no effect.
     pub without_effect: WithoutEffect,
@@ -429,21 +431,6 @@ impl Default for ContrastiveConfig {
     }
 }
 
-/// What is logged to files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggerConfig {
-    /// Write a TensorBoard event file.
-    pub tensorboard: bool,
-    /// Its folder; none takes the output folder.
-    pub dirpath: Option<String>,
-}
-
-impl Default for LoggerConfig {
-    fn default() -> Self {
-        Self { tensorboard: true, dirpath: None }
-    }
-}
-
 impl Config {
     /// [`Config::compose`] without a folder.
     ///
@@ -472,11 +459,6 @@ impl Config {
     /// Folder of the checkpoints.
     pub fn checkpoint_folder(&self) -> PathBuf {
         self.checkpoint.dirpath.as_ref().map_or_else(|| self.run.output_dir.join("checkpoints"), PathBuf::from)
-    }
-
-    /// Folder of the TensorBoard file.
-    pub fn logger_folder(&self) -> PathBuf {
-        self.logger.dirpath.as_ref().map_or_else(|| self.run.output_dir.clone(), PathBuf::from)
     }
 }
 

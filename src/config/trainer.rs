@@ -175,6 +175,14 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// As it is written in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Min => "min",
+            Self::Max => "max",
+        }
+    }
+
     /// True if `a` is better than `b`; false if either is no number.
     pub fn better(self, a: f64, b: f64) -> bool {
         match self {

@@ -6,7 +6,6 @@ pub mod catalogue;
 mod check;
 pub mod collate;
 pub mod datamodule;
-pub mod files;
 mod filter;
 pub mod loader;
 pub mod memory_cache;

@@ -1,8 +1,9 @@
 //! Scenarios that could not be used: counted by rule, and listed in a file.
 
-use super::{catalogue::Catalogue, files::write_atomically, loader::Skipped, splitter::Splits};
+use super::{catalogue::Catalogue, loader::Skipped, splitter::Splits};
 use crate::{
     error::{Error, Rejection, Result},
+    files::write_atomically,
     scenario::Split,
 };
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,7 @@ use crate::{
     config::module::ModuleKind,
     data::{Batch, DataModule},
     error::{Error, Result},
+    logger::Status,
     metrics::{MetricSums, MetricTable},
     scenario::Split,
 };
@@ -35,7 +36,7 @@ impl Fit<'_, '_> {
         if self.is_done() {
             return Ok(());
         }
-        self.stage.loggers.open(self.stage.config, &self.stage.run);
+        self.stage.loggers.open(self.stage.config, &self.stage.run, true);
         let result = self.train();
         if let Err(error) = &result {
             self.stage.notify(self.state, self.module, |hook, context| {
@@ -43,7 +44,7 @@ impl Fit<'_, '_> {
                 Ok(())
             })?;
         }
-        self.stage.loggers.flush(&self.stage.run);
+        self.stage.loggers.finish(&self.stage.run, Status::of(&result, self.stage.run.is_interrupted()));
         result
     }
 

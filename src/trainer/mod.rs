@@ -12,6 +12,7 @@
 
 mod caching;
 pub mod checkpoint;
+mod drawing;
 mod evaluate;
 mod fit;
 pub mod hooks;
@@ -33,12 +34,14 @@ pub mod weights;
 pub use hooks::summary;
 pub use host::{CacheReport, EvaluationReport, Event, EventSink, FitReport, Flow, Host, LogLevel, LogSink, StopHandle, TypeReport};
 pub use module::TrainingModule;
+pub use resume::download;
 pub use session::Session;
 
 use crate::{
     config::{CheckpointSource, Config},
-    data::{DataModule, files},
+    data::DataModule,
     error::{Error, Result},
+    logger::Status,
     metrics::MetricTable,
     scenario::Split,
 };
@@ -85,6 +88,7 @@ impl Trainer {
     pub fn resume(&mut self, module: &mut TrainingModule) -> Result<()> {
         if let Some(path) = resume::find(&self.config.run.checkpoint, &self.config, &self.host)? {
             self.state = resume::restore(&path, &self.config, &self.host, &mut self.hooks, module)?;
+            self.loggers.set_position(self.state.loggers.clone());
             return Ok(());
         }
         resume::start_from_weights(&self.config, &self.host, module)
@@ -183,18 +187,23 @@ impl Trainer {
             fitting: false,
         };
         stage.run.skip(data.undescribed());
-        stage.loggers.open(&self.config, &stage.run);
-        let tally = evaluate(&mut stage, &self.state, module, data, split, None);
+        stage.loggers.open(&self.config, &stage.run, false);
+        let result = Self::pass(&mut stage, &self.state, module, data, split);
+        stage.loggers.finish(&stage.run, Status::of(&result, stage.run.is_interrupted()));
+        result
+    }
+
+    fn pass(stage: &mut Stage, state: &State, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<EvaluationReport> {
+        let tally = evaluate(stage, state, module, data, split, None);
         caching::end(&stage.run, data);
         let tally = tally?.ok_or(Error::Stopped)?;
         let mut metrics = MetricTable::default();
         tally.write(prefix(split), &mut metrics);
-        stage.loggers.scalars(&stage.run, self.state.logger_step(), Some(self.state.epoch), &metrics.0);
+        stage.loggers.scalars(&stage.run, state.logger_step(), Some(state.epoch), &metrics.0);
         // Of the run, which this is no part of, only the values differ.
-        let state = State { metrics, ..self.state.clone() };
+        let state = State { metrics, ..state.clone() };
         stage.notify(&state, module, |hook, context| hook.evaluation_end(context, split))?;
-        stage.loggers.flush(&stage.run);
-        let by_type = report::report(&stage, &state, module, data, split)?;
+        let by_type = report::report(stage, &state, module, data, split)?;
         Ok(EvaluationReport {
             by_type,
             scenarios: tally.scenarios,

@@ -4,8 +4,9 @@
 use super::{evaluate::prefix, hooks::Stage, host::TypeReport, module::TrainingModule, scene::Scene, state::State, tally::Tally};
 use crate::{
     config::Config,
-    data::{Batch, DataModule, collate_into, files::write_atomically, sampler},
+    data::{Batch, DataModule, collate_into, sampler},
     error::{Error, Result},
+    files::write_atomically,
     metrics::MetricTable,
     scenario::Split,
 };

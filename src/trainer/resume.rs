@@ -9,8 +9,9 @@ use super::{
     weights,
 };
 use crate::{
-    config::{CheckpointSource, Config, module::ModuleKind, text},
+    config::{CheckpointSource, Config, WandbMode, module::ModuleKind, text},
     error::{Error, Result},
+    logger::wandb,
 };
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,22 @@ const FREE_MODEL_KEYS: [&str; 4] = ["model.dropout", "model.drop_path", "model.s
 
 /// Other options that may not: what the parameters and the optimiser's moments are.
 const FIXED_KEYS: [&str; 2] = ["lightning.trainer.params.precision", "custom_trainer._target_"];
+
+/// The configuration with the model that `wandb.artifact` names in the place of its checkpoint, and the run that made it in the
+/// place of its run. The model is downloaded by the service's client.
+///
+/// # Errors
+/// [`Error::Config`] if it cannot be had.
+pub fn download(mut config: Config, host: &Host) -> Result<Config> {
+    let wandb = &mut config.logger.wandb;
+    let Some(artifact) = wandb.artifact.as_ref().filter(|_| wandb.mode != WandbMode::Disabled) else { return Ok(config) };
+    let download = wandb::download(&wandb.command, artifact, &config.run.output_dir);
+    let download = download.map_err(|reason| Error::config("wandb.artifact", reason))?;
+    host.log(LogLevel::Info, &format!("'{artifact}' is in '{}'", download.checkpoint.display()));
+    wandb.run_id = Some(download.run_id);
+    config.run.checkpoint = CheckpointSource::Path(download.checkpoint);
+    Ok(config)
+}
 
 /// The checkpoint that is asked for; none if none is, or if there is no `last` one.
 ///

@@ -2,9 +2,10 @@
 
 use super::session::Outputs;
 use crate::{
-    data::{Batch, files::write_atomically},
+    data::Batch,
     error::{Error, Result},
     features::Features,
+    files::write_atomically,
     scenario::Split,
 };
 use serde::Serialize;

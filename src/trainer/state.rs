@@ -1,7 +1,7 @@
 //! How far a run is: everything that a checkpoint needs besides weights and moments.
 
 use super::{module::ModuleState, tally::Tally};
-use crate::metrics::MetricTable;
+use crate::{logger::Position, metrics::MetricTable};
 use serde::{Deserialize, Serialize};
 
 /// Position and memory of a run.
@@ -43,6 +43,9 @@ pub struct State {
     pub metrics: MetricTable,
     /// What of it was logged in the present epoch.
     pub epoch_metrics: MetricTable,
+    /// Where the loggers are.
+    #[serde(default)]
+    pub loggers: Position,
     /// States of the hooks by name.
     pub hooks: serde_json::Map<String, serde_json::Value>,
 }

@@ -1,6 +1,7 @@
 //! What everything beside the loops costs: a run with every hook and logger on, without and with files of checkpoints, beside one with
 //! none, as processor time of a step; and that of one file. The three go on in turns of a few seconds, the least of several turns
-//! counts, since a shared machine only ever adds. Prints one line of JSON.
+//! counts, since a shared machine only ever adds. And what a row of ten values costs in all loggers, which is far below that noise.
+//! Prints one line of JSON.
 //!
 //! `cargo bench --bench hooks -- [--turns 5] [--seconds 2] [--dim 64]`
 
@@ -10,8 +11,9 @@ mod source;
 use source::Roads;
 use std::{path::Path, sync::Arc, time::Duration};
 use training_engine::{
-    config::Config,
+    config::{Config, tree::Value},
     engine::{Engine, Flow, Host},
+    logger::{Logger, Opening, Position, csv::Csv, tensorboard::TensorBoard, wandb::Wandb},
     scenario::Split,
 };
 
@@ -25,8 +27,10 @@ const OFF: [&str; 4] = [
     "lightning.trainer.params.num_sanity_val_steps=0",
 ];
 
-const ON: [&str; 7] = [
+const ON: [&str; 9] = [
     "logger.tensorboard=true",
+    "logger.csv=true",
+    "wandb.mode=offline",
     "progress_bar=true",
     "callbacks.time_logging=true",
     "callbacks.learning_rate_monitor.logging_interval=step",
@@ -75,6 +79,28 @@ fn turn(engine: &mut Engine, time: Duration) -> f64 {
     1e3 * spent / (engine.trainer().state().step - before) as f64
 }
 
+/// Microseconds of a row of ten values in all loggers, the least of several turns.
+fn row() -> f64 {
+    const ROWS: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::from_text("{wandb: {mode: offline}}", &[]).unwrap();
+    let opening = Opening { config: &Value::Null, position: &Position::default(), fitting: true };
+    let mut loggers: [Box<dyn Logger>; 3] = [
+        Box::new(TensorBoard::open(folder.path(), &opening).unwrap()),
+        Box::new(Csv::open(folder.path(), &opening).unwrap()),
+        Box::new(Wandb::open(folder.path(), &config.logger.wandb, &opening).unwrap()),
+    ];
+    let values: Vec<(String, f64)> = (0..10).map(|i| (format!("metrics/value_{i}"), 1.0 / f64::from(i + 3))).collect();
+    let mut turn = |turn: u64| {
+        let start = thread_time();
+        for step in 0..ROWS {
+            loggers.iter_mut().for_each(|logger| logger.scalars(turn * ROWS + step, &values).unwrap());
+        }
+        1e6 * (thread_time() - start) / ROWS as f64
+    };
+    (0..5).map(&mut turn).fold(f64::INFINITY, f64::min)
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |name: &str, default: usize| {
@@ -99,7 +125,8 @@ fn main() {
     let [off, on, files] = best;
     let file = (files - on) * (steps / FILES) as f64;
     println!(
-        "{{\"off_ms\": {off:.3}, \"on_ms\": {on:.3}, \"more_percent\": {:.2}, \"checkpoint_ms\": {file:.1}}}",
-        100.0 * (on / off - 1.0)
+        "{{\"off_ms\": {off:.3}, \"on_ms\": {on:.3}, \"more_percent\": {:.2}, \"checkpoint_ms\": {file:.1}, \"row_us\": {:.1}}}",
+        100.0 * (on / off - 1.0),
+        row()
     );
 }

@@ -7,12 +7,14 @@ mod faults;
 mod hooks;
 mod killed;
 mod logged;
+mod loggers;
 mod logs;
 mod reports;
 mod runs;
 mod schedules;
 mod source;
 mod standard;
+mod wandb;
 
 use source::Roads;
 use std::{

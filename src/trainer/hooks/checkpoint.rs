@@ -9,6 +9,7 @@ use super::{BatchEnd, Context, Hook, Outcome, file_name::FileName};
 use crate::{
     config::{CheckpointConfig, CheckpointSource, Config},
     error::{Error, Result},
+    logger::SavedCheckpoint,
     scenario::Split,
     trainer::{
         checkpoint::{self, EXTENSION},
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Name under which the state of [`Checkpoints`] is kept.
@@ -264,6 +265,18 @@ impl Hook for Checkpoints {
         if self.ranks_at_epoch_end(context) {
             self.save_of_epoch(context)?;
         }
+        Ok(())
+    }
+
+    fn checkpoint_saved(&mut self, context: &mut Context, path: &Path) -> Result<()> {
+        let of_file = |kept: &&Kept| self.folder.join(&kept.file) == path;
+        let score = self.files.kept.iter().find(of_file).and_then(|kept| kept.score);
+        let (is_best, config) = (self.files.best.as_ref().is_some_and(|best| of_file(&best)), &self.config);
+        let options = json!({
+            "monitor": config.monitor, "mode": config.mode.name(),
+            "save_last": config.save_last, "save_top_k": config.save_top_k,
+        });
+        context.loggers.checkpoint(context.run, &SavedCheckpoint { path, is_best, score, options: &options });
         Ok(())
     }
 

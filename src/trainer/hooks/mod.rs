@@ -13,6 +13,7 @@ mod early_stopping;
 mod file_name;
 mod host;
 mod learning_rate;
+mod pictures;
 mod profile;
 pub mod progress;
 pub mod summary;
@@ -206,6 +207,9 @@ impl Hooks {
     /// [`Error::Config`].
     pub fn new(config: &Config) -> Result<Self> {
         let mut hooks: Vec<Box<dyn Hook>> = vec![Box::new(learning_rate::LearningRate::default())];
+        if config.logger.images > 0 {
+            hooks.push(Box::new(pictures::Pictures::default()));
+        }
         if config.callbacks.time_logging {
             hooks.push(Box::new(time::Times::default()));
         }
@@ -279,7 +283,8 @@ impl Stage<'_, '_> {
             for file in std::mem::take(&mut self.hooks.files) {
                 match file {
                     Files::Save(path) => {
-                        let state = State { hooks: self.hooks.states(), ..state.clone() };
+                        let loggers = self.loggers.position().clone();
+                        let state = State { hooks: self.hooks.states(), loggers, ..state.clone() };
                         let start = module.session().clock();
                         file::save(&path, module.session(), &self.hooks.text, &state)?;
                         module.session().note(Phase::Checkpoint, start);

@@ -2,8 +2,8 @@
 
 use super::{BatchEnd, Context, Hook};
 use crate::{
-    data::files::write_atomically,
     error::{Error, Result},
+    files::write_atomically,
     trainer::{LogLevel, trace::Trace},
 };
 

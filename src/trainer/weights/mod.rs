@@ -13,13 +13,13 @@ mod zip;
 
 use super::{
     checkpoint,
-    files::write_atomically,
     session::{Buffer, Session},
     state::State,
 };
 use crate::{
     config::{Config, module::ModuleKind},
     error::{Error, Result},
+    files::write_atomically,
     graph::{Parameter, Scalar},
     optim::groups,
 };

@@ -1,0 +1,84 @@
+//! The readers that people use find what was logged: TensorBoard's, pandas, the records of Weights & Biases.
+
+use super::*;
+use serde_json::Value;
+use std::{path::PathBuf, process::Command};
+
+pub const ALL: [&str; 7] = [
+    "epochs=2",
+    "lightning.trainer.params.log_every_n_steps=1",
+    "logger.csv=true",
+    "logger.images=2",
+    "wandb.mode=offline",
+    "wandb.project=plans",
+    "wandb.log_model=all",
+];
+
+/// A Python with all readers: `TE_PYTHON`, or that of `.venv`.
+pub fn python() -> Option<PathBuf> {
+    let python = logs::python()?;
+    let ready = Command::new(&python).args(["-c", "import pandas, wandb"]).output().is_ok_and(|output| output.status.success());
+    ready.then_some(python)
+}
+
+/// What the readers find, where their Python is there (`TE_PYTHON`).
+pub fn read(folder: &Path) -> Option<Value> {
+    let python = python()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/training/readers.py");
+    let output = Command::new(python).arg(script).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn every_reader_finds_what_was_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::default();
+    let mut engine = engine(config(folder.path(), &ALL), Roads::new(30), events.host(|_| false));
+    engine.fit().unwrap();
+    let Some(read) = read(folder.path()) else {
+        eprintln!("skipped: no Python with tensorboard, pandas and wandb (set TE_PYTHON)");
+        return;
+    };
+    let board = &read["tensorboard"];
+    let losses = events.losses();
+    let scalars: Vec<f32> =
+        board["scalars"]["loss/train_loss_step"].as_array().unwrap().iter().map(|row| row[1].as_f64().unwrap() as f32).collect();
+    assert_eq!(scalars, losses.iter().map(|loss| *loss as f32).collect::<Vec<_>>());
+    assert_eq!(board["hparams"]["lr"], 2e-3);
+    assert_eq!(board["hparams"]["wandb.project"], "plans");
+    assert_eq!(board["status"], 1);
+    assert_eq!(board["scalars"]["hp_metric"][0][1], -1.0);
+    for name in ["val_visualization_0", "val_visualization_1"] {
+        let images = board["images"][name].as_array().unwrap();
+        assert_eq!(images.len(), 2, "{name}");
+        assert_eq!(images[0][3], "89504e470d0a1a0a", "{name}");
+        // What is planned has changed in between.
+        assert_ne!(images[0][4], images[1][4], "{name}");
+    }
+    let column = |rows: &Value, name: &str| -> Vec<f64> { rows.as_array().unwrap().iter().filter_map(|row| row[name].as_f64()).collect() };
+    assert_eq!(column(&read["table"], "loss/train_loss_step"), losses);
+    let run = &read["wandb"][0];
+    assert_eq!(read["wandb"].as_array().unwrap().len(), 1);
+    assert_eq!((&run["project"], &run["exit"]), (&"plans".into(), &0.into()));
+    assert!(!run["slot"].as_str().unwrap().is_empty());
+    assert_eq!(run["config"]["lr"], 2e-3);
+    assert_eq!(column(&run["history"], "loss/train_loss_step"), losses);
+    let kinds: Vec<&str> = run["kinds"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!((&kinds[..2], kinds.last()), (&["header", "run"][..], Some(&"exit")));
+    assert!(kinds.contains(&"artifact") && kinds.contains(&"files"));
+}
+
+#[test]
+fn the_table_of_a_run_that_was_stopped_and_gone_on_with_is_that_of_the_whole_run() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let table = |folder: &Path| std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    engine(config(whole.path(), &ALL), Roads::new(30), Host::default()).fit().unwrap();
+    let stop = |event: &Event| matches!(event, Event::Step { step: 4, .. });
+    let report = engine(config(parts.path(), &ALL), Roads::new(30), Events::default().host(stop)).fit().unwrap();
+    assert!(report.stopped);
+    assert!(table(parts.path()).lines().count() < table(whole.path()).lines().count());
+    let overrides: Vec<&str> = ALL.iter().copied().chain(["checkpoint=last"]).collect();
+    engine(config(parts.path(), &overrides), Roads::new(30), Host::default()).fit().unwrap();
+    assert_eq!(table(parts.path()), table(whole.path()));
+}
