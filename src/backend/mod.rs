@@ -2,6 +2,7 @@
 
 #[allow(unsafe_code)]
 pub mod cpu;
+pub mod cuda;
 
 use crate::{
     error::{Error, Result},

@@ -1,0 +1,333 @@
+//! Turns a plan into a list of launches: once per plan; the list is replayed for every batch and step.
+//!
+//! Nothing that differs between batches or steps is in a launch. Row counts, places of inputs in the feed, seed and step are
+//! read on the device from the [`StepBlock`]; grids are sized for the plan's capacity, and blocks without work end at once.
+
+use super::device::{ALIGNMENT, Address, Launch};
+use crate::{
+    error::{Error, Result},
+    graph::{Element, Feed, Matrix, Node, Place, Plan, Rows, Step, TensorId, Vector},
+};
+use bytemuck::{Pod, Zeroable};
+
+/// Most counts of a batch.
+pub const COUNTS: usize = 16;
+/// Most slots of a feed, of reals and of index lists.
+pub const SLOTS: usize = 64;
+/// Most blocks along one side of a grid: kernels stride over what is left.
+const MOST_BLOCKS: usize = 16 * 1024;
+
+/// How products are computed. All else is in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Multiply {
+    /// Three products of tf32 parts on tensor cores: as exact as single precision.
+    #[default]
+    Tf32x3,
+    /// tf32 on tensor cores.
+    Tf32,
+    /// bfloat16 on tensor cores, sums in single precision.
+    Bf16,
+}
+
+impl Multiply {
+    /// The end of the names of kernels that compute so.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Tf32x3 => "tf32x3",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What differs from batch to batch and step to step; mirrors `StepBlock` of `common.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct StepBlock {
+    seed: u64,
+    step: u32,
+    pad: u32,
+    counts: [i32; COUNTS],
+    /// First element of each slot of reals.
+    real_slots: [i32; SLOTS],
+    /// First element and length of each index list.
+    index_slots: [[i32; 2]; SLOTS],
+}
+
+impl StepBlock {
+    /// Of a feed and a step.
+    ///
+    /// # Errors
+    /// The feed has more counts, slots or elements than there is room for.
+    pub fn new(feed: &Feed, step: &Step) -> Result<Self> {
+        let mut block = Self { seed: step.seed, step: step.step as u32, ..Self::zeroed() };
+        let number = |n: usize| i32::try_from(n).map_err(|_| Error::Backend(format!("the batch has a count or place of {n}")));
+        if feed.counts.len() > COUNTS || feed.real_slots.len() > SLOTS || feed.index_slots.len() > SLOTS {
+            let [counts, reals, lists] = [feed.counts.len(), feed.real_slots.len(), feed.index_slots.len()];
+            return Err(Error::Backend(format!(
+                "{counts} counts, {reals} inputs and {lists} index lists are more than {COUNTS}, {SLOTS} and {SLOTS}"
+            )));
+        }
+        for (to, &count) in block.counts.iter_mut().zip(&feed.counts) {
+            *to = number(count)?;
+        }
+        for (to, slot) in block.real_slots.iter_mut().zip(&feed.real_slots) {
+            *to = number(slot.start)?;
+        }
+        for (to, slot) in block.index_slots.iter_mut().zip(&feed.index_slots) {
+            *to = [number(slot.start)?, number(slot.len())?];
+        }
+        Ok(block)
+    }
+}
+
+/// A number of rows; mirrors `Rows` of `common.cuh`. A negative symbol means the constant `times`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct RowCount {
+    symbol: i32,
+    times: i32,
+}
+
+impl From<Rows> for RowCount {
+    fn from(rows: Rows) -> Self {
+        Self { symbol: rows.symbol.map_or(-1, |symbol| symbol.0 as i32), times: rows.times as i32 }
+    }
+}
+
+/// A tensor of reals; mirrors `Reference` of `common.cuh`. With a slot, `data` is the feed's first element.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct Reference {
+    data: Address,
+    slot: i32,
+    pad: i32,
+}
+
+impl Reference {
+    /// A tensor at an address.
+    pub fn at(data: Address) -> Self {
+        Self { data, slot: -1, pad: 0 }
+    }
+    /// None: its data is a null pointer.
+    pub fn none() -> Self {
+        Self::at(0)
+    }
+}
+
+/// Indexes, an index list of the feed or a tensor of the index arena; mirrors `IndexReference` of `common.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub struct IndexReference {
+    data: Address,
+    slot: i32,
+    pad: i32,
+}
+
+impl IndexReference {
+    /// Indexes at an address.
+    pub fn at(data: Address) -> Self {
+        Self { data, slot: -1, pad: 0 }
+    }
+}
+
+/// Where everything begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addresses {
+    pub step: Address,
+    pub reals: Address,
+    pub indexes: Address,
+    pub parameters: Address,
+    pub gradients: Address,
+    pub statistics: Address,
+    pub pending: Address,
+    pub arena: Address,
+    pub index_arena: Address,
+    pub scratch: Address,
+    pub constants: Address,
+}
+
+/// A plan as launches.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Program {
+    /// In order.
+    pub launches: Vec<Launch>,
+    /// Number of launches up to the end of each node; before the first come those of `start`.
+    pub ends: Vec<usize>,
+    /// Launches before the first node.
+    pub start: usize,
+    /// Bytes that the constants take.
+    pub constants: Vec<u8>,
+    /// Bytes of scratch that the neediest node takes.
+    pub scratch: usize,
+}
+
+/// A run of numbers or a matrix in a flat buffer.
+pub trait Placed {
+    /// First element.
+    fn offset(&self) -> usize;
+}
+
+impl Placed for Vector {
+    fn offset(&self) -> usize {
+        self.offset
+    }
+}
+
+impl Placed for Matrix {
+    fn offset(&self) -> usize {
+        self.offset
+    }
+}
+
+/// The node that is being recorded, and what has been so far.
+pub struct Recorder<'a> {
+    pub plan: &'a Plan,
+    pub node: &'a Node,
+    /// How products are computed.
+    pub multiply: Multiply,
+    at: Addresses,
+    program: Program,
+    /// Bytes of scratch that the node has taken.
+    taken: usize,
+}
+
+impl<'a> Recorder<'a> {
+    /// Records every node of a plan with `node`. Sizes of constants and scratch do not depend on the addresses.
+    ///
+    /// # Errors
+    /// Those of `node`, with the name of the node.
+    pub fn record(plan: &'a Plan, at: Addresses, multiply: Multiply, node: impl Fn(&mut Self) -> Result<()>) -> Result<Program> {
+        let Some(first) = plan.graph.nodes.first() else { return Ok(Program::default()) };
+        let mut r = Self { plan, node: first, multiply, at, program: Program::default(), taken: 0 };
+        if let Some(seed) = plan.graph.seed {
+            super::rows::fill(&mut r, seed, 1.0);
+        }
+        r.program.start = r.program.launches.len();
+        for next in &plan.graph.nodes {
+            (r.node, r.taken) = (next, 0);
+            node(&mut r).map_err(|error| match error {
+                Error::Backend(reason) => Error::Backend(format!("'{}': {reason}", next.name)),
+                other => other,
+            })?;
+            r.program.ends.push(r.program.launches.len());
+        }
+        Ok(r.program)
+    }
+
+    /// Address of the [`StepBlock`].
+    pub fn step(&self) -> Address {
+        self.at.step
+    }
+    /// Rows of a tensor, as kernels resolve them.
+    pub fn rows(&self, id: TensorId) -> RowCount {
+        self.plan.graph.tensor(id).rows.into()
+    }
+    /// Most rows that a tensor can have under this plan.
+    pub fn capacity(&self, id: TensorId) -> usize {
+        self.plan.graph.tensor(id).rows.resolve(&self.plan.capacity)
+    }
+    /// Columns of a tensor.
+    pub fn width(&self, id: TensorId) -> usize {
+        self.plan.graph.tensor(id).width
+    }
+    /// Address of a tensor of reals.
+    pub fn reference(&self, id: TensorId) -> Reference {
+        let tensor = self.plan.graph.tensor(id);
+        debug_assert_eq!(tensor.element, Element::Real, "{}", tensor.name);
+        match tensor.place {
+            Place::Input(slot) => Reference { data: self.at.reals, slot: slot as i32, pad: 0 },
+            Place::Parameter(offset) => Reference::at(self.at.parameters + bytes(offset)),
+            Place::Gradient(offset) => Reference::at(self.at.gradients + bytes(offset)),
+            Place::Arena => Reference::at(self.at.arena + bytes(self.plan.offset(id))),
+        }
+    }
+    /// Operand `i`. Backward: operands, then outputs of the forward node.
+    pub fn input(&self, i: usize) -> Reference {
+        self.reference(self.node.input(i))
+    }
+    /// Forward: output `i`.
+    pub fn output(&self, i: usize) -> Reference {
+        self.reference(self.node.output(i))
+    }
+    /// Operand `i`, which holds indexes.
+    pub fn index_input(&self, i: usize) -> IndexReference {
+        self.index_reference(self.node.input(i))
+    }
+    /// Forward: output `i`, which holds indexes.
+    pub fn index_output(&self, i: usize) -> IndexReference {
+        self.index_reference(self.node.output(i))
+    }
+    fn index_reference(&self, id: TensorId) -> IndexReference {
+        debug_assert_eq!(self.plan.graph.tensor(id).element, Element::Index);
+        IndexReference::at(self.at.index_arena + bytes(self.plan.offset(id)))
+    }
+    /// Backward: the tensor of the gradient of the result.
+    pub fn dy_id(&self) -> TensorId {
+        self.node.input(self.node.inputs.len() - 1)
+    }
+    /// Backward: gradient of the result.
+    pub fn dy(&self) -> Reference {
+        self.reference(self.dy_id())
+    }
+    /// Backward: gradient of operand `i`, if it has one, and whether to add to it.
+    pub fn dx(&self, i: usize) -> Option<(Reference, bool)> {
+        self.node.outputs[i].map(|id| (self.reference(id), self.node.accumulate[i]))
+    }
+    /// An index list of the feed.
+    pub fn index(&self, slot: usize) -> IndexReference {
+        IndexReference { data: self.at.indexes, slot: slot as i32, pad: 0 }
+    }
+    /// Address of a parameter.
+    pub fn parameter(&self, part: impl Placed) -> Address {
+        self.at.parameters + bytes(part.offset())
+    }
+    /// Address of a parameter's gradient, which is added to.
+    pub fn gradient(&self, part: impl Placed) -> Address {
+        self.at.gradients + bytes(part.offset())
+    }
+    /// Address of running statistics.
+    pub fn statistics(&self, part: impl Placed) -> Address {
+        self.at.statistics + bytes(part.offset())
+    }
+    /// Address of pending statistics.
+    pub fn pending(&self, part: impl Placed) -> Address {
+        self.at.pending + bytes(part.offset())
+    }
+    /// Room for `elements` of 4 bytes of any content, for the launches of this node alone.
+    pub fn scratch(&mut self, elements: usize) -> Address {
+        let address = self.at.scratch + self.taken as Address;
+        self.taken += (4 * elements).next_multiple_of(ALIGNMENT);
+        self.program.scratch = self.program.scratch.max(self.taken);
+        address
+    }
+    /// Address of numbers that stay as they are.
+    pub fn constants(&mut self, values: &[f32]) -> Address {
+        self.keep(bytemuck::cast_slice(values))
+    }
+    /// Address of indexes that stay as they are.
+    pub fn constant_indexes(&mut self, values: &[i32]) -> Address {
+        self.keep(bytemuck::cast_slice(values))
+    }
+    fn keep(&mut self, values: &[u8]) -> Address {
+        let kept = &mut self.program.constants;
+        let start = kept.len().next_multiple_of(16);
+        kept.resize(start, 0);
+        kept.extend_from_slice(values);
+        self.at.constants + start as Address
+    }
+    /// Appends a launch of a kernel whose argument is `arguments`.
+    pub fn launch<A: Pod>(&mut self, kernel: &str, grid: [u32; 3], block: u32, shared: usize, arguments: &A) {
+        self.program.launches.push(Launch::new(kernel, grid, block, shared as u32, arguments));
+    }
+}
+
+/// Blocks for `work` of which each takes `each` at a time; at least one. Kernels stride over what is left.
+pub fn blocks(work: usize, each: usize) -> u32 {
+    work.div_ceil(each.max(1)).clamp(1, MOST_BLOCKS) as u32
+}
+
+/// Bytes of elements.
+pub fn bytes(elements: usize) -> Address {
+    4 * elements as Address
+}
