@@ -68,7 +68,7 @@ impl Run {
         backend.write(Buffer::Parameters, &self.values).unwrap();
         let feed = self.feed(counts);
         backend.run(&plan, &feed, &STEP).unwrap();
-        let y = backend.output(&plan, &feed, y).to_vec();
+        let y = backend.output(&plan, &feed, y).unwrap().to_vec();
         assert_eq!(y.len(), expected.len());
         for (i, (y, e)) in y.iter().zip(expected).enumerate() {
             assert!((y - e).abs() <= 1e-12 * e.abs().max(1.0), "element {i}: {y}, expected {e}");
@@ -123,8 +123,8 @@ fn batch_norm_and_its_running_statistics() {
     backend.write(Buffer::Statistics, &[1.0, 1.0, 1.0, 3.0, 3.0, 3.0]).unwrap();
     let feed = Run::new(&[]).input(&x).feed(&[rows]);
     backend.run(&plan, &feed, &STEP).unwrap();
-    let y = backend.output(&plan, &feed, y).to_vec();
-    let pending = backend.read(Buffer::PendingStatistics);
+    let y = backend.output(&plan, &feed, y).unwrap().to_vec();
+    let pending = backend.read(Buffer::PendingStatistics).unwrap();
     for c in 0..n {
         let column: Vec<f64> = x.chunks(n).map(|row| row[c]).collect();
         for (r, h) in naive::normalised(&column).into_iter().enumerate() {
@@ -134,10 +134,10 @@ fn batch_norm_and_its_running_statistics() {
         let variance = column.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (rows - 1) as f64;
         assert!((pending[c] - (0.9 + 0.1 * mean)).abs() < 1e-14 && (pending[n + c] - (2.7 + 0.1 * variance)).abs() < 1e-14);
     }
-    assert_eq!(backend.read(Buffer::Statistics), [1.0, 1.0, 1.0, 3.0, 3.0, 3.0]);
+    assert_eq!(backend.read(Buffer::Statistics).unwrap(), [1.0, 1.0, 1.0, 3.0, 3.0, 3.0]);
     let none = Run::new(&[]).input(&[]).feed(&[0]);
     backend.run(&plan, &none, &STEP).unwrap();
-    assert_eq!(backend.read(Buffer::PendingStatistics), pending, "no rows change nothing");
+    assert_eq!(backend.read(Buffer::PendingStatistics).unwrap(), pending, "no rows change nothing");
 }
 
 #[test]
@@ -319,7 +319,7 @@ fn updates_follow_adamw() {
     let (rate, decay, clip) = (0.01, 0.1, 1e-3);
     for count in 1..=4 {
         backend.run(&plan, &feed, &STEP).unwrap();
-        let g = backend.read(Buffer::Gradients);
+        let g = backend.read(Buffer::Gradients).unwrap();
         let norm = g.iter().map(|g| g * g).sum::<f64>().sqrt();
         assert!(norm > clip, "{norm}");
         let rule = Rule::AdamW { beta: [0.9, 0.99], epsilon: 1e-8 };
@@ -336,9 +336,9 @@ fn updates_follow_adamw() {
             let (m, v) = (m[i] / (1.0 - 0.9f64.powi(count as i32)), v[i] / (1.0 - 0.99f64.powi(count as i32)));
             p[i] -= rate * m / (v.sqrt() + 1e-8);
         }
-        let now = backend.read(Buffer::Parameters);
+        let now = backend.read(Buffer::Parameters).unwrap();
         assert!(now.iter().zip(&p).all(|(a, b)| (a - b).abs() < 1e-12), "update {count}");
-        assert!(backend.read(Buffer::Gradients).iter().all(|&g| g == 0.0));
+        assert!(backend.read(Buffer::Gradients).unwrap().iter().all(|&g| g == 0.0));
     }
 }
 
@@ -349,16 +349,16 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
         values[202] = bad;
         let (mut backend, plan, feed) = with_gradient(&values);
         backend.run(&plan, &feed, &STEP).unwrap();
-        assert!(!backend.output(&plan, &feed, TensorId(1)).get(0).is_finite(), "the loss shows it");
+        assert!(!backend.output(&plan, &feed, TensorId(1)).unwrap().get(0).is_finite(), "the loss shows it");
         let buffers = [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics];
-        let bits = |backend: &dyn Backend| buffers.map(|b| backend.read(b).iter().map(|v| v.to_bits()).collect::<Vec<u64>>());
+        let bits = |backend: &dyn Backend| buffers.map(|b| backend.read(b).unwrap().iter().map(|v| v.to_bits()).collect::<Vec<u64>>());
         let before = bits(&*backend);
         backend.write(Buffer::Gradients, &vec![bad; 400]).unwrap();
         let rule = Rule::AdamW { beta: [0.9, 0.99], epsilon: 1e-8 };
         let update = Update { rule, learning_rate: 0.1, weight_decay: 0.1, count: 1, scale: 1.0, clip: Some(Clip::Norm(1.0)) };
         assert!(!backend.update(&update, &[Vector { offset: 0, len: 400 }]).unwrap().applied);
         assert!(bits(&*backend) == before);
-        assert!(backend.read(Buffer::Gradients).iter().all(|&g| g == 0.0));
+        assert!(backend.read(Buffer::Gradients).unwrap().iter().all(|&g| g == 0.0));
     }
 }
 

@@ -118,19 +118,19 @@ fn check(case: &Case, scalar: Scalar, bounds: &Bounds) -> Vec<String> {
     compare_losses(&mut report, case, "train", &losses, bounds.values);
     let outputs = session.outputs(&train).unwrap();
     compare_outputs(&mut report, case, "train", &train, &outputs, bounds.values);
-    let statistics = session.read(Buffer::PendingStatistics);
+    let statistics = session.read(Buffer::PendingStatistics).unwrap();
     for (name, theirs) in case.below("train/stat/") {
         let ours = &statistics[session.parameters().get(name).unwrap().range()];
         report.compare(&format!("train/stat/{name}"), ours, &theirs.values, bounds.values);
     }
-    compare_gradients(&mut report, case, session.parameters(), &session.read(Buffer::Gradients), bounds);
-    session.discard();
+    compare_gradients(&mut report, case, session.parameters(), &session.read(Buffer::Gradients).unwrap(), bounds);
+    session.discard().unwrap();
 
     let losses = session.evaluate(&evaluate).unwrap();
     compare_losses(&mut report, case, "eval", &losses, bounds.values);
     // Where a scenario has fewer than six candidates, the reference fills up with lines that are padding; here they do not exist.
     let enough = evaluate.lines.iter().all(|lines| lines.len() * case.model.num_modes >= 6);
-    for (name, sum, count) in session.metrics(&evaluate) {
+    for (name, sum, count) in session.metrics(&evaluate).unwrap() {
         if !enough && ["minADE", "minFDE", "MR"].contains(&name) {
             continue;
         }
@@ -148,7 +148,7 @@ fn check(case: &Case, scalar: Scalar, bounds: &Bounds) -> Vec<String> {
 
 /// Writes the case's parameters and statistics; every name of either side must be known to the other.
 fn load(session: &mut Session, case: &Case) {
-    let (mut parameters, mut statistics) = (session.read(Buffer::Parameters), session.read(Buffer::Statistics));
+    let (mut parameters, mut statistics) = (session.read(Buffer::Parameters).unwrap(), session.read(Buffer::Statistics).unwrap());
     assert_eq!(session.parameters().iter().count(), case.below("param/").count(), "{}: number of parameters", case.name);
     for p in session.parameters().iter() {
         let theirs = case.array(&format!("param/{}", p.name));
@@ -245,7 +245,7 @@ fn fit(report: &mut Report, case: &Case, session: &mut Session, batch: &Batch, b
     }
     report.compare("fit/loss", &losses, &case.array("fit/loss").values, bounds.fit_loss);
     let Some(bound) = bounds.fit_parameters else { return };
-    let (parameters, statistics) = (session.read(Buffer::Parameters), session.read(Buffer::Statistics));
+    let (parameters, statistics) = (session.read(Buffer::Parameters).unwrap(), session.read(Buffer::Statistics).unwrap());
     for (name, theirs) in case.below("fit/param/") {
         let p = session.parameters().get(name).unwrap();
         let ours = &if p.statistic { &statistics } else { &parameters }[p.range()];

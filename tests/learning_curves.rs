@@ -151,7 +151,7 @@ fn export(folder: &Path, config: &Config, features: &[Features], batches: &[Vec<
     std::fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
 
     let session: Session = build_model(config).unwrap();
-    let (parameters, statistics) = (session.read(Buffer::Parameters), session.read(Buffer::Statistics));
+    let (parameters, statistics) = (session.read(Buffer::Parameters).unwrap(), session.read(Buffer::Statistics).unwrap());
     let mut initial = Arrays::default();
     for p in session.parameters().iter() {
         let values = if p.statistic { &statistics } else { &parameters };

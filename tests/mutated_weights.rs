@@ -200,7 +200,7 @@ fn mutated_files_are_errors_or_values() {
     let pickle = first_member(&archive);
     let plain = unpacked("part_legacy.ckpt.gz");
     let safetensors = {
-        let values = session.read(Buffer::Parameters);
+        let values = session.read(Buffer::Parameters).unwrap();
         let small = session.parameters().iter().filter(|p| !p.statistic && p.len() <= 64);
         let blocks: Vec<(String, Vec<usize>, Vec<u8>)> = small
             .map(|p| (p.name.clone(), p.shape.clone(), values[p.range()].iter().flat_map(|x| (*x as f32).to_le_bytes()).collect()))

@@ -72,7 +72,7 @@ fn the_projection_alone_may_be_idle() {
     let batch = collate(&references(&features), &[], &session.batch_options(false)).unwrap();
     assert!(session.train(&batch, 0).unwrap().loss.is_finite());
     let range = session.parameters().get("hidden_proj.0.weight").unwrap().range();
-    assert!(session.read(Buffer::Gradients)[range].iter().all(|&g| g == 0.0));
+    assert!(session.read(Buffer::Gradients).unwrap()[range].iter().all(|&g| g == 0.0));
 }
 
 #[test]
@@ -84,10 +84,10 @@ fn absent_rows_change_nothing() {
     let (plain, wide) = (collate(&references(&features), &[], &options).unwrap(), collate(&references(&padded), &[], &options).unwrap());
     assert_eq!(plain, wide);
     let losses = session.train(&plain, 3).unwrap();
-    let gradients = session.read(Buffer::Gradients);
-    session.discard();
+    let gradients = session.read(Buffer::Gradients).unwrap();
+    session.discard().unwrap();
     assert_eq!(losses, session.train(&wide, 3).unwrap());
-    assert_eq!(bits(&gradients), bits(&session.read(Buffer::Gradients)));
+    assert_eq!(bits(&gradients), bits(&session.read(Buffer::Gradients).unwrap()));
 }
 
 /// The scenario with an agent, polygon, static object and line more, all invalid, at the end of each.
@@ -236,8 +236,8 @@ fn results_do_not_depend_on_what_was_run_before() {
         [&features[..1], &features[..], &features[1..2]].iter().map(|f| collate(&references(f), &[], &options).unwrap()).collect();
     let run = |session: &mut Session, batch: &Batch| {
         let losses = session.train(batch, 9).unwrap();
-        let gradients = bits(&session.read(Buffer::Gradients));
-        session.discard();
+        let gradients = bits(&session.read(Buffer::Gradients).unwrap());
+        session.discard().unwrap();
         (losses, gradients)
     };
     let first: Vec<_> = batches.iter().map(|b| run(&mut session, b)).collect();
@@ -263,7 +263,7 @@ fn learns_and_repeats() {
             session.train(&batch, step).unwrap();
             assert!(session.update(&update(step + 1)).unwrap().applied);
         }
-        (before, session.evaluate(&batch).unwrap().loss, bits(&session.read(Buffer::Parameters)))
+        (before, session.evaluate(&batch).unwrap().loss, bits(&session.read(Buffer::Parameters).unwrap()))
     };
     let (before, after, parameters) = run(2, 1);
     assert!(after < 0.5 * before, "{before} {after}");
@@ -281,7 +281,7 @@ fn run_on(values: Vec<f64>, rows: usize, index: Vec<i32>, step: u64, record: imp
     let feed = Feed { counts: vec![rows], reals: Reals::F64(values), real_slots: vec![reals], indexes: index, index_slots: vec![indexes] };
     let mut backend: Box<dyn Backend> = cpu::new(Scalar::F64, 1, 0, 0);
     backend.run(&plan, &feed, &Step { seed: 3, step }).unwrap();
-    backend.output(&plan, &feed, y).to_vec()
+    backend.output(&plan, &feed, y).unwrap().to_vec()
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -196,7 +196,7 @@ fn gradients_follow_differences_and_parts_without_a_loss_stay() {
     ] {
         let (mut session, batch, _) = session(&case, &objectives(terms, Aggregate::Mean));
         session.train(&batch, 0).unwrap();
-        let gradient = session.read(Buffer::Gradients);
+        let gradient = session.read(Buffer::Gradients).unwrap();
         for (prefix, reached) in heads.into_iter().zip(reached) {
             let mut part = session.parameters().iter().filter(|p| !p.statistic && p.name.starts_with(prefix));
             assert_eq!(part.any(|p| gradient[p.range()].iter().any(|&g| g != 0.0)), reached, "{prefix} with {terms:?}");
@@ -206,13 +206,13 @@ fn gradients_follow_differences_and_parts_without_a_loss_stay() {
         assert!(decays("norm.bias") && decays("planning_decoder.pi_head.mlp.0.weight") == reached[1]);
 
         // Along a direction, as there are too many parameters for each of them.
-        let start = session.read(Buffer::Parameters);
+        let start = session.read(Buffer::Parameters).unwrap();
         let direction: Vec<f64> = (0..start.len()).map(|i| ((i * i + 1) as f64).sin()).collect();
         let slope: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
         let mut at = |h: f64| {
             let moved: Vec<f64> = start.iter().zip(&direction).map(|(p, d)| p + h * d).collect();
             session.write(Buffer::Parameters, &moved).unwrap();
-            session.discard();
+            session.discard().unwrap();
             session.train(&batch, 0).unwrap().loss
         };
         const H: f64 = 1e-7;
@@ -228,7 +228,7 @@ fn metrics_follow_their_formulas() {
     let case = case();
     let (mut session, batch, features) = session(&case, &objectives(&NUPLAN, Aggregate::Mean));
     session.evaluate(&batch).unwrap();
-    let (sums, outputs) = (session.metrics(&batch), session.outputs(&batch).unwrap());
+    let (sums, outputs) = (session.metrics(&batch).unwrap(), session.outputs(&batch).unwrap());
     let value = |name: &str| {
         let (_, sum, count) = *sums.iter().find(|(other, ..)| *other == name).unwrap();
         (sum / count, count)
@@ -270,7 +270,7 @@ fn metrics_follow_their_formulas() {
     // The trainer's own are the same as there.
     let (mut pluto, plain, _) = self::session(&case, &ObjectiveConfig::default());
     pluto.evaluate(&plain).unwrap();
-    for (name, sum, count) in pluto.metrics(&plain) {
+    for (name, sum, count) in pluto.metrics(&plain).unwrap() {
         assert_eq!(value(name), (sum / count, count), "{name}");
     }
 }

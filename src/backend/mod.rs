@@ -6,7 +6,7 @@ pub mod cuda;
 
 use crate::{
     error::{Error, Result},
-    graph::{Feed, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Feed, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use std::time::Instant;
 
@@ -137,7 +137,10 @@ pub trait Backend: Send {
     }
 
     /// A result of the last run of `plan`: the rows that the batch has.
-    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> RealsRef<'a>;
+    ///
+    /// # Errors
+    /// The device failed.
+    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> Result<RealsRef<'a>>;
 
     /// Clips the gradient and updates parameters and statistics, unless the gradient is not finite; ends with gradients of zero.
     ///
@@ -146,13 +149,22 @@ pub trait Backend: Send {
     fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated>;
 
     /// Sets parts of the gradient to zero.
-    fn clear_gradients(&mut self, parts: &[Vector]);
+    ///
+    /// # Errors
+    /// The device failed.
+    fn clear_gradients(&mut self, parts: &[Vector]) -> Result<()>;
 
     /// Sets gradients to zero and forgets pending statistics: drops what was accumulated.
-    fn discard(&mut self);
+    ///
+    /// # Errors
+    /// The device failed.
+    fn discard(&mut self) -> Result<()>;
 
     /// A copy of a buffer.
-    fn read(&self, buffer: Buffer) -> Vec<f64>;
+    ///
+    /// # Errors
+    /// The device failed.
+    fn read(&self, buffer: Buffer) -> Result<Vec<f64>>;
 
     /// Overwrites a buffer.
     ///
@@ -165,4 +177,35 @@ pub trait Backend: Send {
     /// # Errors
     /// It ends behind the buffer.
     fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()>;
+}
+
+/// Whether everything is there that the plan reads, in the precision of the backend.
+fn check(plan: &Plan, feed: &Feed, scalar: Scalar) -> Result<()> {
+    let fail = |reason: String| Err(Error::Backend(reason));
+    if feed.reals.scalar() != scalar {
+        return fail(format!("the batch is in {:?}, the backend in {scalar:?}", feed.reals.scalar()));
+    }
+    if !plan.fits(&feed.counts) {
+        return fail(format!("the batch has counts {:?}, the plan room for {:?}", feed.counts, plan.capacity));
+    }
+    if feed.index_slots.iter().any(|s| s.start > s.end || s.end > feed.indexes.len()) {
+        return fail("an index slot lies outside the batch".into());
+    }
+    for tensor in &plan.graph.tensors {
+        if let Place::Input(slot) = tensor.place {
+            let need = tensor.rows.resolve(&feed.counts) * tensor.width;
+            let have = feed.real_slots.get(slot).filter(|s| s.end <= feed.reals.len()).map_or(0, |s| s.len());
+            if have < need {
+                return fail(format!("input '{}' needs {need} numbers and has {have}", tensor.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `values.len()` elements from `start` on of a buffer of `len`.
+fn part(buffer: Buffer, len: usize, start: usize, values: &[f64]) -> Result<std::ops::Range<usize>> {
+    let end = start.checked_add(values.len()).filter(|&end| end <= len);
+    let end = end.ok_or_else(|| Error::Backend(format!("{buffer:?} holds {len} numbers, not {} from {start} on", values.len())))?;
+    Ok(start..end)
 }

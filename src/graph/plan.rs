@@ -1,6 +1,7 @@
 //! Gives every tensor of a graph a fixed place in one arena from its lifetime, for batches up to some capacity.
 
 use super::{Element, Graph, Place, TensorId};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Elements to which places are aligned (64 bytes of single precision).
 const ALIGNMENT: usize = 16;
@@ -17,16 +18,24 @@ pub struct Plan {
     /// Elements of the arena of indexes.
     pub index_len: usize,
     offsets: Vec<usize>,
+    id: u64,
 }
 
 impl Plan {
     /// Plans `graph` for batches whose counts are at most `capacity`.
     pub fn new(graph: Graph, capacity: Vec<usize>) -> Self {
         let spans = lifetimes(&graph);
-        let mut plan = Self { offsets: vec![usize::MAX; graph.tensors.len()], graph, capacity, real_len: 0, index_len: 0 };
+        static PLANS: AtomicU64 = AtomicU64::new(0);
+        let (id, offsets) = (PLANS.fetch_add(1, Ordering::Relaxed), vec![usize::MAX; graph.tensors.len()]);
+        let mut plan = Self { offsets, graph, capacity, real_len: 0, index_len: 0, id };
         plan.real_len = plan.place(Element::Real, &spans);
         plan.index_len = plan.place(Element::Index, &spans);
         plan
+    }
+
+    /// A number that no other plan of this process has, but for copies: backends know by it what they have prepared.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// First element of a tensor of the arena.

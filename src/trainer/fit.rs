@@ -187,7 +187,7 @@ impl Fit<'_, '_> {
     /// Updates the parameters with the mean of the gathered gradients, unless it is not finite.
     fn update(&mut self) -> Result<Outcome> {
         let applied = if self.state.spoiled {
-            self.module.session_mut().discard();
+            self.module.session_mut().discard()?;
             false
         } else {
             self.module.update(self.stage.limits.accumulate)?.applied

@@ -148,7 +148,8 @@ impl Trainer {
     ) -> Result<EvaluationReport> {
         let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split) };
         let kept = [Buffer::Parameters, Buffer::Statistics, Buffer::Gradients, Buffer::PendingStatistics];
-        let present = kept.map(|buffer| (buffer, module.session().read(buffer)));
+        let present = kept.map(|buffer| module.session().read(buffer).map(|values| (buffer, values)));
+        let present = present.into_iter().collect::<Result<Vec<_>>>()?;
         weights::File::read(&path)?.load(module.session_mut(), &weights::LoadOptions::default())?;
         self.host.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
         let report = self.evaluate_present(module, data, split);

@@ -142,10 +142,10 @@ impl TrainingModule {
     pub fn train_batch(&mut self, batch: &Batch, number: u64) -> Result<Trained> {
         let losses = self.session.train(batch, number)?;
         if !losses.values.iter().all(|(_, value)| value.is_finite()) {
-            self.session.discard();
+            self.session.discard()?;
             return Ok(Trained { losses, metrics: MetricSums::new(), finite: false });
         }
-        Ok(Trained { losses, metrics: self.session.metrics(batch), finite: true })
+        Ok(Trained { losses, metrics: self.session.metrics(batch)?, finite: true })
     }
 
     /// Applies the gradients that were gathered, divided by `batches`, the number to accumulate; drops them if they are not finite.
@@ -209,9 +209,9 @@ impl TrainingModule {
     /// Losses and metrics of a batch in evaluation mode.
     ///
     /// # Errors
-    /// The batch does not fit the network.
+    /// The batch does not fit the network, or the device failed.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<(Losses, MetricSums)> {
         let losses = self.session.evaluate(batch)?;
-        Ok((losses, self.session.metrics(batch)))
+        Ok((losses, self.session.metrics(batch)?))
     }
 }

@@ -233,46 +233,52 @@ impl Session {
     /// The device failed.
     pub fn update(&mut self, update: &Update) -> Result<Updated> {
         let start = self.clock();
-        self.backend.clear_gradients(&self.frozen.1);
+        self.backend.clear_gradients(&self.frozen.1)?;
         let updated = self.backend.update(update, &self.decayed);
         self.note(Phase::Update, start);
         updated
     }
 
     /// Drops the gathered gradients and the statistics of the passes that made them.
-    pub fn discard(&mut self) {
-        self.backend.discard();
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn discard(&mut self) -> Result<()> {
+        self.backend.discard()
     }
 
     /// Metrics of the last run, which was on this batch; none if there was none.
-    pub fn metrics(&self, batch: &Batch) -> MetricSums {
-        let Some(recorded) = self.recorded() else { return MetricSums::new() };
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn metrics(&self, batch: &Batch) -> Result<MetricSums> {
+        let Some(recorded) = self.recorded() else { return Ok(MetricSums::new()) };
         let read = |tensor| self.read_output(recorded, batch, tensor);
         let outputs = &recorded.outputs;
         let predictions = Predictions {
-            trajectory: read(outputs.trajectory),
-            logits: read(outputs.logits),
-            prediction: read(outputs.prediction),
+            trajectory: read(outputs.trajectory)?,
+            logits: read(outputs.logits)?,
+            prediction: read(outputs.prediction)?,
             steps: self.model.future_steps,
             modes: self.model.num_modes,
         };
-        metrics::sums(&predictions, batch, metrics::wanted(&self.objectives))
+        Ok(metrics::sums(&predictions, batch, metrics::wanted(&self.objectives)))
     }
 
     /// Outputs of the last run, which was on this batch.
     ///
     /// # Errors
-    /// [`Error::Argument`] if nothing was run.
+    /// [`Error::Argument`] if nothing was run; the device failed.
     pub fn outputs(&self, batch: &Batch) -> Result<Outputs> {
         let recorded = self.recorded().ok_or_else(|| Error::Argument("outputs before the first run".into()))?;
-        let read = |tensor| self.read_output(recorded, batch, tensor).to_vec();
+        let read = |tensor| self.read_output(recorded, batch, tensor).map(|values| values.to_vec());
         let outputs = &recorded.outputs;
         Ok(Outputs {
-            trajectory: read(outputs.trajectory),
-            logits: read(outputs.logits),
-            prediction: read(outputs.prediction),
-            hidden: outputs.hidden.map(read).unwrap_or_default(),
-            ref_free_trajectory: outputs.ref_free_trajectory.map(read).unwrap_or_default(),
+            trajectory: read(outputs.trajectory)?,
+            logits: read(outputs.logits)?,
+            prediction: read(outputs.prediction)?,
+            hidden: outputs.hidden.map_or(Ok(Vec::new()), read)?,
+            ref_free_trajectory: outputs.ref_free_trajectory.map_or(Ok(Vec::new()), read)?,
             steps: self.model.future_steps,
             modes: self.model.num_modes,
         })
@@ -299,7 +305,10 @@ impl Session {
     }
 
     /// A copy of a buffer.
-    pub fn read(&self, buffer: Buffer) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read(&self, buffer: Buffer) -> Result<Vec<f64>> {
         self.backend.read(buffer)
     }
 
@@ -374,14 +383,15 @@ impl Session {
         self.plans[self.last? as usize].as_ref()
     }
 
-    fn read_output<'a>(&'a self, recorded: &'a Recorded, batch: &'a Batch, tensor: TensorId) -> RealsRef<'a> {
+    fn read_output<'a>(&'a self, recorded: &'a Recorded, batch: &'a Batch, tensor: TensorId) -> Result<RealsRef<'a>> {
         self.backend.output(&recorded.plan, &batch.feed, tensor)
     }
 
     fn losses(&self, batch: &Batch) -> Result<Losses> {
         let recorded = self.recorded().ok_or_else(|| Error::Argument("losses before the first run".into()))?;
-        let value = |loss: Option<TensorId>| loss.map_or(0.0, |tensor| self.read_output(recorded, batch, tensor).get(0));
-        let values: ArrayVec<_, _> = recorded.losses.iter().map(|(name, loss)| (*name, value(*loss))).collect();
+        let value = |tensor| self.read_output(recorded, batch, tensor).map(|values| values.get(0));
+        let values = recorded.losses.iter().map(|(name, loss)| Ok((*name, loss.map_or(Ok(0.0), value)?)));
+        let values = values.collect::<Result<ArrayVec<_, _>>>()?;
         let loss = values.last().map_or(0.0, |(_, loss)| *loss);
         Ok(Losses { values, loss })
     }

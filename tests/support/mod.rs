@@ -168,17 +168,17 @@ impl Case {
     fn run(&self, backend: &mut dyn Backend, plan: &Plan, values: &[f64], times: usize) -> Outcome {
         backend.write(Buffer::Parameters, values).unwrap();
         backend.write(Buffer::Statistics, &vec![0.5; self.parameters.statistics_len()]).unwrap();
-        backend.discard();
+        backend.discard().unwrap();
         let feed = self.feed(backend.scalar());
         for _ in 0..times {
             backend.run(plan, &feed, &Step { seed: 5, step: 3 }).unwrap();
         }
-        let read = |name: &str| plan.graph.result(name).map_or(Vec::new(), |id| backend.output(plan, &feed, id).to_vec());
+        let read = |name: &str| plan.graph.result(name).map_or(Vec::new(), |id| backend.output(plan, &feed, id).unwrap().to_vec());
         Outcome {
             loss: read("loss")[0],
             y: read("y"),
-            gradient: backend.read(Buffer::Gradients),
-            pending: backend.read(Buffer::PendingStatistics),
+            gradient: backend.read(Buffer::Gradients).unwrap(),
+            pending: backend.read(Buffer::PendingStatistics).unwrap(),
         }
     }
 }

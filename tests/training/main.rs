@@ -80,7 +80,7 @@ fn engine(config: Config, source: Roads, host: Host) -> Engine {
 
 /// Everything that a run has learnt.
 fn buffers(engine: &Engine) -> [Vec<f64>; 4] {
-    [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics].map(|b| engine.model().session().read(b))
+    [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics].map(|b| engine.model().session().read(b).unwrap())
 }
 
 /// Names of the files in the checkpoint folder, sorted.

@@ -18,7 +18,7 @@ fn frozen_parameters_get_no_step_and_no_weight_decay() {
     let case = case();
     let mut session = Session::new(&case.model, &case.objectives, Scalar::F64, 1, 0).unwrap();
     session.freeze(&PATTERNS.map(str::to_owned)).unwrap();
-    let read = |session: &Session| [Buffer::Parameters, Buffer::Statistics].map(|buffer| session.read(buffer));
+    let read = |session: &Session| [Buffer::Parameters, Buffer::Statistics].map(|buffer| session.read(buffer).unwrap());
     let before = read(&session);
     let batch = batch(&case, &session);
     let mut losses = Vec::new();
@@ -51,7 +51,7 @@ fn the_gradients_of_the_others_are_those_without_freezing() {
         session.freeze(&patterns.iter().map(|p| p.to_string()).collect::<Vec<_>>()).unwrap();
         let batch = batch(&case, &session);
         let losses = session.train(&batch, 0).unwrap();
-        (losses.loss, session.read(Buffer::Gradients), session)
+        (losses.loss, session.read(Buffer::Gradients).unwrap(), session)
     };
     let (whole_loss, whole, _) = gradients(&[]);
     let (loss, part, mut session) = gradients(&patterns);

@@ -79,7 +79,7 @@ fn batch(case: &Case, session: &Session) -> Batch {
 fn outputs(case: &Case, trained: &Session) -> (Batch, Outputs) {
     let mut session = Session::new(&case.model, &case.objectives, Scalar::F64, 1, 0).unwrap();
     for buffer in [Buffer::Parameters, Buffer::Statistics] {
-        session.write(buffer, &trained.read(buffer)).unwrap();
+        session.write(buffer, &trained.read(buffer).unwrap()).unwrap();
     }
     let batch = batch(case, &session);
     let outputs = session.predict(&batch).unwrap();
@@ -117,5 +117,5 @@ fn trained(case: &Case) -> (Session, State) {
 
 /// Everything that the engine has learnt.
 fn buffers(engine: &Engine) -> [Vec<f64>; 4] {
-    [Buffer::Parameters, Buffer::Statistics, Buffer::FirstMoments, Buffer::SecondMoments].map(|b| engine.model().session().read(b))
+    [Buffer::Parameters, Buffer::Statistics, Buffer::FirstMoments, Buffer::SecondMoments].map(|b| engine.model().session().read(b).unwrap())
 }

@@ -87,7 +87,8 @@ impl<T: Real> CpuBackend<T> {
 
     /// Runs nodes in order for as long as `go_on` says so after each.
     fn run_nodes(&mut self, plan: &Plan, feed: &Feed, step: &Step, mut go_on: impl FnMut(&Self, usize) -> bool) -> Result<()> {
-        let reals = check(plan, feed)?;
+        super::check(plan, feed, T::SCALAR)?;
+        let reals = T::feed(&feed.reals).unwrap_or_default();
         if self.arena.len() < plan.real_len {
             self.arena.resize(plan.real_len, T::ZERO);
         }
@@ -169,15 +170,15 @@ impl<T: Real> Backend for CpuBackend<T> {
         Ok(found.or_else(gradient))
     }
 
-    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> RealsRef<'a> {
+    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> Result<RealsRef<'a>> {
         let t = plan.graph.tensor(tensor);
         let len = t.rows.resolve(&feed.counts) * t.width;
-        T::view(match t.place {
+        Ok(T::view(match t.place {
             Place::Arena => &self.arena[plan.offset(tensor)..][..len],
             Place::Parameter(offset) => &self.parameters[offset..][..len],
             Place::Gradient(offset) => &self.gradients[offset..][..len],
             Place::Input(slot) => &T::feed(&feed.reals).unwrap_or_default()[feed.real_slots[slot].clone()][..len],
-        })
+        }))
     }
 
     fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {
@@ -185,21 +186,23 @@ impl<T: Real> Backend for CpuBackend<T> {
         if done.applied {
             self.statistics.copy_from_slice(&self.pending);
         } else {
-            self.discard();
+            self.discard()?;
         }
         Ok(done)
     }
 
-    fn clear_gradients(&mut self, parts: &[Vector]) {
+    fn clear_gradients(&mut self, parts: &[Vector]) -> Result<()> {
         parts.iter().for_each(|part| self.gradients[part.range()].fill(T::ZERO));
+        Ok(())
     }
 
-    fn discard(&mut self) {
+    fn discard(&mut self) -> Result<()> {
         self.gradients.fill(T::ZERO);
         self.pending.copy_from_slice(&self.statistics);
+        Ok(())
     }
 
-    fn read(&self, buffer: Buffer) -> Vec<f64> {
+    fn read(&self, buffer: Buffer) -> Result<Vec<f64>> {
         let values = match buffer {
             Buffer::Parameters => &self.parameters,
             Buffer::Gradients => &self.gradients,
@@ -208,7 +211,7 @@ impl<T: Real> Backend for CpuBackend<T> {
             Buffer::Statistics => &self.statistics,
             Buffer::PendingStatistics => &self.pending,
         };
-        values.iter().map(|x| x.f64()).collect()
+        Ok(values.iter().map(|x| x.f64()).collect())
     }
 
     fn write(&mut self, buffer: Buffer, values: &[f64]) -> Result<()> {
@@ -225,36 +228,10 @@ impl<T: Real> Backend for CpuBackend<T> {
 
     fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()> {
         let target = self.buffer(buffer);
-        let len = target.len();
-        let part = start.checked_add(values.len()).and_then(|end| target.get_mut(start..end));
-        let part = part.ok_or_else(|| Error::Backend(format!("{buffer:?} holds {len} numbers, not {} from {start} on", values.len())))?;
-        part.iter_mut().zip(values).for_each(|(t, &v)| *t = T::of(v));
+        let range = super::part(buffer, target.len(), start, values)?;
+        target[range].iter_mut().zip(values).for_each(|(t, &v)| *t = T::of(v));
         Ok(())
     }
-}
-
-/// The feed's numbers, if everything that the plan reads is there.
-fn check<'a, T: Real>(plan: &Plan, feed: &'a Feed) -> Result<&'a [T]> {
-    let fail = |reason: String| Err(Error::Backend(reason));
-    let Some(reals) = T::feed(&feed.reals) else {
-        return fail(format!("the batch is in {:?}, the backend in {:?}", feed.reals.scalar(), T::SCALAR));
-    };
-    if !plan.fits(&feed.counts) {
-        return fail(format!("the batch has counts {:?}, the plan room for {:?}", feed.counts, plan.capacity));
-    }
-    if feed.index_slots.iter().any(|s| s.start > s.end || s.end > feed.indexes.len()) {
-        return fail("an index slot lies outside the batch".into());
-    }
-    for tensor in &plan.graph.tensors {
-        if let Place::Input(slot) = tensor.place {
-            let need = tensor.rows.resolve(&feed.counts) * tensor.width;
-            let have = feed.real_slots.get(slot).filter(|s| s.end <= reals.len()).map_or(0, |s| s.len());
-            if have < need {
-                return fail(format!("input '{}' needs {need} numbers and has {have}", tensor.name));
-            }
-        }
-    }
-    Ok(reals)
 }
 
 /// Computes a node's result.

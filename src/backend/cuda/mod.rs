@@ -3,6 +3,8 @@
 //! One file per family of operations, under the names of the CPU's and of the kernels in `kernels/`.
 //! - [`device`]: what is needed of a device.
 //! - [`recorder`]: plans become lists of launches.
+//! - [`memory`]: what lies where.
+//! - [`optimizer`]: clipping and the step.
 
 mod attention;
 pub mod device;
@@ -12,6 +14,7 @@ mod fourier;
 mod imitation;
 mod linear;
 mod losses;
+mod memory;
 mod neighborhood;
 mod norm;
 mod optimizer;
@@ -21,9 +24,275 @@ mod segment_max;
 
 pub use recorder::Multiply;
 
-use crate::error::{Error, Result};
+use self::{
+    device::{Captured, Device, Launch},
+    memory::{Needs, State, Work},
+    recorder::{Program, Recorder, StepBlock, bytes},
+};
+use super::{Backend, Buffer, NonFinite, Update, Updated};
+use crate::{
+    error::{Error, Result},
+    graph::{Element, Feed, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+};
+use std::{cell::OnceCell, time::Instant};
+
+/// Plans whose launches are kept: those of a session, and one more.
+const MOST_PROGRAMS: usize = 4;
+
+/// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says.
+///
+/// # Errors
+/// The device failed, or its memory is too small.
+pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usize, statistics: usize) -> Result<Box<dyn Backend>> {
+    let state = State::new(&*device, parameters, statistics)?;
+    Ok(Box::new(CudaBackend {
+        device,
+        multiply,
+        state,
+        work: Work::default(),
+        programs: Vec::new(),
+        outputs: Vec::new(),
+        values: Vec::new(),
+    }))
+}
+
+/// The launches of a plan, ready to run.
+struct Prepared {
+    plan: u64,
+    program: Program,
+    constants: device::Address,
+    captured: Captured,
+}
+
+/// Memory of a run and the device that works on it.
+struct CudaBackend {
+    device: Box<dyn Device>,
+    multiply: Multiply,
+    state: State,
+    work: Work,
+    /// The least recently prepared first.
+    programs: Vec<Prepared>,
+    /// Results of the last run by tensor, once they have been read back.
+    outputs: Vec<OnceCell<Vec<f32>>>,
+    /// Room for the numbers of a buffer that is written.
+    values: Vec<f32>,
+}
+
+impl CudaBackend {
+    /// Puts a batch on the device and gives the position of its plan's launches.
+    fn prepare(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<usize> {
+        super::check(plan, feed, Scalar::F32)?;
+        let RealsRef::F32(reals) = feed.reals.view() else { unreachable!("checked") };
+        let block = StepBlock::new(feed, step)?;
+        self.outputs.iter_mut().for_each(|output| _ = output.take());
+        self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), OnceCell::new);
+        let index = match self.programs.iter().position(|p| p.plan == plan.id()) {
+            Some(index) if self.work.holds(reals.len(), feed.indexes.len()) => index,
+            _ => self.record(plan, reals.len(), feed.indexes.len())?,
+        };
+        let at = self.work.addresses();
+        self.device.upload(at.step, bytemuck::bytes_of(&block))?;
+        self.device.upload(at.reals, bytemuck::cast_slice(reals))?;
+        self.device.upload(at.indexes, bytemuck::cast_slice(&feed.indexes))?;
+        Ok(index)
+    }
+
+    /// Records a plan, with the memory that it needs.
+    fn record(&mut self, plan: &Plan, reals: usize, indexes: usize) -> Result<usize> {
+        // Sizes are known once it has been recorded somewhere.
+        let sizes = self.program(plan, 0)?;
+        let needs = Needs { reals, indexes, arena: plan.real_len, index_arena: plan.index_len, scratch: sizes.scratch };
+        if !self.work.fits(&needs) {
+            self.forget(0);
+            self.work.grow(&*self.device, &needs)?;
+        }
+        self.programs.iter().position(|p| p.plan == plan.id()).into_iter().for_each(|index| self.forget_one(index));
+        if self.programs.len() == MOST_PROGRAMS {
+            self.forget_one(0);
+        }
+        let constants = self.device.allocate(sizes.constants.len())?;
+        let program = self.program(plan, constants)?;
+        self.device.upload(constants, &program.constants)?;
+        self.device.begin_capture()?;
+        let launched = program.launches.iter().try_for_each(|launch| self.device.launch(launch));
+        let captured = self.device.end_capture();
+        launched?;
+        self.programs.push(Prepared { plan: plan.id(), program, constants, captured: captured? });
+        Ok(self.programs.len() - 1)
+    }
+
+    fn program(&self, plan: &Plan, constants: device::Address) -> Result<Program> {
+        let at = recorder::Addresses { constants, ..self.state.addresses(self.work.addresses()) };
+        Recorder::record(plan, at, self.multiply, dispatch::record)
+    }
+
+    /// Forgets the launches of all plans from one on.
+    fn forget(&mut self, from: usize) {
+        while self.programs.len() > from {
+            self.forget_one(self.programs.len() - 1);
+        }
+    }
+
+    fn forget_one(&mut self, index: usize) {
+        let old = self.programs.remove(index);
+        self.device.release(old.captured);
+        self.device.free(old.constants);
+    }
+
+    /// Runs nodes one by one for as long as `go_on` says so after each.
+    fn run_nodes(&mut self, plan: &Plan, feed: &Feed, step: &Step, mut go_on: impl FnMut(&Self, usize) -> Result<bool>) -> Result<()> {
+        let index = self.prepare(plan, feed, step)?;
+        let launch = |launches: &[Launch]| launches.iter().try_for_each(|launch| self.device.launch(launch));
+        let program = &self.programs[index].program;
+        let mut done = program.start;
+        launch(&program.launches[..done])?;
+        for (node, &end) in program.ends.iter().enumerate() {
+            launch(&program.launches[done..end])?;
+            done = end;
+            if !go_on(self, node)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn download(&self, from: device::Address, elements: usize) -> Result<Vec<f32>> {
+        let mut values = vec![0.0; elements];
+        self.device.download(from, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    /// Whether all results of a node are finite.
+    fn finite(&self, plan: &Plan, feed: &Feed, node: usize) -> Result<bool> {
+        for id in plan.graph.nodes[node].outputs.iter().flatten() {
+            let tensor = plan.graph.tensor(*id);
+            // Gradients of parameters are looked at last, all at once.
+            if tensor.element == Element::Real && tensor.place == Place::Arena {
+                let len = tensor.rows.resolve(&feed.counts) * tensor.width;
+                let values = self.download(self.work.addresses().arena + bytes(plan.offset(*id)), len)?;
+                if !values.iter().all(|x| x.is_finite()) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for CudaBackend {
+    fn drop(&mut self) {
+        self.forget(0);
+        self.work.free(&*self.device);
+        self.state.free(&*self.device);
+    }
+}
+
+impl Backend for CudaBackend {
+    fn name(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn scalar(&self) -> Scalar {
+        Scalar::F32
+    }
+
+    fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
+        let index = self.prepare(plan, feed, step)?;
+        self.device.replay(self.programs[index].captured)
+    }
+
+    fn run_timed(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Vec<Instant>> {
+        let mut times = Vec::with_capacity(plan.graph.nodes.len() + 1);
+        times.push(Instant::now());
+        self.run_nodes(plan, feed, step, |backend, _| {
+            backend.device.synchronise()?;
+            times.push(Instant::now());
+            Ok(true)
+        })?;
+        Ok(times)
+    }
+
+    fn run_watched(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Option<NonFinite>> {
+        let mut found = None;
+        self.run_nodes(plan, feed, step, |backend, node| {
+            let finite = backend.finite(plan, feed, node)?;
+            found = (!finite).then_some(NonFinite::Node(node));
+            Ok(finite)
+        })?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let gradients = self.download(self.state.at(Buffer::Gradients), self.state.len(Buffer::Gradients))?;
+        Ok(gradients.iter().position(|g| !g.is_finite()).map(NonFinite::Gradient))
+    }
+
+    fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> Result<RealsRef<'a>> {
+        let t = plan.graph.tensor(tensor);
+        let len = t.rows.resolve(&feed.counts) * t.width;
+        let from = match t.place {
+            Place::Arena => self.work.addresses().arena + bytes(plan.offset(tensor)),
+            Place::Parameter(offset) => self.state.at(Buffer::Parameters) + bytes(offset),
+            Place::Gradient(offset) => self.state.at(Buffer::Gradients) + bytes(offset),
+            Place::Input(slot) => {
+                let RealsRef::F32(reals) = feed.reals.view() else { return Err(Error::Backend("the batch is in double precision".into())) };
+                return Ok(RealsRef::F32(&reals[feed.real_slots[slot].clone()][..len]));
+            }
+        };
+        let cell = self.outputs.get(tensor.0).ok_or_else(|| Error::Backend(format!("no value of '{}' before a run", t.name)))?;
+        if cell.get().is_none() {
+            _ = cell.set(self.download(from, len)?);
+        }
+        Ok(RealsRef::F32(cell.get().map_or(&[], Vec::as_slice)))
+    }
+
+    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {
+        let buffers = self.state.update_buffers();
+        let block = optimizer::UpdateBlock::new(update, decayed)?;
+        self.device.upload(buffers.block, bytemuck::bytes_of(&block))?;
+        for launch in optimizer::launches(&buffers, &update.rule) {
+            self.device.launch(&launch)?;
+        }
+        let mut outcome: optimizer::Outcome = bytemuck::Zeroable::zeroed();
+        self.device.download(buffers.outcome, bytemuck::bytes_of_mut(&mut outcome))?;
+        Ok(Updated { gradient_norm: outcome.norm, applied: outcome.applied != 0 })
+    }
+
+    fn clear_gradients(&mut self, parts: &[Vector]) -> Result<()> {
+        let gradients = self.state.at(Buffer::Gradients);
+        parts.iter().try_for_each(|part| self.device.clear(gradients + bytes(part.offset), 4 * part.len))
+    }
+
+    fn discard(&mut self) -> Result<()> {
+        self.device.clear(self.state.at(Buffer::Gradients), 4 * self.state.len(Buffer::Gradients))?;
+        let [from, to] = [Buffer::Statistics, Buffer::PendingStatistics].map(|buffer| self.state.at(buffer));
+        self.device.copy(from, to, 4 * self.state.len(Buffer::Statistics))
+    }
+
+    fn read(&self, buffer: Buffer) -> Result<Vec<f64>> {
+        let values = self.download(self.state.at(buffer), self.state.len(buffer))?;
+        Ok(values.into_iter().map(f64::from).collect())
+    }
+
+    fn write(&mut self, buffer: Buffer, values: &[f64]) -> Result<()> {
+        if self.state.len(buffer) != values.len() {
+            return Err(Error::Backend(format!("{buffer:?} holds {} numbers, not {}", self.state.len(buffer), values.len())));
+        }
+        self.write_part(buffer, 0, values)?;
+        if buffer == Buffer::Statistics {
+            self.write_part(Buffer::PendingStatistics, 0, values)?;
+        }
+        Ok(())
+    }
+
+    fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()> {
+        super::part(buffer, self.state.len(buffer), start, values)?;
+        self.values.clear();
+        self.values.extend(values.iter().map(|&v| v as f32));
+        self.device.upload(self.state.at(buffer) + bytes(start), bytemuck::cast_slice(&self.values))
+    }
+}
 
 /// In place of an operation's launches, as long as there are none.
-fn missing(r: &recorder::Recorder) -> Result<()> {
+fn missing(r: &Recorder) -> Result<()> {
     Err(Error::Backend(format!("'{}' has no CUDA kernel yet", r.node.op.name())))
 }

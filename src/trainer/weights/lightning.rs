@@ -65,7 +65,10 @@ pub fn write(session: &Session, config: &Config, state: &State, prefix: &str, mo
     let scalar = session.batch_options(false).scalar;
     let buffers = [Buffer::Parameters, Buffer::Statistics, Buffer::FirstMoments, Buffer::SecondMoments];
     let used = if moments { 4 } else { 2 };
-    let values = buffers[..used].iter().map(|buffer| (*buffer, session.read(*buffer))).collect::<Vec<_>>();
+    let values = buffers[..used]
+        .iter()
+        .map(|buffer| Ok((*buffer, session.read(*buffer).map_err(|e| e.to_string())?)))
+        .collect::<Result<Vec<_>, String>>()?;
     let numbers: usize = values.iter().map(|(_, values)| values.len() * 8).sum();
     let mut archive = Writer::with_capacity(numbers + contents.storages.len() * 256 + pickle.len());
     archive.add(&format!("{ROOT}/data.pkl"), |out| out.extend_from_slice(&pickle))?;

@@ -104,7 +104,7 @@ pub(super) fn save_safetensors(path: &Path, session: &Session, parts: &[(&str, B
     let scalar = session.batch_options(false).scalar;
     let mut blocks: Vec<(String, Dtype, &[usize], Vec<u8>)> = Vec::new();
     for (prefix, buffer) in parts {
-        let values = session.read(*buffer);
+        let values = session.read(*buffer)?;
         for p in members(session, *buffer) {
             let mut bytes = Vec::new();
             encode(&values[p.range()], scalar, &mut bytes);
@@ -271,7 +271,7 @@ impl File {
             return Err(self.fail(format!("tensor '{name}' is missing{}", more(missing.len() - 1))));
         }
         // Sets gradients and pending statistics back, which must come before what was gathered.
-        session.discard();
+        session.discard()?;
         // In pieces: no copy of a whole buffer.
         let mut piece = Vec::with_capacity(PIECE);
         let parameters: Vec<(Parameter, &str, Buffer)> =
@@ -293,7 +293,7 @@ impl File {
         }
         if !parts.iter().any(|(_, buffer)| *buffer == Buffer::PendingStatistics) {
             // From the statistics that have just been written.
-            session.discard();
+            session.discard()?;
         }
         Ok(missing)
     }
