@@ -1,75 +1,552 @@
 //! Operations that move or add rows.
 
-use super::recorder::Recorder;
-use crate::{
-    backend::cuda::missing,
-    error::Result,
-    graph::{RowMap, TensorId},
+use super::{
+    device::Address,
+    recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
+use crate::{
+    error::{Error, Result},
+    graph::{RowMap, Rows, TensorId},
+};
+use bytemuck::{Pod, Zeroable};
+
+/// Threads of a block.
+const BLOCK: usize = 256;
+/// Rows that a block of `scatter_add` has at a time.
+const WARPS: usize = 8;
+/// Most operands that are put together.
+const MOST_PARTS: usize = 8;
+/// Items that one thread should add up where others could help it.
+const SHARE: usize = 64;
+/// Most shares of a sum.
+const MOST_CHUNKS: usize = 64;
+
+/// Threads that have a row of `width` elements.
+fn lanes(width: usize) -> i32 {
+    width.next_power_of_two().min(32) as i32
+}
+
+/// The grid for rows that groups of `lanes(width)` threads have.
+fn row_grid(rows: usize, width: usize) -> [u32; 3] {
+    [blocks(rows, BLOCK / lanes(width) as usize), 1, 1]
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Fill {
+    y: Reference,
+    step: Address,
+    rows: RowCount,
+    width: i32,
+    value: f32,
+}
 
 /// Sets all of a tensor to a value.
-pub fn fill(_r: &mut Recorder, _tensor: TensorId, _value: f32) {}
-
-pub fn gather_forward(r: &mut Recorder, _index: usize) -> Result<()> {
-    missing(r)
+pub fn fill(r: &mut Recorder, tensor: TensorId, value: f32) {
+    let (rows, width) = (r.capacity(tensor), r.width(tensor));
+    let arguments = Fill { y: r.reference(tensor), step: r.step(), rows: r.rows(tensor), width: width as i32, value };
+    r.launch("fill", [blocks(rows * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
 }
 
-pub fn gather_backward(r: &mut Recorder, _index: usize) -> Result<()> {
-    missing(r)
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CopyRows {
+    dy: Reference,
+    dx: Reference,
+    step: Address,
+    rows: RowCount,
+    width: i32,
+    accumulate: i32,
 }
 
+/// dx (+)= dy, which has the same shape.
+fn copy_rows(r: &mut Recorder, dx: Reference, accumulate: bool) {
+    let id = r.dy_id();
+    let (rows, width) = (r.capacity(id), r.width(id));
+    let arguments = CopyRows { dy: r.dy(), dx, step: r.step(), rows: r.rows(id), width: width as i32, accumulate: i32::from(accumulate) };
+    r.launch("copy_rows", [blocks(rows * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumRows {
+    dy: Reference,
+    dz: Reference,
+    step: Address,
+    rows: RowCount,
+    count: RowCount,
+    row_step: i32,
+    item_step: i32,
+    width: i32,
+    lanes: i32,
+    accumulate: i32,
+    chunks: i32,
+    chunk_rows: i32,
+    pad: i32,
+}
+
+/// Sums of rows: item i of row z is row z * `steps[0]` + i * `steps[1]` of dy.
+struct Sums {
+    rows: Rows,
+    count: Rows,
+    steps: [usize; 2],
+    width: usize,
+}
+
+/// How many shares a sum of `items` for each of `rows` is cut into: one where the rows keep the device busy.
+fn chunks(rows: usize, items: usize) -> usize {
+    if rows > 256 { 1 } else { (items / SHARE).clamp(1, MOST_CHUNKS) }
+}
+
+/// dz (+)= the sums, where `dz` is the gradient of an operand.
+fn sum_rows(r: &mut Recorder, (dz, accumulate): (Reference, bool), sums: &Sums) {
+    let [rows, items] = [sums.rows, sums.count].map(|n| n.resolve(&r.plan.capacity));
+    let launch = |r: &mut Recorder, dy: Reference, dz: Reference, accumulate: bool, sums: &Sums, chunks: usize| {
+        let arguments = SumRows {
+            dy,
+            dz,
+            step: r.step(),
+            rows: sums.rows.into(),
+            count: sums.count.into(),
+            row_step: sums.steps[0] as i32,
+            item_step: sums.steps[1] as i32,
+            width: sums.width as i32,
+            lanes: lanes(sums.width),
+            accumulate: i32::from(accumulate),
+            chunks: chunks as i32,
+            chunk_rows: rows as i32,
+            pad: 0,
+        };
+        let [x, _, _] = row_grid(rows, sums.width);
+        r.launch("sum_rows", [x, chunks as u32, 1], BLOCK as u32, 0, &arguments);
+    };
+    let (dy, chunks) = (r.dy(), chunks(rows, items));
+    if chunks == 1 {
+        return launch(r, dy, dz, accumulate, sums, 1);
+    }
+    let partial = Reference::at(r.scratch(chunks * rows * sums.width));
+    launch(r, dy, partial, false, sums, chunks);
+    let join = Sums { rows: sums.rows, count: Rows::fixed(chunks), steps: [1, rows], width: sums.width };
+    launch(r, partial, dz, accumulate, &join, 1);
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct GatherForward {
+    x: Reference,
+    y: Reference,
+    index: IndexReference,
+    step: Address,
+    rows: RowCount,
+    width: i32,
+    lanes: i32,
+}
+
+/// y[i] = x[index[i]].
+pub fn gather_forward(r: &mut Recorder, index: usize) -> Result<()> {
+    let id = r.node.output(0);
+    let (rows, width) = (r.capacity(id), r.width(id));
+    let arguments = GatherForward {
+        x: r.input(0),
+        y: r.output(0),
+        index: r.index(index),
+        step: r.step(),
+        rows: r.rows(id),
+        width: width as i32,
+        lanes: lanes(width),
+    };
+    r.launch("gather_forward", row_grid(rows, width), BLOCK as u32, 0, &arguments);
+    Ok(())
+}
+
+pub fn gather_backward(r: &mut Recorder, index: usize) -> Result<()> {
+    let Some(dx) = r.dx(0) else { return Ok(()) };
+    let (dy, target) = (r.dy_id(), r.node.operands[0]);
+    scatter_add(r, dx, target, r.dy(), dy, index);
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct IsSorted {
+    index: IndexReference,
+    sorted: Address,
+    step: Address,
+    rows: RowCount,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ScatterAdd {
+    dy: Reference,
+    dx: Reference,
+    index: IndexReference,
+    sorted: Address,
+    step: Address,
+    rows: RowCount,
+    targets: RowCount,
+    width: i32,
+    accumulate: i32,
+    chunks: i32,
+    chunk_rows: i32,
+}
+
+/// dx[index[i]] (+)= dy[i] in the order of i. `dx` has the shape of `target`, `dy` that of `source`.
+pub fn scatter_add(r: &mut Recorder, (dx, accumulate): (Reference, bool), target: TensorId, dy: Reference, source: TensorId, index: usize) {
+    let (targets, items, width) = (r.capacity(target), r.capacity(source), r.width(target));
+    let (index, step, rows) = (r.index(index), r.step(), r.rows(source));
+    let sorted = r.scratch(1);
+    r.launch("is_sorted", [1, 1, 1], BLOCK as u32, 0, &IsSorted { index, sorted, step, rows });
+    let chunks = chunks(targets, items / 4);
+    let partial = if chunks > 1 { Reference::at(r.scratch(chunks * targets * width)) } else { dx };
+    let arguments = ScatterAdd {
+        dy,
+        dx: partial,
+        index,
+        sorted,
+        step,
+        rows,
+        targets: r.rows(target),
+        width: width as i32,
+        accumulate: i32::from(accumulate && chunks == 1),
+        chunks: chunks as i32,
+        chunk_rows: targets as i32,
+    };
+    r.launch("scatter_add", [blocks(targets, WARPS), chunks as u32, 1], BLOCK as u32, 0, &arguments);
+    if chunks > 1 {
+        let arguments = SumRows {
+            dy: partial,
+            dz: dx,
+            step,
+            rows: r.rows(target),
+            count: Rows::fixed(chunks).into(),
+            row_step: 1,
+            item_step: targets as i32,
+            width: width as i32,
+            lanes: lanes(width),
+            accumulate: i32::from(accumulate),
+            chunks: 1,
+            chunk_rows: targets as i32,
+            pad: 0,
+        };
+        r.launch("sum_rows", row_grid(targets, width), BLOCK as u32, 0, &arguments);
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parts {
+    data: [Reference; MOST_PARTS],
+    step: Address,
+    whole: Reference,
+    rows: [RowCount; MOST_PARTS],
+    accumulate: [i32; MOST_PARTS],
+    count: i32,
+    width: i32,
+    lanes: i32,
+    pad: i32,
+}
+
+/// The parts of an operation that puts its operands together, without their data.
+fn parts(r: &Recorder, whole: TensorId) -> Result<Parts> {
+    let (operands, width) = (&r.node.operands, r.width(whole));
+    if operands.len() > MOST_PARTS {
+        return Err(Error::Backend(format!("{} operands are more than {MOST_PARTS}", operands.len())));
+    }
+    let mut rows = [RowCount::from(Rows::fixed(0)); MOST_PARTS];
+    rows.iter_mut().zip(operands).for_each(|(rows, &id)| *rows = r.rows(id));
+    Ok(Parts {
+        data: [Reference::none(); MOST_PARTS],
+        step: r.step(),
+        whole: r.reference(whole),
+        rows,
+        accumulate: [0; MOST_PARTS],
+        count: operands.len() as i32,
+        width: width as i32,
+        lanes: lanes(width),
+        pad: 0,
+    })
+}
+
+fn parts_forward(r: &mut Recorder, kernel: &str) -> Result<()> {
+    let whole = r.node.output(0);
+    let mut arguments = parts(r, whole)?;
+    (0..r.node.inputs.len()).for_each(|k| arguments.data[k] = r.input(k));
+    r.launch(kernel, row_grid(r.capacity(whole), r.width(whole)), BLOCK as u32, 0, &arguments);
+    Ok(())
+}
+
+fn parts_backward(r: &mut Recorder, kernel: &str) -> Result<()> {
+    let whole = r.dy_id();
+    let none = parts(r, whole)?;
+    let grid = row_grid(r.capacity(whole), r.width(whole));
+    let mut arguments = none;
+    for k in 0..r.node.outputs.len() {
+        let Some((dx, accumulate)) = r.dx(k) else { continue };
+        // An operand that is there twice takes one gradient after the other.
+        if r.node.outputs[..k].contains(&r.node.outputs[k]) {
+            r.launch(kernel, grid, BLOCK as u32, 0, &arguments);
+            arguments = none;
+        }
+        arguments.data[k] = dx;
+        arguments.accumulate[k] = i32::from(accumulate);
+    }
+    if arguments.data != none.data {
+        r.launch(kernel, grid, BLOCK as u32, 0, &arguments);
+    }
+    Ok(())
+}
+
+/// Operands one below the other.
 pub fn concat_forward(r: &mut Recorder) -> Result<()> {
-    missing(r)
+    parts_forward(r, "concat_forward")
 }
 
 pub fn concat_backward(r: &mut Recorder) -> Result<()> {
-    missing(r)
+    parts_backward(r, "concat_backward")
 }
 
-pub fn add_forward(r: &mut Recorder, _map: RowMap) -> Result<()> {
-    missing(r)
-}
-
-pub fn add_backward(r: &mut Recorder, _map: RowMap) -> Result<()> {
-    missing(r)
-}
-
-pub fn outer_forward(r: &mut Recorder) -> Result<()> {
-    missing(r)
-}
-
-pub fn outer_backward(r: &mut Recorder) -> Result<()> {
-    missing(r)
-}
-
-pub fn unfold_forward(r: &mut Recorder, _length: usize, _positions: &[usize]) -> Result<()> {
-    missing(r)
-}
-
-pub fn unfold_backward(r: &mut Recorder, _length: usize, _positions: &[usize]) -> Result<()> {
-    missing(r)
-}
-
-pub fn mix_forward(r: &mut Recorder, _length: usize, _weights: &[Vec<(usize, f64)>]) -> Result<()> {
-    missing(r)
-}
-
-pub fn mix_backward(r: &mut Recorder, _length: usize, _weights: &[Vec<(usize, f64)>]) -> Result<()> {
-    missing(r)
-}
-
+/// Row i of operand k becomes row i * K + k.
 pub fn interleave_forward(r: &mut Recorder) -> Result<()> {
-    missing(r)
+    parts_forward(r, "interleave_forward")
 }
 
 pub fn interleave_backward(r: &mut Recorder) -> Result<()> {
-    missing(r)
+    parts_backward(r, "interleave_backward")
 }
 
-pub fn join_steps_forward(r: &mut Recorder, _steps: usize) -> Result<()> {
-    missing(r)
+/// Pair s of operand k goes to columns s * 2K + 2k.
+pub fn join_steps_forward(r: &mut Recorder) -> Result<()> {
+    parts_forward(r, "join_steps_forward")
 }
 
-pub fn join_steps_backward(r: &mut Recorder, _steps: usize) -> Result<()> {
-    missing(r)
+pub fn join_steps_backward(r: &mut Recorder) -> Result<()> {
+    parts_backward(r, "join_steps_backward")
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct AddForward {
+    x: Reference,
+    z: Reference,
+    y: Reference,
+    step: Address,
+    rows: RowCount,
+    x_divide: i32,
+    z_divide: i32,
+    z_period: i32,
+    width: i32,
+    lanes: i32,
+    pad: i32,
+}
+
+/// y[i] = x[i / x_divide] + z[i / z_divide % z_period].
+fn add(r: &mut Recorder, x_divide: usize, z_divide: usize, z_period: usize) {
+    let id = r.node.output(0);
+    let (rows, width) = (r.capacity(id), r.width(id));
+    let arguments = AddForward {
+        x: r.input(0),
+        z: r.input(1),
+        y: r.output(0),
+        step: r.step(),
+        rows: r.rows(id),
+        x_divide: x_divide as i32,
+        z_divide: z_divide as i32,
+        z_period: z_period as i32,
+        width: width as i32,
+        lanes: lanes(width),
+        pad: 0,
+    };
+    r.launch("add_forward", row_grid(rows, width), BLOCK as u32, 0, &arguments);
+}
+
+/// y[i] = x[i] + z[map(i)].
+pub fn add_forward(r: &mut Recorder, map: RowMap) -> Result<()> {
+    const ALL: usize = i32::MAX as usize;
+    match map {
+        RowMap::Same => add(r, 1, 1, ALL),
+        RowMap::Periodic(n) => add(r, 1, 1, n),
+        RowMap::Grouped(n) => add(r, 1, n, ALL),
+    }
+    Ok(())
+}
+
+pub fn add_backward(r: &mut Recorder, map: RowMap) -> Result<()> {
+    if let Some((dx, accumulate)) = r.dx(0) {
+        copy_rows(r, dx, accumulate);
+    }
+    let Some((dz, accumulate)) = r.dx(1) else { return Ok(()) };
+    match map {
+        RowMap::Same => copy_rows(r, dz, accumulate),
+        RowMap::Periodic(n) => sum_over_groups(r, (dz, accumulate), n),
+        RowMap::Grouped(n) => sum_groups(r, (dz, accumulate), n),
+    }
+    Ok(())
+}
+
+/// Row z is the sum of rows z * n .. z * n + n of dy.
+fn sum_groups(r: &mut Recorder, to: (Reference, bool), n: usize) {
+    let id = r.dy_id();
+    let (rows, width) = (r.plan.graph.tensor(id).rows, r.width(id));
+    let groups = Rows { symbol: rows.symbol, times: rows.times / n.max(1) };
+    sum_rows(r, to, &Sums { rows: groups, count: Rows::fixed(n), steps: [n, 1], width });
+}
+
+/// Row z is the sum of rows i * n + z of dy.
+fn sum_over_groups(r: &mut Recorder, to: (Reference, bool), n: usize) {
+    let id = r.dy_id();
+    let (rows, width) = (r.plan.graph.tensor(id).rows, r.width(id));
+    let groups = Rows { symbol: rows.symbol, times: rows.times / n.max(1) };
+    sum_rows(r, to, &Sums { rows: Rows::fixed(n), count: groups, steps: [1, n], width });
+}
+
+/// y[i * M + m] = x[i] + z[m].
+pub fn outer_forward(r: &mut Recorder) -> Result<()> {
+    let modes = r.capacity(r.node.input(1));
+    add(r, modes.max(1), 1, modes.max(1));
+    Ok(())
+}
+
+pub fn outer_backward(r: &mut Recorder) -> Result<()> {
+    let modes = r.capacity(r.node.operands[1]);
+    if let Some(dx) = r.dx(0) {
+        sum_groups(r, dx, modes);
+    }
+    if let Some(dz) = r.dx(1) {
+        sum_over_groups(r, dz, modes);
+    }
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Unfold {
+    x: Reference,
+    y: Reference,
+    positions: Address,
+    step: Address,
+    rows: RowCount,
+    length: i32,
+    count: i32,
+    width: i32,
+    lanes: i32,
+    accumulate: i32,
+    pad: i32,
+}
+
+/// `sequences` of `length` rows each, of a tensor.
+fn sequences(r: &Recorder, tensor: TensorId, length: usize) -> Rows {
+    let rows = r.plan.graph.tensor(tensor).rows;
+    Rows { symbol: rows.symbol, times: rows.times / length.max(1) }
+}
+
+/// Rows of a convolution with kernel 3 and padding 1 at some positions.
+pub fn unfold_forward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
+    let (x, y) = (r.input(0), r.output(0));
+    let rows = r.capacity(r.node.output(0));
+    unfold(r, "unfold_forward", [x, y], false, length, positions, rows, 3);
+    Ok(())
+}
+
+pub fn unfold_backward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
+    let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
+    let (dy, rows) = (r.dy(), r.capacity(r.node.operands[0]));
+    unfold(r, "unfold_backward", [dx, dy], accumulate, length, positions, rows, 1);
+    Ok(())
+}
+
+/// Launches `kernel`, whose groups of threads have `rows` rows of `taps` times the width of the operand.
+#[allow(clippy::too_many_arguments)]
+fn unfold(
+    r: &mut Recorder,
+    kernel: &str,
+    [x, y]: [Reference; 2],
+    accumulate: bool,
+    length: usize,
+    positions: &[usize],
+    rows: usize,
+    taps: usize,
+) {
+    let operand = r.node.operands[0];
+    let width = r.width(operand);
+    let list: Vec<i32> = positions.iter().map(|&p| p as i32).collect();
+    let arguments = Unfold {
+        x,
+        y,
+        positions: r.constant_indexes(&list),
+        step: r.step(),
+        rows: sequences(r, operand, length).into(),
+        length: length as i32,
+        count: positions.len() as i32,
+        width: width as i32,
+        lanes: lanes(taps * width),
+        accumulate: i32::from(accumulate),
+        pad: 0,
+    };
+    r.launch(kernel, row_grid(rows, taps * width), BLOCK as u32, 0, &arguments);
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Mix {
+    x: Reference,
+    y: Reference,
+    starts: Address,
+    sources: Address,
+    weights: Address,
+    step: Address,
+    rows: RowCount,
+    from: i32,
+    to: i32,
+    width: i32,
+    lanes: i32,
+    accumulate: i32,
+    pad: i32,
+}
+
+/// Weighted sums over the rows of each sequence.
+pub fn mix_forward(r: &mut Recorder, length: usize, weights: &[Vec<(usize, f64)>]) -> Result<()> {
+    let (x, y) = (r.input(0), r.output(0));
+    mix(r, [x, y], false, length, length, weights);
+    Ok(())
+}
+
+pub fn mix_backward(r: &mut Recorder, length: usize, weights: &[Vec<(usize, f64)>]) -> Result<()> {
+    let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
+    let mut transposed = vec![Vec::new(); length];
+    for (o, sources) in weights.iter().enumerate() {
+        sources.iter().for_each(|&(i, weight)| transposed[i].push((o, weight)));
+    }
+    let dy = r.dy();
+    mix(r, [dy, dx], accumulate, length, weights.len(), &transposed);
+    Ok(())
+}
+
+/// Each row of y is a sum of rows of x, whose sequences have `from` rows; those of the operand have `length`.
+fn mix(r: &mut Recorder, [x, y]: [Reference; 2], accumulate: bool, length: usize, from: usize, weights: &[Vec<(usize, f64)>]) {
+    let operand = r.node.operands[0];
+    let (width, sequences) = (r.width(operand), sequences(r, operand, length));
+    let mut starts = vec![0];
+    for sources in weights {
+        starts.push(starts[starts.len() - 1] + sources.len() as i32);
+    }
+    let sources: Vec<i32> = weights.iter().flatten().map(|&(i, _)| i as i32).collect();
+    let factors: Vec<f32> = weights.iter().flatten().map(|&(_, weight)| weight as f32).collect();
+    let arguments = Mix {
+        x,
+        y,
+        starts: r.constant_indexes(&starts),
+        sources: r.constant_indexes(&sources),
+        weights: r.constants(&factors),
+        step: r.step(),
+        rows: sequences.into(),
+        from: from as i32,
+        to: weights.len() as i32,
+        width: width as i32,
+        lanes: lanes(width),
+        accumulate: i32::from(accumulate),
+        pad: 0,
+    };
+    let rows = sequences.resolve(&r.plan.capacity) * weights.len();
+    r.launch("mix", row_grid(rows, width), BLOCK as u32, 0, &arguments);
 }

@@ -1,0 +1,320 @@
+// Operations that move or add rows. A group of `lanes` threads has a row; `accumulate` adds to what is there.
+#include "common.cuh"
+
+// Calls f(row, lane) for every row; the grid strides over them.
+template <class F>
+__device__ inline void for_rows(int rows, int lanes, F f) {
+    int lane = int(threadIdx.x) % lanes, groups = global_threads() / lanes;
+    for (int row = global_thread() / lanes; row < rows; row += groups) f(row, lane);
+}
+
+__device__ inline void put(float* to, float value, int accumulate) { *to = accumulate ? *to + value : value; }
+
+// y = value.
+struct Fill {
+    Reference y;
+    const StepBlock* step;
+    Rows rows;
+    int width;
+    float value;
+};
+extern "C" __global__ void __launch_bounds__(256) fill(Fill a) {
+    float* y = write(a.y);
+    int count = resolve(a.rows, a.step) * a.width;
+    for (int i = global_thread(); i < count; i += global_threads()) y[i] = a.value;
+}
+KERNEL(fill, Fill)
+
+// dx (+)= dy, element by element.
+struct CopyRows {
+    Reference dy, dx;
+    const StepBlock* step;
+    Rows rows;
+    int width, accumulate;
+};
+extern "C" __global__ void __launch_bounds__(256) copy_rows(CopyRows a) {
+    const float* dy = read(a.dy, a.step);
+    float* dx = write(a.dx);
+    int count = resolve(a.rows, a.step) * a.width;
+    for (int i = global_thread(); i < count; i += global_threads()) put(dx + i, dy[i], a.accumulate);
+}
+KERNEL(copy_rows, CopyRows)
+
+// dz[z] (+)= sum over i below `count` of dy[z * row_step + i * item_step], [rows, width]. With `chunks` > 1, block row k of the grid
+// sums a share of the items, and writes it to dz[k * chunk_rows + z].
+struct SumRows {
+    Reference dy, dz;
+    const StepBlock* step;
+    Rows rows, count;
+    int row_step, item_step, width, lanes, accumulate, chunks, chunk_rows, pad;
+};
+extern "C" __global__ void __launch_bounds__(256) sum_rows(SumRows a) {
+    const float* dy = read(a.dy, a.step);
+    int count = resolve(a.count, a.step), share = (count + a.chunks - 1) / a.chunks;
+    int from = int(blockIdx.y) * share, to = min(count, from + share);
+    float* dz = write(a.dz) + size_t(blockIdx.y) * a.chunk_rows * a.width;
+    for_rows(resolve(a.rows, a.step), a.lanes, [&](int z, int lane) {
+        for (int c = lane; c < a.width; c += a.lanes) {
+            float sum = 0.0f;
+            for (int i = from; i < to; i++) sum += dy[size_t(z * a.row_step + i * a.item_step) * a.width + c];
+            put(dz + size_t(z) * a.width + c, sum, a.accumulate);
+        }
+    });
+}
+KERNEL(sum_rows, SumRows)
+
+// y[i] = x[index[i]], [rows, width].
+struct GatherForward {
+    Reference x, y;
+    IndexReference index;
+    const StepBlock* step;
+    Rows rows;
+    int width, lanes;
+};
+extern "C" __global__ void __launch_bounds__(256) gather_forward(GatherForward a) {
+    const float* x = read(a.x, a.step);
+    const int* index = read(a.index, a.step);
+    float* y = write(a.y);
+    for_rows(resolve(a.rows, a.step), a.lanes, [&](int row, int lane) {
+        const float* from = x + size_t(index[row]) * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c];
+    });
+}
+KERNEL(gather_forward, GatherForward)
+
+// *sorted = 1 if the list never falls. One block.
+struct IsSorted {
+    IndexReference index;
+    int* sorted;
+    const StepBlock* step;
+    Rows rows;
+};
+extern "C" __global__ void __launch_bounds__(256) is_sorted(IsSorted a) {
+    const int* index = read(a.index, a.step);
+    int rows = resolve(a.rows, a.step);
+    float falls = 0.0f;
+    for (int i = threadIdx.x + 1; i < rows; i += blockDim.x) falls += index[i] < index[i - 1] ? 1.0f : 0.0f;
+    falls = block_sum(falls);
+    if (threadIdx.x == 0) *a.sorted = falls == 0.0f;
+}
+KERNEL(is_sorted, IsSorted)
+
+// First position of `list` whose entry is not below `value`.
+__device__ inline int lower_bound(const int* list, int count, int value) {
+    int from = 0;
+    while (count > 0) {
+        int half = count / 2;
+        if (list[from + half] < value) {
+            from += half + 1;
+            count -= half + 1;
+        } else {
+            count = half;
+        }
+    }
+    return from;
+}
+
+// dx[index[i]] (+)= dy[i] in the order of i: dy [rows, width], dx [targets, width]. A warp has a row of dx and looks for its entries in
+// the list; in a sorted one it knows where they are. With `chunks` > 1, block row k of the grid looks at a share of the list, and writes
+// to dx[k * chunk_rows + ..].
+struct ScatterAdd {
+    Reference dy, dx;
+    IndexReference index;
+    const int* sorted;
+    const StepBlock* step;
+    Rows rows, targets;
+    int width, accumulate, chunks, chunk_rows;
+};
+extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
+    constexpr int WARPS = 8, TILE = 256, COLUMNS = 4;
+    __shared__ int tile[TILE];
+    const float* dy = read(a.dy, a.step);
+    const int* index = read(a.index, a.step);
+    float* dx = write(a.dx) + size_t(blockIdx.y) * a.chunk_rows * a.width;
+    int rows = resolve(a.rows, a.step), targets = resolve(a.targets, a.step), share = (rows + a.chunks - 1) / a.chunks;
+    int begin = min(rows, int(blockIdx.y) * share), end = min(rows, begin + share);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    bool sorted = *a.sorted != 0;
+    for (int first = int(blockIdx.x) * WARPS; first < targets; first += int(gridDim.x) * WARPS) {
+        int target = first + warp;
+        for (int column = 0; column < a.width; column += 32 * COLUMNS) {
+            float sum[COLUMNS] = {};
+            auto add = [&](int row) {
+                const float* from = dy + size_t(row) * a.width + column;
+                for (int k = 0; k < COLUMNS; k++) {
+                    int c = lane + 32 * k;
+                    if (column + c < a.width) sum[k] += from[c];
+                }
+            };
+            if (sorted) {
+                int from = begin + lower_bound(index + begin, end - begin, target);
+                int to = from + lower_bound(index + from, end - from, target + 1);
+                for (int row = from; row < to; row++) add(row);
+            } else {
+                for (int start = begin; start < end; start += TILE) {
+                    __syncthreads();
+                    if (start + int(threadIdx.x) < end) tile[threadIdx.x] = index[start + threadIdx.x];
+                    __syncthreads();
+                    for (int i = 0; i < TILE && start + i < end; i += 32) {
+                        bool mine = start + i + lane < end && tile[i + lane] == target;
+                        for (unsigned found = __ballot_sync(FULL_WARP, mine); found != 0; found &= found - 1) add(start + i + __ffs(found) - 1);
+                    }
+                }
+            }
+            for (int k = 0; k < COLUMNS; k++) {
+                int c = column + lane + 32 * k;
+                if (target < targets && c < a.width) put(dx + size_t(target) * a.width + c, sum[k], a.accumulate);
+            }
+        }
+    }
+}
+KERNEL(scatter_add, ScatterAdd)
+
+constexpr int MOST_PARTS = 8;
+
+// The operands of an operation that puts several together.
+struct Parts {
+    Reference data[MOST_PARTS]; // null: has no gradient
+    const StepBlock* step;
+    Reference whole;
+    Rows rows[MOST_PARTS];
+    int accumulate[MOST_PARTS];
+    int count, width, lanes, pad; // width of the whole
+};
+
+// Copies between a part and the whole: to the whole, or (+)= to the part.
+__device__ inline void move(const Parts& a, int part, size_t at, size_t in_whole, bool backward) {
+    if (a.data[part].data == nullptr) return;
+    if (backward)
+        put(write(a.data[part]) + at, read(a.whole, a.step)[in_whole], a.accumulate[part]);
+    else
+        write(a.whole)[in_whole] = read(a.data[part], a.step)[at];
+}
+
+// Rows of the parts one below the other.
+__device__ inline void concat(const Parts& a, bool backward) {
+    int start = 0;
+    for (int part = 0; part < a.count; part++) {
+        int rows = resolve(a.rows[part], a.step);
+        for_rows(rows, a.lanes, [&](int row, int lane) {
+            for (int c = lane; c < a.width; c += a.lanes) move(a, part, size_t(row) * a.width + c, size_t(start + row) * a.width + c, backward);
+        });
+        start += rows;
+    }
+}
+extern "C" __global__ void __launch_bounds__(256) concat_forward(Parts a) { concat(a, false); }
+KERNEL(concat_forward, Parts)
+extern "C" __global__ void __launch_bounds__(256) concat_backward(Parts a) { concat(a, true); }
+KERNEL(concat_backward, Parts)
+
+// Row i of part k is row i * count + k of the whole.
+__device__ inline void interleave(const Parts& a, bool backward) {
+    for_rows(resolve(a.rows[0], a.step) * a.count, a.lanes, [&](int row, int lane) {
+        int part = row % a.count;
+        for (int c = lane; c < a.width; c += a.lanes) move(a, part, size_t(row / a.count) * a.width + c, size_t(row) * a.width + c, backward);
+    });
+}
+extern "C" __global__ void __launch_bounds__(256) interleave_forward(Parts a) { interleave(a, false); }
+KERNEL(interleave_forward, Parts)
+extern "C" __global__ void __launch_bounds__(256) interleave_backward(Parts a) { interleave(a, true); }
+KERNEL(interleave_backward, Parts)
+
+// Pair s of part k is in columns s * 2 count + 2 k of the whole.
+__device__ inline void join_steps(const Parts& a, bool backward) {
+    int size = 2 * a.count;
+    for_rows(resolve(a.rows[0], a.step), a.lanes, [&](int row, int lane) {
+        for (int c = lane; c < a.width; c += a.lanes) {
+            int step = c / size, part = c % size / 2;
+            move(a, part, size_t(row) * (a.width / a.count) + 2 * step + c % 2, size_t(row) * a.width + c, backward);
+        }
+    });
+}
+extern "C" __global__ void __launch_bounds__(256) join_steps_forward(Parts a) { join_steps(a, false); }
+KERNEL(join_steps_forward, Parts)
+extern "C" __global__ void __launch_bounds__(256) join_steps_backward(Parts a) { join_steps(a, true); }
+KERNEL(join_steps_backward, Parts)
+
+// y[i] = x[i / x_divide] + z[i / z_divide % z_period], [rows, width].
+struct AddForward {
+    Reference x, z, y;
+    const StepBlock* step;
+    Rows rows;
+    int x_divide, z_divide, z_period, width, lanes, pad;
+};
+extern "C" __global__ void __launch_bounds__(256) add_forward(AddForward a) {
+    const float *x = read(a.x, a.step), *z = read(a.z, a.step);
+    float* y = write(a.y);
+    for_rows(resolve(a.rows, a.step), a.lanes, [&](int row, int lane) {
+        const float* from = x + size_t(row / a.x_divide) * a.width;
+        const float* plus = z + size_t(row / a.z_divide % a.z_period) * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c] + plus[c];
+    });
+}
+KERNEL(add_forward, AddForward)
+
+// Rows of a convolution with kernel 3 and padding 1 at some positions p of each sequence: y[sequence, p][3 c + tap] = x[p - 1 + tap][c].
+// `rows` counts sequences; x [rows, length, width], y [rows, count, 3 width].
+struct Unfold {
+    Reference x, y;
+    const int* positions;
+    const StepBlock* step;
+    Rows rows;
+    int length, count, width, lanes, accumulate, pad;
+};
+extern "C" __global__ void __launch_bounds__(256) unfold_forward(Unfold a) {
+    const float* x = read(a.x, a.step);
+    float* y = write(a.y);
+    for_rows(resolve(a.rows, a.step) * a.count, a.lanes, [&](int row, int lane) {
+        int first = a.positions[row % a.count] - 1;
+        const float* from = x + size_t(row / a.count) * a.length * a.width;
+        for (int c = lane; c < 3 * a.width; c += a.lanes) {
+            int source = first + c % 3;
+            y[size_t(row) * 3 * a.width + c] = source >= 0 && source < a.length ? from[size_t(source) * a.width + c / 3] : 0.0f;
+        }
+    });
+}
+KERNEL(unfold_forward, Unfold)
+
+// The gradient of unfold: x is dx, y is dy.
+extern "C" __global__ void __launch_bounds__(256) unfold_backward(Unfold a) {
+    float* dx = write(a.x);
+    const float* dy = read(a.y, a.step);
+    for_rows(resolve(a.rows, a.step) * a.length, a.lanes, [&](int row, int lane) {
+        int source = row % a.length;
+        const float* from = dy + size_t(row / a.length) * a.count * 3 * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) {
+            float sum = 0.0f;
+            for (int p = 0; p < a.count; p++) {
+                int tap = source + 1 - a.positions[p];
+                if (tap >= 0 && tap < 3) sum += from[size_t(p) * 3 * a.width + 3 * c + tap];
+            }
+            put(dx + size_t(row) * a.width + c, sum, a.accumulate);
+        }
+    });
+}
+KERNEL(unfold_backward, Unfold)
+
+// y[sequence, o] (+)= sum over k from starts[o] to starts[o + 1] of weights[k] x[sequence, sources[k]]; `rows` counts sequences;
+// x [rows, from, width], y [rows, to, width]. The gradient is the same with the transposed weights.
+struct Mix {
+    Reference x, y;
+    const int *starts, *sources;
+    const float* weights;
+    const StepBlock* step;
+    Rows rows;
+    int from, to, width, lanes, accumulate, pad;
+};
+extern "C" __global__ void __launch_bounds__(256) mix(Mix a) {
+    const float* x = read(a.x, a.step);
+    float* y = write(a.y);
+    for_rows(resolve(a.rows, a.step) * a.to, a.lanes, [&](int row, int lane) {
+        int o = row % a.to;
+        const float* from = x + size_t(row / a.to) * a.from * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) {
+            float sum = 0.0f;
+            for (int k = a.starts[o]; k < a.starts[o + 1]; k++) sum += a.weights[k] * from[size_t(a.sources[k]) * a.width + c];
+            put(y + size_t(row) * a.width + c, sum, a.accumulate);
+        }
+    });
+}
+KERNEL(mix, Mix)
