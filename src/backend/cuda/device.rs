@@ -9,7 +9,7 @@ pub type Address = u64;
 /// Addresses of allocations and of pieces of scratch are multiples of this many bytes.
 pub const ALIGNMENT: usize = 256;
 
-/// A sequence of launches that the device keeps; see [`Device::end_capture`].
+/// A sequence of launches that the device keeps; see [`Device::capture`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Captured(pub u64);
 
@@ -108,17 +108,11 @@ pub trait Device: Send {
     /// The device failed, now or in a launch before.
     fn synchronise(&self) -> Result<()>;
 
-    /// Launches from here to [`Device::end_capture`] are kept instead of run. Nothing else may be called between.
+    /// Keeps launches instead of running them.
     ///
     /// # Errors
-    /// The device failed.
-    fn begin_capture(&self) -> Result<()>;
-
-    /// Ends what [`Device::begin_capture`] began.
-    ///
-    /// # Errors
-    /// The device failed, or something was called that cannot be captured.
-    fn end_capture(&self) -> Result<Captured>;
+    /// As [`Device::launch`].
+    fn capture(&self, launches: &[Launch]) -> Result<Captured>;
 
     /// Runs captured launches.
     ///

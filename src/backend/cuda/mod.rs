@@ -113,11 +113,8 @@ impl CudaBackend {
         let constants = self.device.allocate(sizes.constants.len())?;
         let program = self.program(plan, constants)?;
         self.device.upload(constants, &program.constants)?;
-        self.device.begin_capture()?;
-        let launched = program.launches.iter().try_for_each(|launch| self.device.launch(launch));
-        let captured = self.device.end_capture();
-        launched?;
-        self.programs.push(Prepared { plan: plan.id(), program, constants, captured: captured? });
+        let captured = self.device.capture(&program.launches)?;
+        self.programs.push(Prepared { plan: plan.id(), program, constants, captured });
         Ok(self.programs.len() - 1)
     }
 
