@@ -9,9 +9,12 @@
 mod attention;
 pub mod device;
 mod dispatch;
+#[allow(unsafe_code)]
+mod driver;
 mod dropout;
 mod fourier;
 mod imitation;
+pub mod kernels;
 mod linear;
 mod losses;
 mod memory;

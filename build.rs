@@ -1,0 +1,123 @@
+//! Compiles `kernels/*.cu` with nvcc, where there is one, for the library to embed. Without nvcc the library trains on the CPU.
+//!
+//! - `NVCC`: the compiler; empty: none, even if there is one.
+//! - `TE_CUDA_ARCHITECTURES`: instead of all of [`ARCHITECTURES`], such as `90` or `80,90`.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    env,
+    ffi::OsString,
+    fmt::Write,
+    fs,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+};
+
+/// Compute capabilities that have their own code; others take the PTX of the first.
+const ARCHITECTURES: &str = "80,86,89,90,100,120";
+const FLAGS: [&str; 4] = ["-fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr"];
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
+    let files = list(&root.join("kernels"));
+    ["NVCC", "CUDA_HOME", "PATH", "TE_CUDA_ARCHITECTURES"].iter().for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=kernels");
+    files.iter().for_each(|file| println!("cargo::rerun-if-changed={}", file.display()));
+
+    let architectures = env::var("TE_CUDA_ARCHITECTURES").unwrap_or_else(|_| ARCHITECTURES.into());
+    let compiled = match find_nvcc(&root) {
+        Some(nvcc) => compile(&nvcc, &files, &architectures, &out).unwrap_or_else(|reason| {
+            reason.lines().for_each(|line| println!("cargo::warning={line}"));
+            println!("cargo::warning=the kernels were not compiled: this library trains on the CPU alone");
+            Vec::new()
+        }),
+        None => {
+            println!("cargo::warning=no nvcc was found (NVCC, CUDA_HOME, PATH, .venv): this library trains on the CPU alone");
+            Vec::new()
+        }
+    };
+    let architectures = if compiled.is_empty() { "" } else { &architectures };
+    let mut text = format!("const ARCHITECTURES: &str = {architectures:?};\nconst IMAGES: &[(&str, &[u8])] = &[\n");
+    for path in compiled {
+        let family = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.split('.').next()).unwrap_or_default();
+        writeln!(text, "    ({family:?}, include_bytes!({path:?})),").expect("a string grows");
+    }
+    text.push_str("];\n");
+    fs::write(out.join("kernels.rs"), text).expect("OUT_DIR can be written");
+}
+
+/// The files of a folder in the order of their names.
+fn list(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+/// The compiler: named by `NVCC`, below `CUDA_HOME`, in `PATH`, or of the Python package nvidia-cuda-nvcc in `.venv`.
+fn find_nvcc(root: &Path) -> Option<PathBuf> {
+    if let Some(nvcc) = env::var_os("NVCC") {
+        return Some(PathBuf::from(nvcc)).filter(|nvcc| !nvcc.as_os_str().is_empty());
+    }
+    let home = env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
+    let path: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let packages = list(&root.join(".venv/lib")).into_iter().flat_map(|python| list(&python.join("site-packages/nvidia")));
+    let mut folders = home.into_iter().chain(path).chain(packages.map(|package| package.join("bin")));
+    folders.find_map(|folder| ["nvcc", "nvcc.exe"].iter().map(|name| folder.join(name)).find(|nvcc| nvcc.is_file()))
+}
+
+/// Compiles each file for all architectures, unless that has been done, and gives the results.
+fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> Result<Vec<PathBuf>, String> {
+    let (sources, headers): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.extension().is_some_and(|e| e == "cu"));
+    let mut flags: Vec<OsString> = FLAGS.iter().map(OsString::from).collect();
+    for (i, number) in architectures.split(',').map(str::trim).enumerate() {
+        if i == 0 {
+            flags.push(format!("-gencode=arch=compute_{number},code=compute_{number}").into());
+        }
+        flags.push(format!("-gencode=arch=compute_{number},code=sm_{number}").into());
+    }
+    let version = run(Command::new(nvcc).arg("--version"))?;
+    let targets = sources.iter().map(|source| {
+        let mut hash = DefaultHasher::new();
+        (&version, &flags).hash(&mut hash);
+        headers
+            .iter()
+            .chain([source])
+            .try_for_each(|file| fs::read(file).map(|text| text.hash(&mut hash)).map_err(|e| format!("{file:?}: {e}")))?;
+        let family = source.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| format!("the name of {source:?}"))?;
+        Ok(out.join(format!("{family}.{:016x}.fatbin", hash.finish())))
+    });
+    let targets = targets.collect::<Result<Vec<PathBuf>, String>>()?;
+    for old in list(out).iter().filter(|file| file.extension().is_some_and(|e| e == "fatbin") && !targets.contains(file)) {
+        _ = fs::remove_file(old);
+    }
+    let todo: Vec<_> = sources.iter().zip(&targets).filter(|(_, target)| !target.exists()).collect();
+    let (next, failed) = (Mutex::new(todo.iter()), Mutex::new(None));
+    let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+    std::thread::scope(|scope| {
+        for _ in 0..todo.len().min(jobs) {
+            scope.spawn(|| {
+                loop {
+                    let Some((source, target)) = next.lock().expect("no job panics").next() else { break };
+                    // Under another name first: a result is whole or not there.
+                    let part = target.with_extension("part");
+                    let done = run(Command::new(nvcc).args(&flags).arg("-o").arg(&part).arg(source))
+                        .and_then(|_| fs::rename(&part, target).map_err(|e| format!("{target:?}: {e}")));
+                    if let Err(reason) = done {
+                        failed.lock().expect("no job panics").get_or_insert(reason);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().expect("no job panics").map_or(Ok(targets), Err)
+}
+
+/// Runs a command to its end and gives what it printed.
+fn run(command: &mut Command) -> Result<Vec<u8>, String> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if output.status.success() { Ok(output.stdout) } else { Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))) }
+}

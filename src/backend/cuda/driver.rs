@@ -1,0 +1,359 @@
+//! A device behind the NVIDIA driver, which is loaded when it is asked for: nothing of CUDA is needed to build or start.
+
+use super::{
+    device::{ALIGNMENT, Address, Captured, Device, Launch, Memory},
+    kernels,
+};
+use crate::error::{Error, Result};
+use cudarc::driver::{
+    DriverError,
+    result::{self, ctx, device, event, function, graph, module, primary_ctx, stream},
+    sys,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    ffi::{CString, c_void},
+};
+
+/// Oldest driver interface that is used: CUDA 12.0.
+const OLDEST: i32 = 12_000;
+/// Lowest compute capability of the kernels.
+const LOWEST: (i32, i32) = (8, 0);
+/// Dynamic shared memory that a kernel may use without asking.
+const SHARED: u32 = 48 * 1024;
+/// Uploads that may be under way.
+const STAGES: usize = 4;
+
+/// Why there is no device, or how many there are.
+///
+/// # Errors
+/// There is no driver, it is too old or it fails, or the library holds no kernels.
+pub fn count() -> Result<usize> {
+    // SAFETY: it looks for a library and calls nothing in it.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::Backend("the NVIDIA driver's library (libcuda.so.1, nvcuda.dll) was not found".into()));
+    }
+    if kernels::images().is_empty() {
+        return Err(Error::Backend("this library was built without nvcc and holds no kernels".into()));
+    }
+    result::init().map_err(|e| failed("the driver could not be started", &e))?;
+    let mut version = 0;
+    // SAFETY: the driver is there; it writes one number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|e| failed("the driver's version", &e))?;
+    if version < OLDEST {
+        return Err(Error::Backend(format!("the driver is for CUDA {}.{}, 12.0 is needed", version / 1000, version % 1000 / 10)));
+    }
+    let count = device::get_count().map_err(|e| failed("the number of devices", &e))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// A page-locked piece of host memory from which uploads are made, and the end of its last one.
+struct Stage {
+    pointer: *mut u8,
+    len: usize,
+    done: sys::CUevent,
+}
+
+struct Function {
+    handle: sys::CUfunction,
+    /// Dynamic shared memory that it may use.
+    shared: u32,
+}
+
+/// One NVIDIA device with the library's kernels.
+pub struct Driver {
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    describe: String,
+    modules: Vec<sys::CUmodule>,
+    functions: RefCell<HashMap<String, Function>>,
+    stages: RefCell<Vec<Stage>>,
+    /// The stage of the next upload.
+    next: Cell<usize>,
+    graphs: RefCell<HashMap<u64, sys::CUgraphExec>>,
+    /// Graphs so far.
+    captured: Cell<u64>,
+}
+
+// SAFETY: handles of the driver may be used by any thread whose current context is theirs, which every method sees to; the type is not
+// `Sync`, so one thread at a time does.
+unsafe impl Send for Driver {}
+
+impl Driver {
+    /// The device with this number, from 0, with all kernels loaded.
+    ///
+    /// # Errors
+    /// As [`count`]; there is no such device; it is too old for the kernels.
+    pub fn new(number: usize) -> Result<Self> {
+        let count = count()?;
+        if number >= count {
+            return Err(Error::Backend(format!("device {number} was asked for, but there are {count}, counted from 0")));
+        }
+        let device = device::get(number as i32).map_err(|e| failed("the device", &e))?;
+        let name = device::get_name(device).map_err(|e| failed("the device's name", &e))?;
+        use sys::CUdevice_attribute_enum::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
+        // SAFETY: the device is there.
+        let [major, minor] = [MAJOR, MINOR].map(|attribute| unsafe { device::get_attribute(device, attribute) });
+        let (major, minor) = (major.map_err(|e| failed(&name, &e))?, minor.map_err(|e| failed(&name, &e))?);
+        if (major, minor) < LOWEST {
+            let (need, point) = LOWEST;
+            return Err(Error::Backend(format!("{name} has compute capability {major}.{minor}, {need}.{point} is needed")));
+        }
+        // SAFETY: the device is there; the context is released when the driver is dropped.
+        let context = unsafe { primary_ctx::retain(device) }.map_err(|e| failed(&name, &e))?;
+        let mut driver = Self {
+            device,
+            context,
+            stream: std::ptr::null_mut(),
+            describe: format!("{name} (compute capability {major}.{minor})"),
+            modules: Vec::new(),
+            functions: RefCell::default(),
+            stages: RefCell::default(),
+            next: Cell::new(0),
+            graphs: RefCell::default(),
+            captured: Cell::new(0),
+        };
+        driver.enter("begin")?;
+        driver.stream = stream::create(stream::StreamKind::NonBlocking).map_err(|e| driver.failed("a stream", &e))?;
+        for (family, image) in kernels::images() {
+            // The driver wants it aligned.
+            let mut words = vec![0u64; image.len().div_ceil(8)];
+            bytemuck::cast_slice_mut(&mut words)[..image.len()].copy_from_slice(image);
+            // SAFETY: it is what nvcc made.
+            let module = unsafe { module::load_data(words.as_ptr().cast()) };
+            driver.modules.push(module.map_err(|e| driver.failed(&format!("loading the kernels '{family}'"), &e))?);
+        }
+        Ok(driver)
+    }
+
+    /// Makes the device's context that of this thread.
+    fn enter(&self, what: &str) -> Result<()> {
+        // SAFETY: the context lives as long as self.
+        unsafe { ctx::set_current(self.context) }.map_err(|e| self.failed(what, &e))
+    }
+
+    fn failed(&self, what: &str, error: &DriverError) -> Error {
+        failed(&format!("{}: {what}", self.describe), error)
+    }
+
+    /// The function of a launch, with leave for its shared memory.
+    fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
+        let mut functions = self.functions.borrow_mut();
+        if !functions.contains_key(&launch.kernel) {
+            let handle = self.find(&launch.kernel)?;
+            functions.insert(launch.kernel.clone(), Function { handle, shared: SHARED });
+        }
+        let function = functions.get_mut(&launch.kernel).expect("just inserted");
+        if launch.shared > function.shared {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is there.
+            unsafe { function::set_function_attribute(function.handle, attribute, launch.shared as i32) }
+                .map_err(|e| self.failed(&format!("{} bytes of shared memory for '{}'", launch.shared, launch.kernel), &e))?;
+            function.shared = launch.shared;
+        }
+        Ok(function.handle)
+    }
+
+    fn find(&self, kernel: &str) -> Result<sys::CUfunction> {
+        let missing = || Error::Backend(format!("there is no kernel '{kernel}'"));
+        let name = CString::new(kernel).map_err(|_| missing())?;
+        for module in &self.modules {
+            // SAFETY: the module is loaded.
+            match unsafe { module::get_function(*module, name.clone()) } {
+                Ok(handle) => return Ok(handle),
+                Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND)) => {}
+                Err(e) => return Err(self.failed(&format!("the kernel '{kernel}'"), &e)),
+            }
+        }
+        Err(missing())
+    }
+
+    fn start(&self, function: sys::CUfunction, launch: &Launch) -> Result<()> {
+        let mut arguments = [launch.arguments().as_ptr().cast::<c_void>().cast_mut()];
+        let [x, y, z] = launch.grid;
+        // SAFETY: the kernel takes one structure, which the driver copies; its addresses are those of the backend's allocations.
+        unsafe { result::launch_kernel(function, (x, y, z), (launch.block, 1, 1), launch.shared, self.stream, &mut arguments) }
+            .map_err(|e| self.failed(&format!("launching '{}' with {:?} blocks", launch.kernel, launch.grid), &e))
+    }
+
+    /// Page-locked memory for `bytes`, which no upload reads any more.
+    fn stage(&self, stages: &mut Vec<Stage>, bytes: usize) -> Result<usize> {
+        let index = self.next.replace((self.next.get() + 1) % STAGES);
+        if stages.len() <= index {
+            let done = event::create(sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING).map_err(|e| self.failed("an event", &e))?;
+            stages.push(Stage { pointer: std::ptr::null_mut(), len: 0, done });
+        }
+        let stage = &mut stages[index];
+        // SAFETY: the event is there; without an upload before it is over at once.
+        unsafe { event::synchronize(stage.done) }.map_err(|e| self.failed("an upload", &e))?;
+        if stage.len < bytes {
+            let room = bytes.next_power_of_two();
+            if !stage.pointer.is_null() {
+                // SAFETY: it was allocated so, and the last upload from it is over.
+                unsafe { result::free_host(stage.pointer.cast()) }.map_err(|e| self.failed("page-locked memory", &e))?;
+                (stage.pointer, stage.len) = (std::ptr::null_mut(), 0);
+            }
+            // SAFETY: flags of 0 ask for nothing special.
+            let pointer = unsafe { result::malloc_host(room, 0) }
+                .map_err(|e| self.failed(&format!("{room} bytes of page-locked memory of the host"), &e))?;
+            (stage.pointer, stage.len) = (pointer.cast(), room);
+        }
+        Ok(index)
+    }
+}
+
+impl Device for Driver {
+    fn describe(&self) -> String {
+        self.describe.clone()
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        self.enter("memory")?;
+        let (free, total) = result::mem_get_info().map_err(|e| self.failed("memory", &e))?;
+        Ok(Memory { free, total })
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        self.enter("allocating")?;
+        // SAFETY: nothing is read from it before it is written.
+        let address = unsafe { result::malloc_sync(bytes.max(1)) };
+        let address = address.map_err(|e| self.failed(&format!("allocating {bytes} bytes"), &e))?;
+        debug_assert!(address.is_multiple_of(ALIGNMENT as Address));
+        Ok(address)
+    }
+
+    fn free(&self, address: Address) {
+        if self.enter("freeing").is_ok() {
+            // SAFETY: it was allocated so. The driver waits for what uses it; a lost device has nothing to free.
+            _ = unsafe { result::free_sync(address) };
+        }
+    }
+
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.enter("uploading")?;
+        let mut stages = self.stages.borrow_mut();
+        let index = self.stage(&mut stages, bytes.len())?;
+        let stage = &stages[index];
+        // SAFETY: the stage has room, and nothing else reads or writes it until its event.
+        let staged = unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), stage.pointer, bytes.len());
+            std::slice::from_raw_parts(stage.pointer, bytes.len())
+        };
+        // SAFETY: the target is in an allocation of the backend.
+        unsafe { result::memcpy_htod_async(to, staged, self.stream).and_then(|()| event::record(stage.done, self.stream)) }
+            .map_err(|e| self.failed(&format!("uploading {} bytes", bytes.len()), &e))
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.enter("downloading")?;
+        if !bytes.is_empty() {
+            let len = bytes.len();
+            // SAFETY: the source is in an allocation of the backend; the copy is waited for below.
+            unsafe { result::memcpy_dtoh_async(bytes, from, self.stream) }
+                .map_err(|e| self.failed(&format!("downloading {len} bytes"), &e))?;
+        }
+        self.synchronise()
+    }
+
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        self.enter("copying")?;
+        // SAFETY: both are in allocations of the backend.
+        let done = if bytes == 0 { Ok(()) } else { unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) } };
+        done.map_err(|e| self.failed(&format!("copying {bytes} bytes"), &e))
+    }
+
+    fn clear(&self, address: Address, bytes: usize) -> Result<()> {
+        self.enter("clearing")?;
+        // SAFETY: it is in an allocation of the backend.
+        let done = if bytes == 0 { Ok(()) } else { unsafe { result::memset_d8_async(address, 0, bytes, self.stream) } };
+        done.map_err(|e| self.failed(&format!("clearing {bytes} bytes"), &e))
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.enter("launching")?;
+        self.start(self.function(launch)?, launch)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        self.enter("waiting")?;
+        // SAFETY: the stream is there.
+        unsafe { stream::synchronize(self.stream) }.map_err(|e| self.failed("a kernel or copy before", &e))
+    }
+
+    fn capture(&self, launches: &[Launch]) -> Result<Captured> {
+        self.enter("capturing")?;
+        // Before the capture, in which nothing may be loaded.
+        let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is there and is not being captured.
+        unsafe { stream::begin_capture(self.stream, mode) }.map_err(|e| self.failed("beginning a capture", &e))?;
+        let launched = functions.into_iter().zip(launches).try_for_each(|(function, launch)| self.start(function, launch));
+        // SAFETY: as above; the capture is ended whatever happened in it.
+        let captured = unsafe { stream::end_capture(self.stream) };
+        launched?;
+        let captured = captured.map_err(|e| self.failed("ending a capture", &e))?;
+        // SAFETY: the graph is whole; what runs is a copy of its own.
+        let executable = unsafe { graph::instantiate(captured, sys::CUgraphInstantiate_flags(0)) };
+        // SAFETY: it is used no more.
+        _ = unsafe { graph::destroy(captured) };
+        let executable = executable.map_err(|e| self.failed(&format!("making a graph of {} launches", launches.len()), &e))?;
+        let id = self.captured.replace(self.captured.get() + 1);
+        self.graphs.borrow_mut().insert(id, executable);
+        Ok(Captured(id))
+    }
+
+    fn replay(&self, captured: Captured) -> Result<()> {
+        self.enter("replaying")?;
+        let graphs = self.graphs.borrow();
+        let executable = graphs.get(&captured.0).ok_or_else(|| Error::Backend("the captured launches were released".into()))?;
+        // SAFETY: graph and stream are there.
+        unsafe { graph::launch(*executable, self.stream) }.map_err(|e| self.failed("replaying a graph", &e))
+    }
+
+    fn release(&self, captured: Captured) {
+        if let Some(executable) = self.graphs.borrow_mut().remove(&captured.0)
+            && self.enter("releasing").is_ok()
+        {
+            // SAFETY: it was instantiated, and is forgotten. The driver keeps it while it runs.
+            _ = unsafe { graph::exec_destroy(executable) };
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // A lost device fails in each; there is nothing left to do about it.
+        if self.enter("ending").is_ok() {
+            _ = self.synchronise();
+            // SAFETY: all of these are there, and are used no more.
+            unsafe {
+                self.graphs.borrow_mut().drain().for_each(|(_, executable)| _ = graph::exec_destroy(executable));
+                for stage in self.stages.borrow_mut().drain(..) {
+                    _ = event::destroy(stage.done);
+                    if !stage.pointer.is_null() {
+                        _ = result::free_host(stage.pointer.cast());
+                    }
+                }
+                self.modules.drain(..).for_each(|module| _ = module::unload(module));
+                if !self.stream.is_null() {
+                    _ = stream::destroy(self.stream);
+                }
+            }
+        }
+        // SAFETY: it was retained.
+        _ = unsafe { primary_ctx::release(self.device) };
+    }
+}
+
+/// The driver's error in words.
+fn failed(what: &str, error: &DriverError) -> Error {
+    let name = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
+    Error::Backend(format!("{what}: {name} ({:?})", error.0))
+}

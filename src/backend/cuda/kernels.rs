@@ -1,0 +1,13 @@
+//! The compiled kernels that the library holds; `build.rs` puts them there.
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// A file of kernels for all architectures: its name and what the driver loads.
+pub fn images() -> &'static [(&'static str, &'static [u8])] {
+    IMAGES
+}
+
+/// Compute capabilities that have their own code, such as `80,90`; empty without kernels.
+pub fn architectures() -> &'static str {
+    ARCHITECTURES
+}
