@@ -21,6 +21,7 @@ mod memory;
 mod neighborhood;
 mod norm;
 mod optimizer;
+mod partials;
 mod recorder;
 mod rows;
 mod segment_max;

@@ -1,24 +1,247 @@
 //! Layer and batch normalisation.
 
-use super::recorder::Recorder;
+use super::{
+    device::Address,
+    partials::{add_to_gradients, runs},
+    recorder::{Recorder, Reference, RowCount, blocks},
+};
 use crate::{
-    backend::cuda::missing,
-    error::Result,
+    error::{Error, Result},
     graph::{Activation, Vector},
 };
+use bytemuck::{Pod, Zeroable};
 
-pub fn layer_forward(r: &mut Recorder, _gamma: Vector, _beta: Vector, _activation: Activation) -> Result<()> {
-    missing(r)
+/// Threads of a block, and rows that it has at a time.
+const BLOCK: u32 = 256;
+const WARPS: usize = 8;
+/// Columns that a warp has at a time.
+const CHUNK: usize = 128;
+
+/// Whether the activation is ReLU; norms know no other.
+fn relu(activation: Activation) -> Result<i32> {
+    match activation {
+        Activation::None => Ok(0),
+        Activation::Relu => Ok(1),
+        Activation::Gelu => Err(Error::Backend("norms are followed by ReLU or nothing".into())),
+    }
 }
 
-pub fn layer_backward(r: &mut Recorder, _gamma: Vector, _beta: Vector, _activation: Activation) -> Result<()> {
-    missing(r)
+/// A layer norm's kernel for rows of a width.
+fn layer_kernel(name: &str, width: usize) -> Result<String> {
+    let chunks = [1, 2, 8].into_iter().find(|chunks| width <= chunks * CHUNK);
+    let chunks = chunks.ok_or_else(|| Error::Backend(format!("rows of {width} columns are wider than {}", 8 * CHUNK)))?;
+    Ok(format!("layer_norm_{name}_{chunks}"))
 }
 
-pub fn batch_forward(r: &mut Recorder, _scale: [Vector; 2], _running: [Vector; 2], _train: bool, _activation: Activation) -> Result<()> {
-    missing(r)
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LayerNormForward {
+    step: Address,
+    gamma: Address,
+    beta: Address,
+    x: Reference,
+    y: Reference,
+    kept: Reference,
+    rows: RowCount,
+    width: i32,
+    relu: i32,
 }
 
-pub fn batch_backward(r: &mut Recorder, _scale: [Vector; 2], _train: bool, _activation: Activation) -> Result<()> {
-    missing(r)
+pub fn layer_forward(r: &mut Recorder, gamma: Vector, beta: Vector, activation: Activation) -> Result<()> {
+    let id = r.node.input(0);
+    let arguments = LayerNormForward {
+        step: r.step(),
+        gamma: r.parameter(gamma),
+        beta: r.parameter(beta),
+        x: r.input(0),
+        y: r.output(0),
+        kept: r.output(1),
+        rows: r.rows(id),
+        width: gamma.len as i32,
+        relu: relu(activation)?,
+    };
+    r.launch(&layer_kernel("forward", gamma.len)?, [blocks(r.capacity(id), WARPS), 1, 1], BLOCK, 0, &arguments);
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LayerNormBackward {
+    step: Address,
+    gamma: Address,
+    beta: Address,
+    x: Reference,
+    kept: Reference,
+    dy: Reference,
+    dx: Reference,
+    partials: Address,
+    rows: RowCount,
+    width: i32,
+    relu: i32,
+    accumulate: i32,
+    pad: i32,
+}
+
+pub fn layer_backward(r: &mut Recorder, gamma: Vector, beta: Vector, activation: Activation) -> Result<()> {
+    let id = r.node.input(0);
+    let count = runs(r.capacity(id));
+    let partials = r.scratch(2 * count * gamma.len);
+    let (dx, accumulate) = r.dx(0).unwrap_or((Reference::none(), false));
+    let arguments = LayerNormBackward {
+        step: r.step(),
+        gamma: r.parameter(gamma),
+        beta: r.parameter(beta),
+        x: r.input(0),
+        kept: r.input(2),
+        dy: r.dy(),
+        dx,
+        partials,
+        rows: r.rows(id),
+        width: gamma.len as i32,
+        relu: relu(activation)?,
+        accumulate: i32::from(accumulate),
+        pad: 0,
+    };
+    r.launch(&layer_kernel("backward", gamma.len)?, [count as u32, 1, 1], BLOCK, 0, &arguments);
+    add_to_gradients(r, partials, count, &[gamma, beta], false);
+    Ok(())
+}
+
+/// The grid for `count` runs of rows and all columns.
+fn tiles(count: usize, width: usize) -> [u32; 3] {
+    [count as u32, blocks(width, CHUNK), 1]
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BatchNormStatistics {
+    step: Address,
+    x: Reference,
+    partials: Address,
+    rows: RowCount,
+    width: i32,
+    pad: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BatchNormJoin {
+    step: Address,
+    partials: Address,
+    kept: Reference,
+    pending_mean: Address,
+    pending_variance: Address,
+    rows: RowCount,
+    width: i32,
+    blocks: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BatchNormForward {
+    step: Address,
+    gamma: Address,
+    beta: Address,
+    mean: Address,
+    variance: Address,
+    x: Reference,
+    y: Reference,
+    kept: Reference,
+    rows: RowCount,
+    width: i32,
+    relu: i32,
+}
+
+pub fn batch_forward(
+    r: &mut Recorder,
+    [gamma, beta]: [Vector; 2],
+    running: [Vector; 2],
+    train: bool,
+    activation: Activation,
+) -> Result<()> {
+    let (id, width) = (r.node.input(0), gamma.len);
+    let (count, x, kept, rows) = (runs(r.capacity(id)), r.input(0), r.output(1), r.rows(id));
+    let mut statistics = running.map(|v| r.statistics(v));
+    if train {
+        statistics = [0; 2];
+        let partials = r.scratch(2 * count * width);
+        let arguments = BatchNormStatistics { step: r.step(), x, partials, rows, width: width as i32, pad: 0 };
+        r.launch("batch_norm_statistics", tiles(count, width), BLOCK, 0, &arguments);
+        let [pending_mean, pending_variance] = running.map(|v| r.pending(v));
+        let arguments = BatchNormJoin {
+            step: r.step(),
+            partials,
+            kept,
+            pending_mean,
+            pending_variance,
+            rows,
+            width: width as i32,
+            blocks: count as i32,
+        };
+        r.launch("batch_norm_join", [blocks(width, 32), 1, 1], BLOCK, 0, &arguments);
+    }
+    let arguments = BatchNormForward {
+        step: r.step(),
+        gamma: r.parameter(gamma),
+        beta: r.parameter(beta),
+        mean: statistics[0],
+        variance: statistics[1],
+        x,
+        y: r.output(0),
+        kept,
+        rows,
+        width: width as i32,
+        relu: relu(activation)?,
+    };
+    r.launch("batch_norm_forward", tiles(count, width), BLOCK, 0, &arguments);
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BatchNormBackward {
+    step: Address,
+    gamma: Address,
+    beta: Address,
+    totals: Address,
+    x: Reference,
+    kept: Reference,
+    dy: Reference,
+    dx: Reference,
+    partials: Address,
+    rows: RowCount,
+    width: i32,
+    relu: i32,
+    accumulate: i32,
+    pad: i32,
+}
+
+pub fn batch_backward(r: &mut Recorder, [gamma, beta]: [Vector; 2], train: bool, activation: Activation) -> Result<()> {
+    let (id, width) = (r.node.input(0), gamma.len);
+    let count = runs(r.capacity(id));
+    let partials = r.scratch(2 * count * width);
+    let dx = r.dx(0);
+    let mut arguments = BatchNormBackward {
+        step: r.step(),
+        gamma: r.parameter(gamma),
+        beta: r.parameter(beta),
+        totals: 0,
+        x: r.input(0),
+        kept: r.input(2),
+        dy: r.dy(),
+        dx: Reference::none(),
+        partials,
+        rows: r.rows(id),
+        width: width as i32,
+        relu: relu(activation)?,
+        accumulate: 0,
+        pad: 0,
+    };
+    r.launch("batch_norm_sums", tiles(count, width), BLOCK, 0, &arguments);
+    arguments.totals = add_to_gradients(r, partials, count, &[gamma, beta], train && dx.is_some());
+    if let Some((dx, accumulate)) = dx {
+        (arguments.dx, arguments.accumulate) = (dx, i32::from(accumulate));
+        r.launch("batch_norm_backward", tiles(count, width), BLOCK, 0, &arguments);
+    }
+    Ok(())
 }

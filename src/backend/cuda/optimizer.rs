@@ -2,7 +2,7 @@
 
 use super::device::{Address, Launch};
 use crate::{
-    backend::{Rule, Update},
+    backend::{Clip, Rule, Update},
     error::{Error, Result},
     graph::Vector,
 };
@@ -34,7 +34,15 @@ pub const MOST_DECAYED: usize = 512;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct UpdateBlock {
-    pad: [i32; 4],
+    scale: f64,
+    most_norm: f64,
+    bound: f32,
+    keep: f32,
+    decay: f32,
+    factors: [f32; 7],
+    decayed: i32,
+    pad: i32,
+    ranges: [[i32; 2]; MOST_DECAYED],
 }
 
 /// What an update did; mirrors `Outcome` of `optimizer.cu`.
@@ -52,19 +60,113 @@ impl UpdateBlock {
     /// Of an update; `decayed` are the parts that decay, in the order of their places.
     ///
     /// # Errors
-    /// More parts than [`MOST_DECAYED`].
-    pub fn new(_update: &Update, _decayed: &[Vector]) -> Result<Self> {
-        Err(Error::Backend("the optimizer has no CUDA kernel yet".into()))
+    /// More parts than [`MOST_DECAYED`], or they are in another order.
+    pub fn new(update: &Update, decayed: &[Vector]) -> Result<Self> {
+        if decayed.len() > MOST_DECAYED {
+            return Err(Error::Backend(format!("{} decayed parts of the parameters are more than {MOST_DECAYED}", decayed.len())));
+        }
+        if !decayed.is_sorted_by(|a, b| a.range().end <= b.offset) {
+            return Err(Error::Backend("decayed parts of the parameters overlap or are out of order".into()));
+        }
+        let (most_norm, bound) = match update.clip {
+            Some(Clip::Norm(most)) => (most, f64::INFINITY),
+            Some(Clip::Value(most)) => (f64::INFINITY, most),
+            None => (f64::INFINITY, f64::INFINITY),
+        };
+        let (keep, decay) = match update.rule {
+            Rule::AdamW { .. } => (1.0 - update.learning_rate * update.weight_decay, 0.0),
+            Rule::Adam { .. } | Rule::Sgd { .. } => (1.0, update.weight_decay),
+        };
+        let mut ranges = [[0; 2]; MOST_DECAYED];
+        for (to, part) in ranges.iter_mut().zip(decayed) {
+            *to = [part.offset, part.range().end].map(|n| n as i32);
+        }
+        Ok(Self {
+            scale: update.scale,
+            most_norm,
+            bound: bound as f32,
+            keep: keep as f32,
+            decay: decay as f32,
+            factors: factors(update).map(|f| f as f32),
+            decayed: decayed.len() as i32,
+            pad: 0,
+            ranges,
+        })
     }
+}
+
+/// The numbers of a rule, as its kernel has them.
+fn factors(update: &Update) -> [f64; 7] {
+    match update.rule {
+        Rule::Adam { beta: [b1, b2], epsilon } | Rule::AdamW { beta: [b1, b2], epsilon } => {
+            let count = i32::try_from(update.count).unwrap_or(i32::MAX);
+            let (fix1, fix2) = (1.0 - b1.powi(count), 1.0 / (1.0 - b2.powi(count)).sqrt());
+            [b1, b2, 1.0 - b1, 1.0 - b2, update.learning_rate / fix1, fix2, epsilon]
+        }
+        Rule::Sgd { momentum, dampening, nesterov } => {
+            // The first step takes the gradient as it is, and so does every one without momentum.
+            let (keep, take) = if update.count == 1 || momentum == 0.0 { (0.0, 1.0) } else { (momentum, 1.0 - dampening) };
+            let [direct, moment] = if nesterov { [1.0, momentum] } else { [0.0, 1.0] };
+            [keep, take, direct, moment, update.learning_rate, 0.0, 0.0]
+        }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Optimizer {
+    update: Address,
+    parameters: Address,
+    gradients: Address,
+    first: Address,
+    second: Address,
+    statistics: Address,
+    pending: Address,
+    outcome: Address,
+    partials: Address,
+    length: i32,
+    statistics_length: i32,
+    norm_blocks: i32,
+    pad: i32,
+}
+
+/// Threads of a block, each with four elements at a time.
+const BLOCK: usize = 256;
+/// Most blocks: four for each of a large device's multiprocessors.
+const MOST_BLOCKS: usize = 528;
+
+/// Blocks for `len` parameters.
+fn blocks(len: usize) -> usize {
+    len.div_ceil(4 * BLOCK).clamp(1, MOST_BLOCKS)
 }
 
 /// Bytes for the partial sums of the norm of `len` gradients.
 pub fn partial_bytes(len: usize) -> usize {
-    8 * len.div_ceil(1024)
+    8 * blocks(len)
 }
 
 /// The launches of an update by a rule: norm of the gradient, scale and clip, the rule, gradients to zero; statistics become the
 /// pending ones. Where the norm is not finite: gradients to zero, pending statistics become those of before.
-pub fn launches(_buffers: &Buffers, _rule: &Rule) -> Vec<Launch> {
-    Vec::new()
+pub fn launches(buffers: &Buffers, rule: &Rule) -> Vec<Launch> {
+    let blocks = blocks(buffers.len);
+    let arguments = Optimizer {
+        update: buffers.block,
+        parameters: buffers.parameters,
+        gradients: buffers.gradients,
+        first: buffers.moments[0],
+        second: buffers.moments[1],
+        statistics: buffers.statistics,
+        pending: buffers.pending,
+        outcome: buffers.outcome,
+        partials: buffers.partials,
+        length: buffers.len as i32,
+        statistics_length: buffers.statistics_len as i32,
+        norm_blocks: blocks as i32,
+        pad: 0,
+    };
+    let kernel = match rule {
+        Rule::Adam { .. } | Rule::AdamW { .. } => "adam",
+        Rule::Sgd { .. } => "sgd",
+    };
+    ["gradient_norm", kernel].map(|kernel| Launch::new(kernel, [blocks as u32, 1, 1], BLOCK as u32, 0, &arguments)).into()
 }

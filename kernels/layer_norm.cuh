@@ -1,0 +1,60 @@
+// Layer normalisation of a row that a warp holds.
+#pragma once
+#include "row.cuh"
+
+constexpr float NORM_EPSILON = 1e-5f;
+
+struct NormStatistics {
+    float mean, scale; // 1 / sqrt(variance + epsilon)
+};
+
+// Of a row of `width` columns; the variance is taken about the mean.
+template <int CHUNKS> __device__ NormStatistics row_statistics(const Row<CHUNKS>& x, int width) {
+    float sum = 0, squares = 0;
+    Row<CHUNKS>::each([&](int c, int i) { sum += x.at[c][i]; });
+    float mean = warp_sum(sum) / float(width);
+    Row<CHUNKS>::each([&](int c, int i) {
+        float d = Row<CHUNKS>::column(c) + i < width ? x.at[c][i] - mean : 0;
+        squares += d * d;
+    });
+    return {mean, 1 / sqrtf(warp_sum(squares) / float(width) + NORM_EPSILON)};
+}
+
+// (x - mean) scale gamma + beta, and ReLU of it where `relu`; NaN stays.
+__device__ inline float normalised(float x, NormStatistics s, float gamma, float beta, bool relu) {
+    float y = (x - s.mean) * s.scale * gamma + beta;
+    return relu && y < 0 ? 0 : y;
+}
+
+// 128 columns of gamma and beta.
+struct NormWeights {
+    Row<1> gamma, beta;
+    __device__ NormWeights(const float* gamma, const float* beta, int chunk, int width)
+        : gamma(part(gamma, chunk, width)), beta(part(beta, chunk, width)) {}
+    __device__ static Row<1> part(const float* row, int chunk, int width) {
+        return Row<1>::load(row + chunk * CHUNK, width - chunk * CHUNK, is_wide(row, width));
+    }
+};
+
+// With h = (x - mean) scale and g = gamma dy where the result was positive (or no ReLU follows), turns g, which is dy before, into
+// dx = scale (g - mean(g) - h mean(g h)); adds dy h and dy to the sums for gamma and beta.
+template <int CHUNKS>
+__device__ void layer_norm_gradient(const Row<CHUNKS>& x, Row<CHUNKS>& g, NormStatistics s, const float* gamma, const float* beta, bool relu,
+                                    int width, Row<CHUNKS>& dgamma, Row<CHUNKS>& dbeta) {
+    float sum = 0, product = 0;
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        NormWeights weights(gamma, beta, c, width);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float h = (x.at[c][i] - s.mean) * s.scale;
+            float d = !relu || h * weights.gamma.at[0][i] + weights.beta.at[0][i] > 0 ? g.at[c][i] : 0;
+            dgamma.at[c][i] += d * h;
+            dbeta.at[c][i] += d;
+            g.at[c][i] = d * weights.gamma.at[0][i]; // 0 behind the width, as gamma is
+            sum += g.at[c][i], product += g.at[c][i] * h;
+        }
+    }
+    float a = warp_sum(sum) / float(width), b = warp_sum(product) / float(width);
+    Row<CHUNKS>::each([&](int c, int i) { g.at[c][i] = s.scale * (g.at[c][i] - a - (x.at[c][i] - s.mean) * s.scale * b); });
+}

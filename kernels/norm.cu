@@ -1,0 +1,296 @@
+// Layer and batch normalisation, each with the ReLU that may follow.
+#include "layer_norm.cuh"
+
+// ---- Layer norm: one warp a row; rows of up to 128, 256 and 1024 columns.
+
+// y = relu?((x - mean) / sqrt(variance + 1e-5) gamma + beta); kept [rows, 2]: mean, 1 / sqrt(..).
+struct LayerNormForward {
+    const StepBlock* step;
+    const float *gamma, *beta;
+    Reference x, y, kept;
+    Rows rows;
+    int width, relu;
+};
+template <int CHUNKS> __device__ void layer_forward(const LayerNormForward& a) {
+    const float* x = read(a.x, a.step);
+    float *y = write(a.y), *kept = write(a.kept);
+    int rows = resolve(a.rows, a.step), width = a.width;
+    bool wide = is_wide(x, width) && is_wide(y, width);
+    for (int row = global_thread() / 32; row < rows; row += global_threads() / 32) {
+        auto value = Row<CHUNKS>::load(x + size_t(row) * width, width, wide);
+        NormStatistics s = row_statistics(value, width);
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) {
+            NormWeights weights(a.gamma, a.beta, c, width);
+#pragma unroll
+            for (int i = 0; i < 4; i++) value.at[c][i] = normalised(value.at[c][i], s, weights.gamma.at[0][i], weights.beta.at[0][i], a.relu);
+        }
+        value.store(y + size_t(row) * width, width, wide);
+        if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s.mean : s.scale;
+    }
+}
+
+// partials [blocks, 2 width]: sums for gamma, then for beta. dx null: none.
+struct LayerNormBackward {
+    const StepBlock* step;
+    const float *gamma, *beta;
+    Reference x, kept, dy, dx;
+    float* partials;
+    Rows rows;
+    int width, relu, accumulate, pad;
+};
+template <int CHUNKS> __device__ void layer_backward(const LayerNormBackward& a) {
+    const float *x = read(a.x, a.step), *dy = read(a.dy, a.step), *kept = read(a.kept, a.step);
+    float* dx = write(a.dx);
+    int width = a.width;
+    bool wide = is_wide(x, width) && is_wide(dy, width) && is_wide(dx, width);
+    Row<CHUNKS> dgamma = {}, dbeta = {};
+    Run run(resolve(a.rows, a.step));
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        size_t place = size_t(row) * width;
+        auto value = Row<CHUNKS>::load(x + place, width, wide), g = Row<CHUNKS>::load(dy + place, width, wide);
+        NormStatistics s = {kept[2 * size_t(row)], kept[2 * size_t(row) + 1]};
+        layer_norm_gradient(value, g, s, a.gamma, a.beta, a.relu, width, dgamma, dbeta);
+        if (dx) g.store(dx + place, width, wide, a.accumulate);
+    }
+    float* partial = a.partials + size_t(blockIdx.x) * 2 * width;
+    for (int c = 0; c < CHUNKS; c++) {
+        float sum = join_warps(dgamma.chunk(c), dbeta.chunk(c));
+        int column = c * CHUNK + int(threadIdx.x) % CHUNK;
+        if (column < width) partial[int(threadIdx.x) / CHUNK * width + column] = sum;
+    }
+}
+
+#define LAYER_NORM(chunks)                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(256) layer_norm_forward_##chunks(LayerNormForward a) { layer_forward<chunks>(a); } \
+    KERNEL(layer_norm_forward_##chunks, LayerNormForward)                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) layer_norm_backward_##chunks(LayerNormBackward a) { layer_backward<chunks>(a); } \
+    KERNEL(layer_norm_backward_##chunks, LayerNormBackward)
+LAYER_NORM(1)
+LAYER_NORM(2)
+LAYER_NORM(8)
+
+// ---- Batch norm: a block has a run of rows of 128 columns, a warp every eighth of them.
+
+// Columns of a block's tile that a lane has; the grid's second axis counts tiles.
+__device__ inline int tile_column() { return int(blockIdx.y) * CHUNK + 4 * lane(); }
+
+// Mean of each column over the rows of each block, and sum of squares about it: partials [blocks, 2 width].
+struct BatchNormStatistics {
+    const StepBlock* step;
+    Reference x;
+    float* partials;
+    Rows rows;
+    int width, pad;
+};
+// Each warp goes by Welford's method; warps are joined by their means.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNormStatistics a) {
+    const float* x = read(a.x, a.step);
+    int width = a.width, column = tile_column();
+    bool wide = is_wide(x, width);
+    Run run(resolve(a.rows, a.step));
+    float4 mean = make_float4(0, 0, 0, 0), squares = mean;
+    int count = 0;
+    auto take = [](float x, float& mean, float& squares, float share) {
+        float d = x - mean;
+        mean += d * share;
+        squares += d * (x - mean);
+    };
+#pragma unroll 4
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        float4 v = load4(x + size_t(row) * width, column, width, wide);
+        float share = 1 / float(++count);
+        take(v.x, mean.x, squares.x, share);
+        take(v.y, mean.y, squares.y, share);
+        take(v.z, mean.z, squares.z, share);
+        take(v.w, mean.w, squares.w, share);
+    }
+    __shared__ float4 means[8][32];
+    means[warp()][lane()] = mean;
+    __syncthreads();
+    int thread = int(threadIdx.x) % CHUNK, size = run.size();
+    auto rows_of = [&](int w) { return float((size - w + 7) / 8); }; // of warp w
+    auto mean_of = [&](int w) { return reinterpret_cast<const float*>(means[w])[thread]; };
+    float joined = 0;
+    for (int w = 0; w < 8; w++) joined += rows_of(w) * mean_of(w);
+    joined /= float(max(size, 1));
+    float between = 0;
+    for (int w = 0; w < 8; w++) between += rows_of(w) * (mean_of(w) - joined) * (mean_of(w) - joined);
+    float within = join_warps(squares, squares);
+    int out = int(blockIdx.y) * CHUNK + thread;
+    if (out >= width) return;
+    float* partial = a.partials + size_t(blockIdx.x) * 2 * width;
+    if (int(threadIdx.x) < CHUNK) partial[out] = joined;
+    else partial[width + out] = within + between;
+}
+KERNEL(batch_norm_statistics, BatchNormStatistics)
+
+// Joins the partials of `blocks` blocks: kept [2, width]: mean, 1 / sqrt(variance + 1e-5), and moves the pending running statistics
+// by a tenth (of the unbiased variance). Without rows nothing happens.
+struct BatchNormJoin {
+    const StepBlock* step;
+    const float* partials;
+    Reference kept;
+    float *pending_mean, *pending_variance;
+    Rows rows;
+    int width, blocks;
+};
+// 32 columns a block, an eighth of the partials a warp.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_join(BatchNormJoin a) {
+    __shared__ double sums[8][32];
+    int rows = resolve(a.rows, a.step), width = a.width, column = int(blockIdx.x) * 32 + lane();
+    if (rows == 0) return;
+    int length = (rows + a.blocks - 1) / a.blocks; // of a block's run
+    auto joined = [&](auto term) {
+        double sum = 0;
+        if (column < width) {
+#pragma unroll 4
+            for (int i = warp(); i < a.blocks; i += 8) {
+                int size = max(0, min(rows - i * length, length));
+                const float* partial = a.partials + size_t(i) * 2 * width + column;
+                sum += term(double(size), double(partial[0]), double(partial[width]));
+            }
+        }
+        sums[warp()][lane()] = sum;
+        __syncthreads();
+        double total = 0;
+        for (int w = 0; w < 8; w++) total += sums[w][lane()];
+        __syncthreads();
+        return total;
+    };
+    double mean = joined([](double size, double mean, double) { return size * mean; }) / rows;
+    double squares = joined([&](double size, double m, double squares) { return squares + size * (m - mean) * (m - mean); });
+    if (warp() > 0 || column >= width) return;
+    float* kept = write(a.kept);
+    kept[column] = float(mean);
+    kept[width + column] = float(1 / sqrt(squares / rows + 1e-5));
+    a.pending_mean[column] = float(0.9 * a.pending_mean[column] + 0.1 * mean);
+    a.pending_variance[column] = float(0.9 * a.pending_variance[column] + 0.1 * squares / (max(rows, 2) - 1));
+}
+KERNEL(batch_norm_join, BatchNormJoin)
+
+// y = relu?((x - mean) scale gamma + beta) with mean and scale of `kept`; with `variance`, with those of the running statistics, which
+// are then kept.
+struct BatchNormForward {
+    const StepBlock* step;
+    const float *gamma, *beta, *mean, *variance;
+    Reference x, y, kept;
+    Rows rows;
+    int width, relu;
+};
+extern "C" __global__ void __launch_bounds__(256) batch_norm_forward(BatchNormForward a) {
+    const float* x = read(a.x, a.step);
+    float *y = write(a.y), *kept = write(a.kept);
+    int width = a.width, column = tile_column();
+    bool wide = is_wide(x, width) && is_wide(y, width), wide_row = is_wide(a.gamma, width) && is_wide(a.beta, width), wide_kept = is_wide(kept, width);
+    int rows = resolve(a.rows, a.step);
+    Run run(rows);
+    if (run.size() == 0) return;
+    float4 gamma = load4(a.gamma, column, width, wide_row), beta = load4(a.beta, column, width, wide_row), mean, scale;
+    if (a.variance) {
+        mean = load4(a.mean, column, width, false), scale = load4(a.variance, column, width, false);
+        auto root = [](float variance) { return 1 / sqrtf(variance + NORM_EPSILON); };
+        scale = make_float4(root(scale.x), root(scale.y), root(scale.z), root(scale.w));
+        if (blockIdx.x == 0 && warp() == 0) {
+            store4(kept, column, width, wide_kept, mean);
+            store4(kept + width, column, width, wide_kept, scale);
+        }
+    } else {
+        mean = load4(kept, column, width, wide_kept), scale = load4(kept + width, column, width, wide_kept);
+    }
+#pragma unroll 4
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        float4 v = load4(x + size_t(row) * width, column, width, wide);
+        v.x = normalised(v.x, {mean.x, scale.x}, gamma.x, beta.x, a.relu);
+        v.y = normalised(v.y, {mean.y, scale.y}, gamma.y, beta.y, a.relu);
+        v.z = normalised(v.z, {mean.z, scale.z}, gamma.z, beta.z, a.relu);
+        v.w = normalised(v.w, {mean.w, scale.w}, gamma.w, beta.w, a.relu);
+        store4(y + size_t(row) * width, column, width, wide, v);
+    }
+}
+KERNEL(batch_norm_forward, BatchNormForward)
+
+// What both backward passes read. With h = (x - mean) scale and g = dy where the result was positive (or no ReLU follows):
+// `batch_norm_sums`: partials [blocks, 2 width] of sum(g h), then sum(g).
+// `batch_norm_backward`: dx = gamma scale (g - sum(g) / rows - h sum(g h) / rows) with `totals` [2, width], or gamma scale g where null.
+struct BatchNormBackward {
+    const StepBlock* step;
+    const float *gamma, *beta, *totals;
+    Reference x, kept, dy, dx;
+    float* partials;
+    Rows rows;
+    int width, relu, accumulate, pad;
+};
+struct BatchNormColumns {
+    const float *x, *dy, *kept;
+    float4 mean, scale, gamma, beta;
+    bool wide, relu;
+    int width, column;
+
+    __device__ BatchNormColumns(const BatchNormBackward& a)
+        : x(read(a.x, a.step)), dy(read(a.dy, a.step)), kept(read(a.kept, a.step)), relu(a.relu), width(a.width), column(tile_column()) {
+        wide = is_wide(x, width) && is_wide(dy, width);
+        mean = load4(kept, column, width, is_wide(kept, width)), scale = load4(kept + width, column, width, is_wide(kept, width));
+        gamma = load4(a.gamma, column, width, is_wide(a.gamma, width)), beta = load4(a.beta, column, width, is_wide(a.beta, width));
+    }
+    // h and g of a row.
+    __device__ void row(int row, float4& h, float4& g) const {
+        float4 v = load4(x + size_t(row) * width, column, width, wide);
+        g = load4(dy + size_t(row) * width, column, width, wide);
+        one(v.x, mean.x, scale.x, gamma.x, beta.x, h.x, g.x);
+        one(v.y, mean.y, scale.y, gamma.y, beta.y, h.y, g.y);
+        one(v.z, mean.z, scale.z, gamma.z, beta.z, h.z, g.z);
+        one(v.w, mean.w, scale.w, gamma.w, beta.w, h.w, g.w);
+    }
+    __device__ void one(float x, float mean, float scale, float gamma, float beta, float& h, float& g) const {
+        h = (x - mean) * scale;
+        if (relu && !(h * gamma + beta > 0)) g = 0;
+    }
+};
+extern "C" __global__ void __launch_bounds__(256) batch_norm_sums(BatchNormBackward a) {
+    Run run(resolve(a.rows, a.step));
+    float4 products = make_float4(0, 0, 0, 0), sums = products;
+    if (run.size() > 0) {
+        BatchNormColumns columns(a);
+#pragma unroll 4
+        for (int row = run.first + warp(); row < run.end; row += 8) {
+            float4 h, g;
+            columns.row(row, h, g);
+            products.x += g.x * h.x, products.y += g.y * h.y, products.z += g.z * h.z, products.w += g.w * h.w;
+            sums.x += g.x, sums.y += g.y, sums.z += g.z, sums.w += g.w;
+        }
+    }
+    float sum = join_warps(products, sums);
+    int column = int(blockIdx.y) * CHUNK + int(threadIdx.x) % CHUNK;
+    if (column < a.width) a.partials[(size_t(blockIdx.x) * 2 + threadIdx.x / CHUNK) * a.width + column] = sum;
+}
+KERNEL(batch_norm_sums, BatchNormBackward)
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(BatchNormBackward a) {
+    int rows = resolve(a.rows, a.step);
+    Run run(rows);
+    if (run.size() == 0) return;
+    BatchNormColumns columns(a);
+    float* dx = write(a.dx);
+    int width = a.width, column = columns.column;
+    bool wide = is_wide(dx, width);
+    float4 products = make_float4(0, 0, 0, 0), sums = products;
+    if (a.totals) {
+        products = load4(a.totals, column, width, is_wide(a.totals, width)), sums = load4(a.totals + width, column, width, is_wide(a.totals, width));
+        float count = float(rows);
+        products = make_float4(products.x / count, products.y / count, products.z / count, products.w / count);
+        sums = make_float4(sums.x / count, sums.y / count, sums.z / count, sums.w / count);
+    }
+    const float4 gamma = columns.gamma, scale = columns.scale;
+#pragma unroll 4
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        float4 h, g;
+        columns.row(row, h, g);
+        g.x = gamma.x * scale.x * (g.x - sums.x - h.x * products.x);
+        g.y = gamma.y * scale.y * (g.y - sums.y - h.y * products.y);
+        g.z = gamma.z * scale.z * (g.z - sums.z - h.z * products.z);
+        g.w = gamma.w * scale.w * (g.w - sums.w - h.w * products.w);
+        store4(dx + size_t(row) * width, column, width, wide, g, a.accumulate);
+    }
+}
+KERNEL(batch_norm_backward, BatchNormBackward)

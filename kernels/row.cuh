@@ -1,0 +1,89 @@
+// Rows of matrices in the registers of a warp, and sums of columns over the warps of a block.
+//
+// Lane l holds columns 128 c + 4 l .. + 4 of each chunk c of 128 columns; zeros behind the width.
+#pragma once
+#include "common.cuh"
+
+constexpr int CHUNK = 128;
+
+__device__ inline int lane() { return int(threadIdx.x % 32); }
+__device__ inline int warp() { return int(threadIdx.x / 32); }
+
+// Whether the rows of a matrix can be read 16 bytes at a time.
+__device__ inline bool is_wide(const float* matrix, int width) { return width % 4 == 0 && reinterpret_cast<size_t>(matrix) % 16 == 0; }
+
+// Columns column .. + 4 of a row.
+__device__ inline float4 load4(const float* row, int column, int width, bool wide) {
+    if (wide) return column < width ? *reinterpret_cast<const float4*>(row + column) : make_float4(0, 0, 0, 0);
+    return make_float4(column < width ? row[column] : 0, column + 1 < width ? row[column + 1] : 0, column + 2 < width ? row[column + 2] : 0,
+                       column + 3 < width ? row[column + 3] : 0);
+}
+// Overwrites or adds to columns column .. + 4 of a row.
+__device__ inline void store4(float* row, int column, int width, bool wide, float4 x, bool accumulate = false) {
+    if (accumulate) {
+        float4 old = load4(row, column, width, wide);
+        x = make_float4(old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w);
+    }
+    if (wide) {
+        if (column < width) *reinterpret_cast<float4*>(row + column) = x;
+        return;
+    }
+    if (column < width) row[column] = x.x;
+    if (column + 1 < width) row[column + 1] = x.y;
+    if (column + 2 < width) row[column + 2] = x.z;
+    if (column + 3 < width) row[column + 3] = x.w;
+}
+
+// A row of up to CHUNKS * 128 columns.
+template <int CHUNKS> struct Row {
+    float at[CHUNKS][4];
+
+    __device__ static int column(int chunk) { return chunk * CHUNK + 4 * lane(); }
+
+    __device__ static Row load(const float* row, int width, bool wide) {
+        Row x;
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) {
+            float4 v = load4(row, column(c), width, wide);
+            x.at[c][0] = v.x, x.at[c][1] = v.y, x.at[c][2] = v.z, x.at[c][3] = v.w;
+        }
+        return x;
+    }
+    __device__ void store(float* row, int width, bool wide, bool accumulate = false) const {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) store4(row, column(c), width, wide, chunk(c), accumulate);
+    }
+    __device__ float4 chunk(int c) const { return make_float4(at[c][0], at[c][1], at[c][2], at[c][3]); }
+
+    // Calls f(chunk, element) for every column of this lane.
+    template <class F> __device__ static void each(F f) {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) f(c, i);
+    }
+};
+
+// Sums of 4 columns of each of two rows over 8 warps: thread t gets column t % 128 of row t / 128. All 256 threads must call.
+__device__ inline float join_warps(float4 first, float4 second) {
+    __shared__ float4 sums[8][64];
+    sums[warp()][lane()] = first;
+    sums[warp()][32 + lane()] = second;
+    __syncthreads();
+    const float* column = reinterpret_cast<const float*>(sums) + threadIdx.x;
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < 8; w++) total += column[256 * w];
+    __syncthreads();
+    return total;
+}
+
+// Rows of a block: a run of equal length for each block of the grid's first axis.
+struct Run {
+    int first, end;
+    __device__ Run(int rows, int block = int(blockIdx.x)) {
+        int length = (rows + int(gridDim.x) - 1) / int(gridDim.x);
+        first = min(rows, block * length), end = min(rows, first + length);
+    }
+    __device__ int size() const { return end - first; }
+};
