@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     objectives,
     scenario::{Scenario, ScenarioSource, Split},
-    trainer::{self, Session, Trainer, TrainingModule, module, predict::Predictor, summary, weights},
+    trainer::{self, Session, Trainer, TrainingModule, predict::Predictor, summary, weights},
 };
 use std::{path::Path, sync::Arc};
 
@@ -39,6 +39,7 @@ impl Engine {
         let stop = StopHandle::default();
         let mut trainer = build_trainer(&config, host.clone(), stop.clone())?;
         let network = build_model(&config)?;
+        host.log(LogLevel::Info, network.device());
         let has_data = source.is_some() || config.cache.use_cache_without_dataset;
         let datamodule = has_data.then(|| build_datamodule(&config, source, &network, &host)).transpose()?;
         let predictor = Predictor::new(&config, network.batch_options(false));
@@ -173,13 +174,12 @@ pub fn build_trainer(config: &Config, host: Host, stop: StopHandle) -> Result<Tr
     Trainer::new(config, host, stop)
 }
 
-/// The network with initial weights, and the losses that it is trained with.
+/// The network with initial weights on the device of the configuration, and the losses that it is trained with.
 ///
 /// # Errors
-/// [`Error::Config`].
+/// [`Error::Config`]; [`Error::Backend`] of a device that fails.
 pub fn build_model(config: &Config) -> Result<Session> {
-    let scalar = module::scalar(config.run.precision)?;
-    let mut session = Session::new(&config.model, &config.objectives, scalar, config.run.threads, config.run.seed)?;
+    let mut session = Session::on_device(&config.model, &config.objectives, &config.run)?;
     session.freeze(&config.run.freeze)?;
     if config.trainer.detect_anomaly {
         session.detect_anomaly();

@@ -269,14 +269,14 @@ fn check(config: &Config) -> Result<()> {
     if config.objectives.use_contrast_loss && !model.use_hidden_proj {
         return fail("custom_trainer.use_contrast_loss", "needs 'model.use_hidden_proj': true".into());
     }
-    if config.run.accelerator == Accelerator::Gpu {
-        return fail("lightning.trainer.params.accelerator", "this build has no GPU backend; use cpu or auto".into());
-    }
-    if matches!(config.run.precision, Precision::HalfMixed | Precision::BrainMixed) {
-        return fail(
-            "lightning.trainer.params.precision",
-            "mixed precision needs the GPU backend, which this build lacks; use 32 or 64".into(),
-        );
+    let reason = match (config.run.precision, config.run.accelerator) {
+        (Precision::HalfMixed, _) => "16-mixed is not there; bf16-mixed needs no scaling of the loss",
+        (Precision::BrainMixed, Accelerator::Cpu) => "bf16-mixed needs a GPU; use 32 or 64",
+        (Precision::Double, Accelerator::Gpu) => "64 is for the CPU alone; a GPU has 32 and bf16-mixed",
+        _ => "",
+    };
+    if !reason.is_empty() {
+        return fail("lightning.trainer.params.precision", reason.into());
     }
     trainer_keys::check(config)?;
     let cache = &config.cache;

@@ -33,7 +33,6 @@ pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("lightning.hparams", "the published module does not read it"),
     ("lightning.optimization", "lr, or optimizer.lr, says it"),
     ("lightning.trainer.checkpoint.resume_training", "checkpoint says what to go on from"),
-    ("lightning.trainer.params.devices", "there is one device"),
     ("lightning.trainer.params.gpus", "there is one device"),
     ("lightning.trainer.params.num_nodes", "there is one device"),
     ("lightning.trainer.params.strategy", "there is one device"),

@@ -114,8 +114,12 @@ pub struct RunConfig {
     pub threads: usize,
     /// Where to compute.
     pub accelerator: Accelerator,
+    /// Which device of the accelerator.
+    pub devices: Devices,
     /// Precision of parameters and arithmetic.
     pub precision: Precision,
+    /// How a GPU multiplies matrices in single precision.
+    pub matmul_precision: MatmulPrecision,
     /// Folder of everything that a run writes.
     pub output_dir: PathBuf,
     /// What to go on from.
@@ -138,7 +142,9 @@ impl Default for RunConfig {
             seed: 0,
             threads: 0,
             accelerator: Accelerator::Auto,
+            devices: Devices::All,
             precision: Precision::Single,
+            matmul_precision: MatmulPrecision::Highest,
             output_dir: "output".into(),
             checkpoint: CheckpointSource::None,
             pretrained: PretrainedConfig::default(),
@@ -178,6 +184,28 @@ pub enum Accelerator {
     Cpu,
     /// An NVIDIA GPU.
     Gpu,
+}
+
+/// Which devices of the accelerator; one is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Devices {
+    /// All that there are (`-1`, `auto`): the first.
+    All,
+    /// So many, from the first on.
+    Count(usize),
+    /// Those with these numbers, from 0.
+    These(Vec<usize>),
+}
+
+/// How a GPU multiplies matrices in single precision; sums are always in single precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatmulPrecision {
+    /// As exactly as single precision.
+    Highest,
+    /// In tf32.
+    High,
+    /// In bfloat16.
+    Medium,
 }
 
 /// Precision of parameters and arithmetic.

@@ -1,6 +1,6 @@
 //! How each type of setting is read from a node of the tree and written back.
 
-use super::{Accelerator, CheckpointSource, ClipAlgorithm, LoggingInterval, Mode, Precision, tree::Value};
+use super::{Accelerator, CheckpointSource, ClipAlgorithm, Devices, LoggingInterval, MatmulPrecision, Mode, Precision, tree::Value};
 use std::path::PathBuf;
 
 /// A type that a key can have.
@@ -169,7 +169,7 @@ impl Setting for [f64; 7] {
 }
 
 impl Setting for Precision {
-    const EXPECTED: &'static str = "32 or 64 (16, bf16, 16-mixed and bf16-mixed need a GPU)";
+    const EXPECTED: &'static str = "32 or 64, or bf16-mixed, which needs a GPU";
     fn read(node: &Value) -> Option<Self> {
         match String::read(node)?.as_str() {
             "32" | "32-true" => Some(Self::Single),
@@ -185,6 +185,42 @@ impl Setting for Precision {
             Self::Double => Value::Int(64),
             Self::HalfMixed => Value::Text("16-mixed".into()),
             Self::BrainMixed => Value::Text("bf16-mixed".into()),
+        }
+    }
+}
+
+impl Setting for Devices {
+    const EXPECTED: &'static str = "-1, auto, a number of devices or a list of their numbers";
+    fn read(node: &Value) -> Option<Self> {
+        match node {
+            Value::Null | Value::Int(-1) => Some(Self::All),
+            Value::Int(count) => usize::try_from(*count).ok().filter(|count| *count > 0).map(Self::Count),
+            Value::List(items) => items.iter().map(usize::read).collect::<Option<Vec<_>>>().map(Self::These),
+            Value::Text(text) if matches!(text.as_str(), "auto" | "-1") => Some(Self::All),
+            Value::Text(text) if text.contains(',') => {
+                let numbers = text.split(',').map(str::trim).filter(|number| !number.is_empty());
+                numbers.map(|number| number.parse().ok()).collect::<Option<Vec<_>>>().map(Self::These)
+            }
+            Value::Text(text) => text.parse().ok().filter(|count| *count > 0).map(Self::Count),
+            _ => None,
+        }
+    }
+    fn write(&self) -> Value {
+        match self {
+            Self::All => Value::Int(-1),
+            Self::Count(count) => count.write(),
+            Self::These(numbers) => Value::List(numbers.iter().map(Setting::write).collect()),
+        }
+    }
+}
+
+impl Devices {
+    /// True if it asks for one device, or for all that there are.
+    pub(super) fn is_one(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Count(count) => *count == 1,
+            Self::These(numbers) => numbers.len() == 1,
         }
     }
 }
@@ -211,6 +247,7 @@ macro_rules! words {
 pub(super) use words;
 
 words!(Accelerator, "auto, cpu or gpu", Auto = "auto", Cpu = "cpu", Gpu = "gpu" | "cuda");
+words!(MatmulPrecision, "highest, high or medium", Highest = "highest", High = "high", Medium = "medium");
 words!(Mode, "min or max", Min = "min", Max = "max");
 words!(ClipAlgorithm, "norm or value", Norm = "norm", Value = "value");
 words!(LoggingInterval, "epoch or step", Epoch = "epoch", Step = "step");

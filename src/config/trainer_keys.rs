@@ -1,7 +1,7 @@
 //! The keys of the trainer and its hooks.
 
 use super::{
-    Config, Limit,
+    Config, Devices, Limit,
     keys::{FOLDER, Rule, SOME, SWITCH, TEXT, Visitor, any},
 };
 use crate::error::{Error, Result};
@@ -20,7 +20,9 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("lightning.trainer.params.min_steps", &["min_steps"], &mut trainer.min_steps, any())?;
     v.key("lightning.trainer.params.max_time", &["max_time"], &mut trainer.max_time, any())?;
     v.key("lightning.trainer.params.accelerator", &["accelerator"], &mut c.run.accelerator, any())?;
+    v.key("lightning.trainer.params.devices", &["devices"], &mut c.run.devices, Rule(Devices::is_one, "one device: -1, auto, 1 or [number]"))?;
     v.key("lightning.trainer.params.precision", &["precision"], &mut c.run.precision, any())?;
+    v.key("float32_matmul_precision", &[], &mut c.run.matmul_precision, any())?;
     v.key("lightning.trainer.params.val_check_interval", &["val_check_interval"], &mut trainer.val_check_interval,
         Rule(|x| *x != Limit::Count(0), "at least 1, or a share"))?;
     v.key("lightning.trainer.params.check_val_every_n_epoch", &["check_val_every_n_epoch"], &mut trainer.check_val_every_n_epoch,

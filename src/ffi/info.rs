@@ -36,6 +36,7 @@ pub extern "C" fn te_build_info() -> *const c_char {
             "architecture": std::env::consts::ARCH,
             "system": std::env::consts::OS,
             "optimised": !cfg!(debug_assertions),
+            "cuda": crate::trainer::session::cuda_architectures(),
         });
         c_string(&info.to_string())
     };

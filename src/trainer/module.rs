@@ -3,13 +3,12 @@
 use super::session::{Clip, Losses, Rule, Session, Update, Updated};
 use crate::{
     config::{
-        ClipAlgorithm, Config, OptimizerConfig, Precision,
+        ClipAlgorithm, Config, OptimizerConfig,
         module::{ModuleKind, OptimizerKind},
     },
     data::batch::Batch,
     distributed,
-    error::{Error, Result},
-    graph::Scalar,
+    error::Result,
     metrics::MetricSums,
     optim::{
         self, scaling,
@@ -17,20 +16,6 @@ use crate::{
     },
 };
 use serde::{Deserialize, Serialize};
-
-/// Numbers of a precision.
-///
-/// # Errors
-/// [`Error::Config`] for those that need a GPU.
-pub fn scalar(precision: Precision) -> Result<Scalar> {
-    match precision {
-        Precision::Single => Ok(Scalar::F32),
-        Precision::Double => Ok(Scalar::F64),
-        Precision::HalfMixed | Precision::BrainMixed => {
-            Err(Error::config("lightning.trainer.params.precision", "mixed precision needs the GPU backend"))
-        }
-    }
-}
 
 /// A network in training: `train_batch` gathers gradients, `update` applies them, `end_batch` and `end_epoch` move the schedule.
 pub struct TrainingModule {

@@ -1,10 +1,14 @@
 //! The one place that runs the network: it owns the backend with all memory of a run, and a plan for each purpose.
 
+mod device;
+
+pub use device::cuda_architectures;
+
 use super::trace::{Phase, Trace};
 pub use crate::backend::{Buffer, Clip, Rule, Update, Updated};
 use crate::{
     backend::{Backend, NonFinite, cpu},
-    config::{ModelConfig, ObjectiveConfig},
+    config::{ModelConfig, ObjectiveConfig, RunConfig},
     data::batch::{Batch, BatchOptions},
     error::{Error, Result},
     graph::{Builder, Mode, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
@@ -94,6 +98,7 @@ impl Outputs {
 /// A network in training or use.
 pub struct Session {
     backend: Box<dyn Backend>,
+    device: String,
     model: ModelConfig,
     objectives: ObjectiveConfig,
     parameters: Parameters,
@@ -113,15 +118,44 @@ impl Session {
     /// # Errors
     /// [`Error::Config`] with the key of an option that does not fit.
     pub fn new(model: &ModelConfig, objectives: &ObjectiveConfig, scalar: Scalar, threads: usize, seed: u64) -> Result<Self> {
+        Self::with_backend(model, objectives, seed, |parameters, statistics| Ok(cpu::new(scalar, threads, parameters, statistics)))
+    }
+
+    /// As [`Session::new`], on the device and in the precision that the configuration asks for.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; there is no such device; it fails.
+    pub fn on_device(model: &ModelConfig, objectives: &ObjectiveConfig, run: &RunConfig) -> Result<Self> {
+        let mut device = String::new();
+        let mut session = Self::with_backend(model, objectives, run.seed, |parameters, statistics| {
+            let (backend, description) = device::open(run, parameters, statistics)?;
+            device = description;
+            Ok(backend)
+        })?;
+        session.device = device;
+        Ok(session)
+    }
+
+    /// As [`Session::new`], on the backend that `open` gives for so many parameters and statistics.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; those of `open`.
+    pub fn with_backend(
+        model: &ModelConfig,
+        objectives: &ObjectiveConfig,
+        seed: u64,
+        open: impl FnOnce(usize, usize) -> Result<Box<dyn Backend>>,
+    ) -> Result<Self> {
         model::validate(model)?;
         objectives::validate(objectives, model)?;
         let specifications = params::specifications(model);
         let parameters = params::parameters(&specifications);
-        let backend = cpu::new(scalar, threads, parameters.len(), parameters.statistics_len());
+        let backend = open(parameters.len(), parameters.statistics_len())?;
         let decayed = optim::groups::decayed(&parameters, objectives.module, &objectives::idle(objectives, model));
         let (model, objectives) = (model.clone(), objectives.clone());
         let frozen = (Vec::new(), Vec::new());
         let mut session = Self {
+            device: format!("computing on the {}", backend.name()),
             backend,
             model,
             objectives,
@@ -297,6 +331,11 @@ impl Session {
     /// The network's options.
     pub fn model(&self) -> &ModelConfig {
         &self.model
+    }
+
+    /// Where it computes, and why, in words.
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// Name of the backend.

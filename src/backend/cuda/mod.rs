@@ -43,6 +43,25 @@ use std::{cell::OnceCell, time::Instant};
 /// Plans whose launches are kept: those of a session, and one more.
 const MOST_PROGRAMS: usize = 4;
 
+/// How many devices there are that this library has kernels and a driver for; at least one.
+///
+/// # Errors
+/// Why there is none.
+pub fn available() -> Result<usize> {
+    match driver::count()? {
+        0 => Err(Error::Backend("the driver knows of no device".into())),
+        count => Ok(count),
+    }
+}
+
+/// The device with this number, from 0.
+///
+/// # Errors
+/// As [`available`]; there is no such device, it is too old, or it fails.
+pub fn device(number: usize) -> Result<Box<dyn Device>> {
+    Ok(Box::new(driver::Driver::new(number)?))
+}
+
 /// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says.
 ///
 /// # Errors

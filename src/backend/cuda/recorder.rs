@@ -30,6 +30,14 @@ pub enum Multiply {
 }
 
 impl Multiply {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Tf32x3 => "matrix products in three tf32 parts, as exact as single precision",
+            Self::Tf32 => "matrix products in tf32",
+            Self::Bf16 => "matrix products in bfloat16",
+        }
+    }
     /// The end of the names of kernels that compute so.
     pub fn suffix(self) -> &'static str {
         match self {
