@@ -50,8 +50,12 @@ struct IndexReference {
 __device__ inline const int* read(IndexReference list, const StepBlock* step) {
     return list.slot < 0 ? list.data : list.data + step->index_slots[list.slot][0];
 }
+// Elements of such a list of the feed.
+__device__ inline int length(IndexReference list, const StepBlock* step) { return step->index_slots[list.slot][1]; }
 
-// Position in the grid, for loops over more elements than threads.
+// Position in the warp, of the warp in the block, and in the grid, for loops over more elements than threads.
+__device__ inline int lane() { return int(threadIdx.x % 32); }
+__device__ inline int warp() { return int(threadIdx.x / 32); }
 __device__ inline int global_thread() { return int(blockIdx.x * blockDim.x + threadIdx.x); }
 __device__ inline int global_threads() { return int(gridDim.x * blockDim.x); }
 
@@ -77,7 +81,7 @@ __device__ inline unsigned random_word(const StepBlock* step, unsigned stream, u
 }
 
 // Sum and maximum over the warp, the same bits in every lane. All 32 lanes must call.
-__device__ inline float warp_sum(float x) {
+template <class T> __device__ inline T warp_sum(T x) {
     for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(FULL_WARP, x, offset);
     return x;
 }
@@ -88,11 +92,10 @@ __device__ inline float warp_max(float x) {
 // Sum over the block (a multiple of 32 threads), the same bits in every thread. All threads must call.
 __device__ inline float block_sum(float x) {
     __shared__ float partial[32];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     x = warp_sum(x);
-    if (lane == 0) partial[warp] = x;
+    if (lane() == 0) partial[warp()] = x;
     __syncthreads();
-    x = warp_sum(lane < int(blockDim.x / 32) ? partial[lane] : 0.0f);
+    x = warp_sum(lane() < int(blockDim.x / 32) ? partial[lane()] : 0.0f);
     __syncthreads();
     return x;
 }

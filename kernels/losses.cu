@@ -175,9 +175,9 @@ struct Softmax {
     __device__ Softmax(const float* x, const int* segments, int scenario)
         : start(max(segments[2 * scenario], 0)), count(max(segments[2 * scenario + 1], 0)), sum(0) {
         float largest = -INFINITY;
-        for (int i = int(threadIdx.x % 32); i < count; i += 32) largest = fmaxf(largest, x[start + i]);
+        for (int i = lane(); i < count; i += 32) largest = fmaxf(largest, x[start + i]);
         most = warp_max(largest);
-        for (int i = int(threadIdx.x % 32); i < count; i += 32) sum += exp(x[start + i] - most);
+        for (int i = lane(); i < count; i += 32) sum += exp(x[start + i] - most);
         sum = warp_sum(sum);
     }
 };
@@ -191,9 +191,9 @@ extern "C" __global__ void __launch_bounds__(256) cross_entropy_forward(CrossEnt
     const int *segments = read(a.of.segments, step), *target = read(a.of.target, step);
     int scenarios = length(a.of.target, step);
     Sum sum = {0, 0};
-    for (int s = int(threadIdx.x / 32); s < scenarios; s += int(blockDim.x / 32)) {
+    for (int s = warp(); s < scenarios; s += int(blockDim.x / 32)) {
         Softmax softmax(x, segments, s);
-        if (threadIdx.x % 32 > 0) continue;
+        if (lane() > 0) continue;
         sum.count += 1;
         if (softmax.count > 0) sum.total += softmax.most + log(softmax.sum) - x[target[s]];
     }
@@ -216,10 +216,10 @@ extern "C" __global__ void __launch_bounds__(256) cross_entropy_backward(CrossEn
         __syncthreads();
     }
     double scale = a.to.scale(scenarios);
-    for (int s = int(threadIdx.x / 32); s < scenarios; s += int(blockDim.x / 32)) {
+    for (int s = warp(); s < scenarios; s += int(blockDim.x / 32)) {
         Softmax softmax(x, segments, s);
         double share = scale / softmax.sum;
-        for (int i = softmax.start + int(threadIdx.x % 32); i < softmax.start + softmax.count; i += 32) {
+        for (int i = softmax.start + lane(); i < softmax.start + softmax.count; i += 32) {
             dx[i] += float(share * exp(x[i] - softmax.most) - (i == target[s] ? scale : 0));
         }
     }
@@ -317,7 +317,7 @@ struct Triplet {
     __device__ Triplet(const float* x, const int* list, int width) {
         double squares[3] = {}, products[2] = {};
         for (int i = 0; i < 3; i++) rows[i] = x + size_t(list[i]) * width;
-        for (int c = int(threadIdx.x % 32); c < width; c += 32) {
+        for (int c = lane(); c < width; c += 32) {
             double anchor = rows[0][c], positive = rows[1][c], negative = rows[2][c];
             squares[0] += anchor * anchor, squares[1] += positive * positive, squares[2] += negative * negative;
             products[0] += anchor * positive, products[1] += anchor * negative;
@@ -339,9 +339,9 @@ extern "C" __global__ void __launch_bounds__(256) triplet_forward(TripletForward
     const int* list = read(a.of.triplets, a.out.step);
     int count = length(a.of.triplets, a.out.step) / 3;
     Sum sum = {0, 0};
-    for (int t = int(threadIdx.x / 32); t < count; t += int(blockDim.x / 32)) {
+    for (int t = warp(); t < count; t += int(blockDim.x / 32)) {
         Triplet triplet(x, list + 3 * t, a.of.width);
-        if (threadIdx.x % 32 > 0) continue;
+        if (lane() > 0) continue;
         double d = (triplet.cosines[1] - triplet.cosines[0]) * a.of.sharpness;
         sum = {sum.total + (d > 0 ? d : 0) + log1p(exp(-fabs(d))), sum.count + 1};
     }
@@ -357,12 +357,12 @@ struct TripletBackward {
 extern "C" __global__ void __launch_bounds__(256) triplet_backward(TripletBackward a) {
     const float* x = read(a.of.x, a.to.step);
     const int* list = read(a.of.triplets, a.to.step);
-    int width = a.of.width, rows = resolve(a.of.rows, a.to.step), count = length(a.of.triplets, a.to.step) / 3, lane = int(threadIdx.x % 32);
+    int width = a.of.width, rows = resolve(a.of.rows, a.to.step), count = length(a.of.triplets, a.to.step) / 3;
     double scale = a.to.scale(count);
     for (int row = global_thread() / 32; row < rows; row += global_threads() / 32) {
         float* dx = write(a.to.dx) + size_t(row) * width;
         if (!a.to.accumulate) {
-            for (int c = lane; c < width; c += 32) dx[c] = 0;
+            for (int c = lane(); c < width; c += 32) dx[c] = 0;
         }
         for (int t = 0; t < count; t++) {
             const int* own = list + 3 * t;
@@ -373,7 +373,7 @@ extern "C" __global__ void __launch_bounds__(256) triplet_backward(TripletBackwa
             for (int other = 1; other < 3; other++) {
                 // d cos(a, b) / da = (b' - a' cos) / |a| with a', b' of unit length.
                 double weight = wrong * a.of.sharpness * (other == 1 ? -1 : 1), cosine = triplet.cosines[other - 1];
-                for (int c = lane; c < width; c += 32) {
+                for (int c = lane(); c < width; c += 32) {
                     double anchor = triplet.rows[0][c] * triplet.inverse[0], b = triplet.rows[other][c] * triplet.inverse[other];
                     double of_anchor = own[0] == row ? (b - anchor * cosine) * triplet.inverse[0] : 0;
                     double of_other = own[other] == row ? (anchor - b * cosine) * triplet.inverse[other] : 0;

@@ -2,9 +2,6 @@
 #pragma once
 #include "common.cuh"
 
-// Elements of a list of the feed.
-__device__ inline int length(IndexReference list, const StepBlock* step) { return step->index_slots[list.slot][1]; }
-
 // A sum, and a count by which it is divided.
 struct Sum {
     double total, count;
@@ -21,15 +18,11 @@ struct LossOutput {
     __device__ double divisor(double count) const { return (count < least ? least : count) + extra; }
 };
 
-__device__ inline double warp_sum(double x) {
-    for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(FULL_WARP, x, offset);
-    return x;
-}
 // Sum over the block's warps, the same bits in every thread. All threads must call.
 __device__ inline Sum block_sum(Sum x) {
     __shared__ Sum sums[8];
     x = {warp_sum(x.total), warp_sum(x.count)};
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
+    if (lane() == 0) sums[warp()] = x;
     __syncthreads();
     Sum total = {0, 0};
     for (int w = 0; w < int(blockDim.x / 32); w++) total = {total.total + sums[w].total, total.count + sums[w].count};
@@ -57,7 +50,7 @@ struct LossGradient {
     // dy / divisor. All lanes of a warp must call.
     __device__ double scale(double count = 0) const {
         if (partials) {
-            for (int i = int(threadIdx.x % 32); i < blocks; i += 32) count += partials[i].count;
+            for (int i = lane(); i < blocks; i += 32) count += partials[i].count;
             count = warp_sum(count);
         }
         return double(*read(dy, step)) / ((count < least ? least : count) + extra);

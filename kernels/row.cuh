@@ -6,9 +6,6 @@
 
 constexpr int CHUNK = 128;
 
-__device__ inline int lane() { return int(threadIdx.x % 32); }
-__device__ inline int warp() { return int(threadIdx.x / 32); }
-
 // Whether the rows of a matrix can be read 16 bytes at a time.
 __device__ inline bool is_wide(const float* matrix, int width) { return width % 4 == 0 && reinterpret_cast<size_t>(matrix) % 16 == 0; }
 

@@ -43,7 +43,7 @@ fn linear_parts_of_a_packed_weight() {
 fn layer_norm() {
     for activation in [Activation::None, Activation::Relu] {
         for count in COUNTS {
-            for width in [2, 31, 33] {
+            for width in [2, 33, 128, 300] {
                 let mut case = Case::new(&[count]);
                 case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
                 case.check(width, |b, p, x| b.layer_norm(x, &p.at("n"), activation).unwrap());
@@ -56,7 +56,7 @@ fn layer_norm() {
 fn batch_norm() {
     for activation in [Activation::None, Activation::Relu] {
         for count in COUNTS {
-            for width in [1, 33] {
+            for width in [1, 33, 132] {
                 let mut case = Case::new(&[count]);
                 case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
                 case.statistic("n.running_mean", width).statistic("n.running_var", width);
@@ -180,7 +180,7 @@ fn add_and_outer() {
 #[test]
 fn dropout() {
     for count in COUNTS {
-        for width in [1, 33] {
+        for width in [1, 8, 33] {
             Case::new(&[count]).check(width, |b, _, x| b.dropout(x, 0.3));
         }
     }
