@@ -72,7 +72,7 @@ impl Case {
 
     /// Checks an operation on an operand `[rows, width]`: its result, and the operand once more, go to a smooth loss.
     pub fn check_rows(&mut self, rows: Rows, width: usize, build: impl Fn(&mut Builder, &Scope, TensorId) -> TensorId) {
-        let target = self.input(random(99, 70_000));
+        let target = self.input(random(99, 100_000));
         let valid = self.input(vec![1.0; 10_000]);
         self.check_loss(rows, width, |b, p, x| {
             let y = build(b, p, x);
