@@ -1,8 +1,10 @@
 //! Optimisers and schedules against PyTorch, whose results `tests/reference/optimizers.py` has put into
 //! `tests/data/optimizers.json`; that file against a new run where TE_TORCH_PYTHON names a Python with PyTorch.
 
+mod torch_python;
+
 use serde_json::Value;
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path};
 use training_engine::{
     backend::{Buffer, Clip, Rule, Update, cpu},
     config::Config,
@@ -128,13 +130,8 @@ fn the_cosine_follows_the_published_one() {
 
 #[test]
 fn the_expected_numbers_are_those_of_pytorch() {
-    let Ok(python) = env::var("TE_TORCH_PYTHON") else {
-        println!("TE_TORCH_PYTHON is not set: the stored numbers are taken as they are");
-        return;
-    };
-    let output = Command::new(&python).arg("optimizers.py").current_dir(tests().join("reference")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    compare(&serde_json::from_slice(&output.stdout).unwrap(), &expected(), "");
+    let Some(python) = torch_python::find("the stored numbers of optimisers", "torch") else { return };
+    compare(&serde_json::from_str(&torch_python::run(&python, "reference/optimizers.py", &[])).unwrap(), &expected(), "");
 }
 
 /// The same tree, numbers but for rounding; the version of PyTorch may differ.

@@ -1,25 +1,24 @@
-//! Speed of the loader alone: batches of 32 from features that are in memory or in a cache on disk, without a network.
+//! Speed of the loader alone: batches of 32 from features that are in memory or in a cache on disk, beside the training steps of the
+//! default network on the same batches.
 //!
-//! `cargo bench --bench loader -- [ROUNDS]` takes the scenarios of `tests/data`, and those of `TE_SHARED` if it is set. One core:
-//! time that the calling thread computes, batches made in it; of every epoch the best time counts. Two workers: elapsed time.
+//! `cargo bench --bench loader -- [ROUNDS]` takes the scenarios of `tests/data`, and those of `TE_SHARED` if it is set. The loader has
+//! as many workers as the step has threads; epochs and steps take turns, and of each the best elapsed time counts. A triplet is one
+//! scenario for both.
 
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use training_engine::{
     config::Config,
     data::DataModule,
     engine::{Host, build_datamodule, build_model},
     error::Result,
     scenario::{Scenario, ScenarioInfo, ScenarioSource, Split},
+    trainer::session::{Clip, Rule, Session, Update},
 };
 
-/// Samples a second of a training step of the default network with two threads (`cargo bench --bench step`).
-const STEP: f64 = 16.0;
+const BATCH: usize = 32;
 
 /// Scenario files, all in memory.
 struct Files(Vec<Scenario>);
@@ -45,37 +44,41 @@ fn main() {
     let folders = [Some(common::data()), common::shared().map(|folder| folder.join("data"))];
     let files = folders.into_iter().flatten().flat_map(|folder| common::files_below(&folder.join("scenarios"), ".json.gz"));
     let source = Arc::new(Files(files.filter_map(|file| common::read_scenario(&file).ok()).collect()));
-    println!("{:<44} {:>9} {:>9} {:>14}", "", "scenarios", "a second", "times the step");
+    println!("{:<42} {:>9} {:>12} {:>12} {:>8}", "scenarios a second", "scenarios", "the loader", "the step", "times");
     let folder = tempfile::tempdir().unwrap();
     let disk = format!("memory_mb: 0, cache_path: {:?}", folder.path().join("cache"));
-    for (name, contrastive, from, cache) in [
-        ("as they are", false, "memory", ""),
-        ("as they are", false, "disk", &disk),
-        ("contrastive triplets", true, "memory", ""),
-        ("contrastive triplets", true, "disk", &disk),
-    ] {
-        for workers in [0, 2] {
+    for cores in [1, 2] {
+        for (name, contrastive, from, cache) in [
+            ("as they are", false, "memory", ""),
+            ("as they are", false, "disk", &disk),
+            ("contrastive triplets", true, "memory", ""),
+            ("contrastive triplets", true, "disk", &disk),
+        ] {
+            // Without workers the calling thread makes the batches, which is one core just as well.
+            let workers = if cores == 1 { 0 } else { cores };
             let text = format!(
-                "{{custom_trainer: {{use_contrast_loss: {contrastive}}}, model: {{use_hidden_proj: true}}, cache: {{{cache}}}, \
-                 data_loader: {{params: {{batch_size: 32, num_workers: {workers}, drop_last: false}}}}, output_dir: {:?}}}",
+                "{{custom_trainer: {{use_contrast_loss: {contrastive}}}, model: {{use_hidden_proj: true}}, cache: {{{cache}}}, threads: {cores}, \
+                 data_loader: {{params: {{batch_size: {BATCH}, num_workers: {workers}, drop_last: false}}}}, output_dir: {:?}}}",
                 folder.path()
             );
             let config = Config::from_text(&text, &[]).unwrap();
-            let data = build_datamodule(&config, Some(source.clone()), &build_model(&config).unwrap(), &Host::default()).unwrap();
-            let (samples, _) = pass(&data, 0, workers);
-            let best = (1..=rounds).map(|epoch| pass(&data, epoch, workers).1).min().unwrap_or_default();
-            let speed = samples as f64 / best.as_secs_f64();
-            let cores = if workers == 0 { "one core".to_owned() } else { format!("{workers} workers, elapsed") };
-            println!("{:<44} {samples:>9} {speed:>9.0} {:>14.0}", format!("{name}, from {from}, {cores}"), speed / STEP);
+            let mut model = build_model(&config).unwrap();
+            let data = build_datamodule(&config, Some(source.clone()), &model, &Host::default()).unwrap();
+            let (samples, _) = pass(&data, 0);
+            let [mut loading, mut stepping] = [f64::INFINITY; 2];
+            for epoch in 1..=rounds {
+                loading = loading.min(pass(&data, epoch).1 / samples as f64);
+                stepping = stepping.min(step(&data, &mut model, epoch));
+            }
+            let name = format!("{name}, from {from}, cores: {cores}");
+            println!("{name:<42} {samples:>9} {:>12.0} {:>12.1} {:>8.0}", 1.0 / loading, 1.0 / stepping, stepping / loading);
         }
     }
 }
 
-/// Loads an epoch; gives the number of scenarios and the time.
-fn pass(data: &DataModule, epoch: usize, workers: usize) -> (usize, Duration) {
+/// Loads an epoch; gives the number of scenarios and the seconds.
+fn pass(data: &DataModule, epoch: usize) -> (usize, f64) {
     let start = Instant::now();
-    let time = || if workers == 0 { common::thread_time() } else { start.elapsed() };
-    let started = time();
     let mut loader = data.training_pass(epoch, 0).unwrap();
     let mut samples = 0;
     while let Some(loaded) = loader.next() {
@@ -84,5 +87,17 @@ fn pass(data: &DataModule, epoch: usize, workers: usize) -> (usize, Duration) {
             loader.recycle(batch);
         }
     }
-    (samples, time() - started)
+    (samples, start.elapsed().as_secs_f64())
+}
+
+/// Seconds that a training step on an epoch's first batch takes for each of its scenarios.
+fn step(data: &DataModule, model: &mut Session, epoch: usize) -> f64 {
+    let batch = data.training_pass(epoch, 0).unwrap().next().unwrap().unwrap().batch.unwrap();
+    let start = Instant::now();
+    assert!(model.train(&batch, epoch as u64).unwrap().loss.is_finite());
+    let rule = Rule::AdamW { beta: [0.9, 0.999], epsilon: 1e-8 };
+    let clip = Some(Clip::Norm(5.0));
+    let update = Update { rule, learning_rate: 1e-3, weight_decay: 1e-4, count: epoch as u64, scale: 1.0, clip };
+    assert!(model.update(&update).unwrap().applied);
+    start.elapsed().as_secs_f64() / batch.len() as f64
 }

@@ -14,6 +14,8 @@ mod runs;
 mod schedules;
 mod source;
 mod standard;
+#[path = "../torch_python/mod.rs"]
+mod torch_python;
 mod wandb;
 
 use source::Roads;

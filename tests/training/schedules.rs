@@ -411,10 +411,7 @@ fn schedules_are_those_of_lightning() {
         assert_eq!(done.logged.get("lr-AdamW/pg1"), done.logged.get("lr-AdamW/pg2"), "{name}");
         assert_eq!(done.losses.len(), case.ends.0, "{name}: events");
     }
-    let Some(python) = lightning() else {
-        eprintln!("skipped in part: no Python with Lightning (set TE_TORCH_PYTHON)");
-        return;
-    };
+    let Some(python) = torch_python::find("schedules beside Lightning", "yaml, pytorch_lightning") else { return };
     let values = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| (key.to_string(), json!(value))).collect::<BTreeMap<_, _>>();
     let input: Vec<Value> = cases
         .iter()
@@ -464,15 +461,6 @@ fn schedules_are_those_of_lightning() {
             assert_eq!(logged::steps(&done.logged, ours), theirs, "{name}: {ours}");
         }
     }
-}
-
-/// A Python with Lightning.
-fn lightning() -> Option<std::ffi::OsString> {
-    let ready = |python: &std::ffi::OsString| {
-        let found = |module| Command::new(python).args(["-c", module]).output().is_ok_and(|output| output.status.success());
-        found("import yaml, pytorch_lightning") || found("import yaml, lightning.pytorch")
-    };
-    ["TE_TORCH_PYTHON", "TE_PYTHON"].iter().filter_map(std::env::var_os).find(ready)
 }
 
 #[test]
