@@ -1,9 +1,9 @@
 //! What everything beside the loops costs: a run with every hook and logger on, without and with files of checkpoints, beside one with
-//! none, as processor time of a step; and that of one file. The three go on in turns of a few seconds, the least of several turns
-//! counts, since a shared machine only ever adds. And what a row of ten values costs in all loggers, which is far below that noise.
-//! Prints one line of JSON.
+//! none, as processor time of a step; and that of one file. The three take turns of a second; each turn gives a ratio, and of all
+//! turns the median counts, with the ranks that hold the true median in 95 of 100 cases (a machine is noisier than the bar is high).
+//! And what a row of ten values costs in all loggers. Prints one line of JSON.
 //!
-//! `cargo bench --bench hooks -- [--turns 5] [--seconds 2] [--dim 64]`
+//! `cargo bench --bench hooks -- [--turns 60] [--seconds 1] [--dim 64]`
 
 #[path = "../training/source.rs"]
 mod source;
@@ -106,7 +106,7 @@ fn main() {
     let number = |name: &str, default: usize| {
         arguments.iter().position(|a| a == name).map_or(default, |i| arguments[i + 1].parse().expect("a number"))
     };
-    let (turns, time, dim) = (number("--turns", 5), Duration::from_secs(number("--seconds", 2) as u64), number("--dim", 64));
+    let (turns, time, dim) = (number("--turns", 60), Duration::from_secs(number("--seconds", 1) as u64), number("--dim", 64));
     let folders = [0; 3].map(|_| tempfile::tempdir().unwrap());
     let mut engines: Vec<Engine> = folders.iter().enumerate().map(|(mode, folder)| build(folder.path(), dim, mode)).collect();
     let steps = SCENARIOS / BATCH;
@@ -116,17 +116,23 @@ fn main() {
             turn(engine, time);
         }
     }
-    let mut best = [f64::INFINITY; 3];
-    for _ in 0..turns {
-        for (engine, best) in engines.iter_mut().zip(&mut best) {
-            *best = best.min(turn(engine, time));
-        }
-    }
-    let [off, on, files] = best;
-    let file = (files - on) * (steps / FILES) as f64;
+    let times: Vec<[f64; 3]> = (0..turns).map(|_| std::array::from_fn(|mode| turn(&mut engines[mode], time))).collect();
+    let of = |f: &dyn Fn(&[f64; 3]) -> f64| median(times.iter().map(f).collect());
+    let ([off, ..], more) = (of(&|t| t[0]), of(&|t| 100.0 * (t[1] / t[0] - 1.0)));
+    let [file, ..] = of(&|t| (t[2] - t[1]) * (steps / FILES) as f64);
     println!(
-        "{{\"off_ms\": {off:.3}, \"on_ms\": {on:.3}, \"more_percent\": {:.2}, \"checkpoint_ms\": {file:.1}, \"row_us\": {:.1}}}",
-        100.0 * (on / off - 1.0),
+        "{{\"off_ms\": {off:.3}, \"more_percent\": {:.2}, \"from_percent\": {:.2}, \"to_percent\": {:.2}, \"checkpoint_ms\": {file:.1}, \"row_us\": {:.1}}}",
+        more[0],
+        more[1],
+        more[2],
         row()
     );
+}
+
+/// The median, and the values that have the true one between them in 95 of 100 cases (from the binomial distribution of ranks).
+fn median(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    let (middle, most) = (values.len() as f64 / 2.0, values.len() - 1);
+    let reach = 0.98 * (values.len() as f64).sqrt();
+    [middle, middle - reach, middle + reach].map(|rank| values[(rank.max(0.0) as usize).min(most)])
 }

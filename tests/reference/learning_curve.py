@@ -1,9 +1,10 @@
-"""Trains the reference on scenarios that tests/learning_curves.rs exported, and prints the loss of every step as JSON.
+"""Trains the reference on scenarios that tests/learning_curves.rs exported, and prints losses of every step as JSON.
 
     learning_curve.py FOLDER [--swap] [--threads N]
 
 FOLDER holds `settings.json`, `scenarios.safetensors` (arrays by `INDEX/GROUP/NAME`, not padded) and `initial.safetensors`. With
---swap every batch is taken in reverse order: the same sums in another order, which shows how far PyTorch is from itself.
+--swap every batch is taken in reverse order: the same sums in another order, which shows how far PyTorch is from itself. With
+`negative_valid` in the settings batches are triplets: anchors, positives, negatives.
 """
 import argparse, json, pathlib
 import torch
@@ -46,21 +47,25 @@ def train(folder, swap):
     groups = [dict(params=[v for k, v in trained.items() if not no_decay(k, v)], weight_decay=settings["weight_decay"]),
               dict(params=[v for k, v in trained.items() if no_decay(k, v)], weight_decay=0.0)]
     optimizer = torch.optim.AdamW(groups, lr=settings["lr"])
-    losses = []
+    triplets = settings.get("negative_valid")
+    curves = {"loss": [], "contrastive_loss": []}
     for step, indexes in enumerate(settings["batches"]):
         batch = stack([scenarios[i] for i in (reversed(indexes) if swap else indexes)])
+        if triplets:
+            batch["data_n_valid_mask"] = torch.tensor(triplets[step])
         epoch = step // settings["steps_per_epoch"]
         for g in optimizer.param_groups:
             g["lr"] = warmup_cosine(epoch, settings["lr"], settings["epochs"], settings["warmup_epochs"])
         optimizer.zero_grad()
         out, stats = forward(params, batch, cfg, train=True)
-        loss = objectives(out, batch, cfg, True)["loss"]
-        loss.backward()
+        losses = objectives(out, batch, cfg, True, use_contrast_loss=triplets is not None)
+        losses["loss"].backward()
         clip_gradients(trained.values(), settings["gradient_clip_val"])
         optimizer.step()
         params.update(stats)
-        losses.append(float(loss))
-    return losses
+        for name, curve in curves.items():
+            curve.append(float(losses[name]))
+    return curves
 
 
 if __name__ == "__main__":
