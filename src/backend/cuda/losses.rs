@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 /// Threads of a block.
 const BLOCK: usize = 256;
 /// Terms that a block sums up, and most blocks.
-const TERMS: usize = 4 * BLOCK;
+const TERMS: usize = 16 * BLOCK;
 const MOST_BLOCKS: usize = 128;
 
 /// Divisors, max(count, `least`) + `extra` of what has been counted.
