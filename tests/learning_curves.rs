@@ -27,7 +27,8 @@ use training_engine::{
 const EPOCHS: usize = 10;
 /// Largest relative difference of a step's loss in double precision.
 const DOUBLE: f64 = 1e-6;
-/// In single precision, of the mean over ten steps.
+/// In single precision, of the mean over ten steps. Rounding grows while small batches are learnt: PyTorch's own single precision was
+/// 0.6 % from its double precision after 100 steps of two scenarios.
 const SINGLE: f64 = 0.01;
 const SMOOTHING: usize = 10;
 
@@ -120,7 +121,7 @@ fn train<const N: usize>(config: &Config, lesson: &Lesson, names: [&str; N]) -> 
 fn train_pytorch<const N: usize>(python: &str, config: &Config, lesson: &Lesson, names: [&str; N]) -> [Curve; N] {
     let folder = tempfile::tempdir().unwrap();
     export(folder.path(), config, lesson);
-    let printed = torch_python::run(python, "reference/learning_curve.py", &[folder.path().to_str().unwrap()]);
+    let printed = torch_python::run(python, "reference/learning_curve.py", &[folder.path().to_str().unwrap(), "--threads", "1"]);
     let curves: BTreeMap<String, Curve> = serde_json::from_str(printed.trim()).unwrap();
     names.map(|name| {
         assert_eq!(curves[name].len(), lesson.batches.len());
@@ -165,7 +166,7 @@ fn same(name: &str, ours: &[f64], theirs: &[f64]) {
 fn losses_are_those_of_pytorch_at_every_step() {
     let Some((shared, python)) = given("learning curves") else { return };
     let double = config(&["precision=64"]);
-    let (count, batch) = if is_full() { (140, 7) } else { (40, 2) };
+    let (count, batch) = if is_full() { (140, 7) } else { (80, 4) };
     let lesson = Lesson::new(scenarios(&shared, &double, count), batch);
     let [theirs] = train_pytorch(&python, &double, &lesson, ["loss"]);
     let [ours] = train(&double, &lesson, ["loss"]);

@@ -64,7 +64,7 @@ def train(folder, swap):
         optimizer.step()
         params.update(stats)
         for name, curve in curves.items():
-            curve.append(float(losses[name]))
+            curve.append(losses[name].item())
     return curves
 
 
