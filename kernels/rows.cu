@@ -25,6 +25,17 @@ extern "C" __global__ void __launch_bounds__(256) fill(Fill a) {
 }
 KERNEL(fill, Fill)
 
+// Copies scalars from wherever they are to one place: to[i] = *from[i].
+struct Collect {
+    const float* const* from;
+    float* to;
+    int count, pad;
+};
+extern "C" __global__ void __launch_bounds__(256) collect(Collect a) {
+    for (int i = global_thread(); i < a.count; i += global_threads()) a.to[i] = *a.from[i];
+}
+KERNEL(collect, Collect)
+
 // dx (+)= dy, element by element.
 struct CopyRows {
     Reference dy, dx;

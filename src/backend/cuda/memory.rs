@@ -3,7 +3,7 @@
 use super::{
     device::{ALIGNMENT, Address, Device},
     optimizer::{self, Buffers, Outcome, UpdateBlock},
-    recorder::{Addresses, StepBlock},
+    recorder::{Addresses, SCALARS, StepBlock},
 };
 use crate::{
     backend::Buffer,
@@ -129,11 +129,12 @@ impl Work {
         let needs = Needs { reals: headroom(needs.reals), indexes: headroom(needs.indexes), ..*needs };
         let room = self.room.each(needs, usize::max);
         self.free(device);
-        let sizes = [size_of::<StepBlock>(), 4 * room.reals, 4 * room.indexes, 4 * room.arena, 4 * room.index_arena, room.scratch];
+        let elements = [room.reals, room.indexes, room.arena, room.index_arena, SCALARS].map(|n| 4 * n);
+        let sizes: Vec<usize> = [size_of::<StepBlock>(), room.scratch].into_iter().chain(elements).collect();
         let (start, at) = allocate(device, &sizes, "the work on a batch of this size")?;
-        let [step, reals, indexes, arena, index_arena, scratch] = at[..] else { unreachable!("as many as sizes") };
+        let [step, scratch, reals, indexes, arena, index_arena, scalars] = at[..] else { unreachable!("as many as sizes") };
         (self.start, self.room) = (Some(start), room);
-        self.at = Addresses { step, reals, indexes, arena, index_arena, scratch, ..Addresses::default() };
+        self.at = Addresses { step, reals, indexes, arena, index_arena, scratch, scalars, ..Addresses::default() };
         Ok(())
     }
 

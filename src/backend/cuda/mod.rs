@@ -75,6 +75,7 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
         work: Work::default(),
         programs: Vec::new(),
         outputs: Vec::new(),
+        scalars: OnceCell::new(),
         values: Vec::new(),
     }))
 }
@@ -97,6 +98,8 @@ struct CudaBackend {
     programs: Vec<Prepared>,
     /// Results of the last run by tensor, once they have been read back.
     outputs: Vec<OnceCell<Vec<f32>>>,
+    /// Those that are one number, in the order of the program.
+    scalars: OnceCell<Vec<f32>>,
     /// Room for the numbers of a buffer that is written.
     values: Vec<f32>,
 }
@@ -107,7 +110,7 @@ impl CudaBackend {
         super::check(plan, feed, Scalar::F32)?;
         let RealsRef::F32(reals) = feed.reals.view() else { unreachable!("checked") };
         let block = StepBlock::new(feed, step)?;
-        self.outputs.iter_mut().for_each(|output| _ = output.take());
+        self.outputs.iter_mut().chain([&mut self.scalars]).for_each(|output| _ = output.take());
         self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), OnceCell::new);
         let index = match self.programs.iter().position(|p| p.plan == plan.id()) {
             Some(index) if self.work.holds(reals.len(), feed.indexes.len()) => index,
@@ -170,10 +173,10 @@ impl CudaBackend {
             launch(&program.launches[done..end])?;
             done = end;
             if !go_on(self, node)? {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        launch(&program.launches[done..])
     }
 
     fn download(&self, from: device::Address, elements: usize) -> Result<Vec<f32>> {
@@ -258,11 +261,18 @@ impl Backend for CudaBackend {
                 return Ok(RealsRef::F32(&reals[feed.real_slots[slot].clone()][..len]));
             }
         };
-        let cell = self.outputs.get(tensor.0).ok_or_else(|| Error::Backend(format!("no value of '{}' before a run", t.name)))?;
-        if cell.get().is_none() {
-            _ = cell.set(self.download(from, len)?);
-        }
-        Ok(RealsRef::F32(cell.get().map_or(&[], Vec::as_slice)))
+        let program = self.programs.iter().find(|p| p.plan == plan.id()).map(|p| &p.program);
+        let program = program.ok_or_else(|| Error::Backend(format!("no value of '{}' before a run", t.name)))?;
+        let read = |cell: &'a OnceCell<Vec<f32>>, from, len| -> Result<&'a [f32]> {
+            if cell.get().is_none() {
+                _ = cell.set(self.download(from, len)?);
+            }
+            Ok(cell.get().map_or(&[], Vec::as_slice))
+        };
+        Ok(RealsRef::F32(match program.scalars.iter().position(|id| *id == tensor) {
+            Some(i) => &read(&self.scalars, self.work.addresses().scalars, program.scalars.len())?[i..i + 1],
+            None => read(&self.outputs[tensor.0], from, len)?,
+        }))
     }
 
     fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {

@@ -14,6 +14,8 @@ use bytemuck::{Pod, Zeroable};
 pub const COUNTS: usize = 16;
 /// Most slots of a feed, of reals and of index lists.
 pub const SLOTS: usize = 64;
+/// Most results that are one number.
+pub const SCALARS: usize = 64;
 /// Most blocks along one side of a grid: kernels stride over what is left.
 const MOST_BLOCKS: usize = 16 * 1024;
 
@@ -152,6 +154,7 @@ pub struct Addresses {
     pub arena: Address,
     pub index_arena: Address,
     pub scratch: Address,
+    pub scalars: Address,
     pub constants: Address,
 }
 
@@ -164,6 +167,8 @@ pub struct Program {
     pub ends: Vec<usize>,
     /// Launches before the first node.
     pub start: usize,
+    /// Results that are one number, in the order in which the last launch puts them side by side.
+    pub scalars: Vec<TensorId>,
     /// Bytes that the constants take.
     pub constants: Vec<u8>,
     /// Bytes of scratch that the neediest node takes.
@@ -220,7 +225,23 @@ impl<'a> Recorder<'a> {
             })?;
             r.program.ends.push(r.program.launches.len());
         }
+        r.collect_scalars();
         Ok(r.program)
+    }
+
+    /// Puts the results that are one number side by side, so that one copy brings them to the host.
+    fn collect_scalars(&mut self) {
+        let graph = &self.plan.graph;
+        let one = |id: &TensorId| {
+            let tensor = graph.tensor(*id);
+            tensor.rows == Rows::fixed(1) && tensor.width == 1 && tensor.place == Place::Arena && tensor.element == Element::Real
+        };
+        let scalars: Vec<TensorId> = graph.results.iter().map(|(_, id)| *id).filter(one).take(SCALARS).collect();
+        if !scalars.is_empty() {
+            let from: Vec<Address> = scalars.iter().map(|id| self.reference(*id).data).collect();
+            super::rows::collect(self, &from, self.at.scalars);
+        }
+        self.program.scalars = scalars;
     }
 
     /// Address of the [`StepBlock`].
@@ -315,6 +336,10 @@ impl<'a> Recorder<'a> {
     }
     /// Address of indexes that stay as they are.
     pub fn constant_indexes(&mut self, values: &[i32]) -> Address {
+        self.keep(bytemuck::cast_slice(values))
+    }
+    /// Address of addresses that stay as they are.
+    pub fn constant_addresses(&mut self, values: &[Address]) -> Address {
         self.keep(bytemuck::cast_slice(values))
     }
     fn keep(&mut self, values: &[u8]) -> Address {
