@@ -126,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNor
 KERNEL(batch_norm_statistics, BatchNormStatistics)
 
 // Joins the partials of `blocks` blocks: kept [2, width]: mean, 1 / sqrt(variance + 1e-5), and moves the pending running statistics
-// by a tenth (of the unbiased variance). Without rows nothing happens.
+// by a tenth (of the unbiased variance). Without rows they stay, and `kept` is 0.
 struct BatchNormJoin {
     const StepBlock* step;
     const float* partials;
@@ -139,7 +139,10 @@ struct BatchNormJoin {
 extern "C" __global__ void __launch_bounds__(256) batch_norm_join(BatchNormJoin a) {
     __shared__ double sums[8][32];
     int rows = resolve(a.rows, a.step), width = a.width, column = int(blockIdx.x) * 32 + lane();
-    if (rows == 0) return;
+    if (rows == 0) {
+        if (warp() < 2 && column < width) write(a.kept)[warp() * width + column] = 0.0f;
+        return;
+    }
     int length = (rows + a.blocks - 1) / a.blocks; // of a block's run
     auto joined = [&](auto term) {
         double sum = 0;
