@@ -2,7 +2,7 @@
 
 use super::{
     device::Address,
-    partials::{add_to_gradients, runs},
+    partials::{self, runs},
     recorder::{Recorder, Reference, RowCount, blocks},
 };
 use crate::{error::Result, graph::Vector};
@@ -57,7 +57,7 @@ struct FourierBackward {
 pub fn backward(r: &mut Recorder, frequencies: Vector, channel: usize) -> Result<()> {
     let id = r.node.input(0);
     let count = runs(r.capacity(id));
-    let partials = r.scratch(count * frequencies.len);
+    let partials = partials::of_gradients(r, count, &[frequencies]);
     let arguments = FourierBackward {
         step: r.step(),
         x: r.input(0),
@@ -71,6 +71,5 @@ pub fn backward(r: &mut Recorder, frequencies: Vector, channel: usize) -> Result
         pad: 0,
     };
     r.launch("fourier_backward", [count as u32, blocks(frequencies.len, 32), 1], 256, 0, &arguments);
-    add_to_gradients(r, partials, count, &[frequencies], false);
     Ok(())
 }

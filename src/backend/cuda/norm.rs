@@ -2,7 +2,7 @@
 
 use super::{
     device::Address,
-    partials::{add_to_gradients, runs},
+    partials::{self, runs},
     recorder::{Recorder, Reference, RowCount, blocks},
 };
 use crate::{
@@ -85,7 +85,7 @@ struct LayerNormBackward {
 pub fn layer_backward(r: &mut Recorder, gamma: Vector, beta: Vector, activation: Activation) -> Result<()> {
     let id = r.node.input(0);
     let count = runs(r.capacity(id));
-    let partials = r.scratch(2 * count * gamma.len);
+    let partials = partials::of_gradients(r, count, &[gamma, beta]);
     let (dx, accumulate) = r.dx(0).unwrap_or((Reference::none(), false));
     let arguments = LayerNormBackward {
         step: r.step(),
@@ -103,7 +103,6 @@ pub fn layer_backward(r: &mut Recorder, gamma: Vector, beta: Vector, activation:
         pad: 0,
     };
     r.launch(&layer_kernel("backward", gamma.len)?, [count as u32, 1, 1], BLOCK, 0, &arguments);
-    add_to_gradients(r, partials, count, &[gamma, beta], false);
     Ok(())
 }
 
@@ -238,7 +237,8 @@ pub fn batch_backward(r: &mut Recorder, [gamma, beta]: [Vector; 2], train: bool,
         pad: 0,
     };
     r.launch("batch_norm_sums", tiles(count, width), BLOCK, 0, &arguments);
-    arguments.totals = add_to_gradients(r, partials, count, &[gamma, beta], train && dx.is_some());
+    let totals = partials::add_to_gradients(r, partials, count, &[gamma, beta]);
+    arguments.totals = if train { totals } else { 0 };
     if let Some((dx, accumulate)) = dx {
         (arguments.dx, arguments.accumulate) = (dx, i32::from(accumulate));
         r.launch("batch_norm_backward", tiles(count, width), BLOCK, 0, &arguments);

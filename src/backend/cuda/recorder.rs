@@ -3,7 +3,10 @@
 //! Nothing that differs between batches or steps is in a launch. Row counts, places of inputs in the feed, seed and step are
 //! read on the device from the [`StepBlock`]; grids are sized for the plan's capacity, and blocks without work end at once.
 
-use super::device::{ALIGNMENT, Address, Launch};
+use super::{
+    device::{ALIGNMENT, Address, Launch},
+    partials::{self, PartialSum},
+};
 use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Matrix, Node, Place, Plan, Rows, Step, TensorId, Vector},
@@ -201,8 +204,11 @@ pub struct Recorder<'a> {
     pub multiply: Multiply,
     at: Addresses,
     program: Program,
-    /// Bytes of scratch that the node has taken.
+    /// Bytes of scratch that last to the end, and those behind them that the node has taken.
+    lasting: usize,
     taken: usize,
+    /// Sums that are left to the end.
+    pub sums: Vec<PartialSum>,
 }
 
 impl<'a> Recorder<'a> {
@@ -212,7 +218,7 @@ impl<'a> Recorder<'a> {
     /// Those of `node`, with the name of the node.
     pub fn record(plan: &'a Plan, at: Addresses, multiply: Multiply, node: impl Fn(&mut Self) -> Result<()>) -> Result<Program> {
         let Some(first) = plan.graph.nodes.first() else { return Ok(Program::default()) };
-        let mut r = Self { plan, node: first, multiply, at, program: Program::default(), taken: 0 };
+        let mut r = Self { plan, node: first, multiply, at, program: Program::default(), lasting: 0, taken: 0, sums: Vec::new() };
         if let Some(seed) = plan.graph.seed {
             super::rows::fill(&mut r, seed, 1.0);
         }
@@ -225,6 +231,7 @@ impl<'a> Recorder<'a> {
             })?;
             r.program.ends.push(r.program.launches.len());
         }
+        partials::finish(&mut r);
         r.collect_scalars();
         Ok(r.program)
     }
@@ -325,10 +332,20 @@ impl<'a> Recorder<'a> {
     }
     /// Room for `elements` of 4 bytes of any content, for the launches of this node alone.
     pub fn scratch(&mut self, elements: usize) -> Address {
-        let address = self.at.scratch + self.taken as Address;
+        let address = self.at.scratch + (self.lasting + self.taken) as Address;
         self.taken += (4 * elements).next_multiple_of(ALIGNMENT);
-        self.program.scratch = self.program.scratch.max(self.taken);
+        self.program.scratch = self.program.scratch.max(self.lasting + self.taken);
         address
+    }
+    /// As [`Recorder::scratch`], but no other node gets it: for what is read at the end.
+    pub fn lasting_scratch(&mut self, elements: usize) -> Address {
+        let address = self.scratch(elements);
+        (self.lasting, self.taken) = (self.lasting + self.taken, 0);
+        address
+    }
+    /// Address of values that stay as they are.
+    pub fn constant_values<T: Pod>(&mut self, values: &[T]) -> Address {
+        self.keep(bytemuck::cast_slice(values))
     }
     /// Address of numbers that stay as they are.
     pub fn constants(&mut self, values: &[f32]) -> Address {
@@ -336,10 +353,6 @@ impl<'a> Recorder<'a> {
     }
     /// Address of indexes that stay as they are.
     pub fn constant_indexes(&mut self, values: &[i32]) -> Address {
-        self.keep(bytemuck::cast_slice(values))
-    }
-    /// Address of addresses that stay as they are.
-    pub fn constant_addresses(&mut self, values: &[Address]) -> Address {
         self.keep(bytemuck::cast_slice(values))
     }
     fn keep(&mut self, values: &[u8]) -> Address {

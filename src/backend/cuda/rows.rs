@@ -59,7 +59,7 @@ struct Collect {
 
 /// Copies the scalars at these addresses to one place.
 pub fn collect(r: &mut Recorder, from: &[Address], to: Address) {
-    let arguments = Collect { from: r.constant_addresses(from), to, count: from.len() as i32, pad: 0 };
+    let arguments = Collect { from: r.constant_values(from), to, count: from.len() as i32, pad: 0 };
     r.launch("collect", [blocks(from.len(), BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
 }
 
