@@ -1,0 +1,183 @@
+//! Compiles the kernels and the emulator into `target/emulator` and loads them. Results are named by a hash of the command and of all
+//! that the source includes, so that what has not changed is not compiled again.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{c_char, c_void},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, OnceLock},
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+const FLAGS: &[&str] = &["-std=gnu++17", "-fPIC", "-march=native", "-Wall", "-Wno-unknown-pragmas"];
+/// As nvcc treats floats, with one multiplication and addition contracted; kernels read the same memory as several types.
+const KERNEL_FLAGS: &[&str] =
+    &["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-fvisibility=hidden"];
+/// The hooks of two sanitizers, which checker.cpp answers; their libraries are not linked.
+const CHECKED_FLAGS: &[&str] =
+    &["-O1", "-g", "-DEMULATOR_CHECKED=true", "-fsanitize=thread", "-fsanitize=alignment,bounds,shift-exponent,integer-divide-by-zero"];
+
+/// Functions of the loaded emulator; see `memory.cpp`.
+pub struct Library {
+    pub create: unsafe extern "C" fn(i32) -> *mut c_void,
+    pub destroy: unsafe extern "C" fn(*mut c_void),
+    pub error: unsafe extern "C" fn(*const c_void) -> *const c_char,
+    pub schedule: unsafe extern "C" fn(*mut c_void, i32),
+    pub allocate: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    pub free: unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32,
+    pub upload: unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> i32,
+    pub download: unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> i32,
+    pub copy: unsafe extern "C" fn(*mut c_void, *mut c_void, *const c_void, usize) -> i32,
+    pub clear: unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> i32,
+    pub launch: unsafe extern "C" fn(*mut c_void, *const c_char, *const u32, u32, u32, *const c_void, usize) -> i32,
+    pub reports: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+}
+
+/// The emulator with the kernels loaded; `checked`: with the checker's hooks compiled into them.
+///
+/// # Panics
+/// A file does not compile: with what the compiler says.
+pub fn library(checked: bool) -> &'static Library {
+    static EMULATOR: OnceLock<Library> = OnceLock::new();
+    static KERNELS: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let room = root.join("tests/emulator");
+    let library = EMULATOR.get_or_init(|| {
+        let sources = ["emulator", "warp", "memory", "checker"].map(|name| room.join(format!("{name}.cpp")));
+        let libraries = build("core", &sources, &["-O2"], "emulator");
+        functions(load(&libraries[0], true))
+    });
+    KERNELS[usize::from(checked)].get_or_init(|| {
+        let mut sources = list(&root.join("kernels"), "cu");
+        sources.push(room.join("samples.cu"));
+        let mode: &[&str] = if checked { CHECKED_FLAGS } else { &["-O2"] };
+        let flags = [KERNEL_FLAGS, mode].concat();
+        // Each file is a library of its own, as it is a module of its own on a device: names of its functions are its own.
+        for library in build(if checked { "checked" } else { "plain" }, &sources, &flags, "") {
+            load(&library, false);
+        }
+    });
+    library
+}
+
+/// Compiles sources, each to a shared library, or together to one of the given name; gives the libraries.
+fn build(folder: &str, sources: &[PathBuf], flags: &[&str], together: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = root.join("target/emulator").join(folder);
+    fs::create_dir_all(&folder).unwrap();
+    // Other test programs may build at the same time.
+    let lock = fs::File::create(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let includes = [root.join("tests/emulator"), root.join("kernels")];
+    let name_of = |source: &Path| source.file_stem().unwrap().to_string_lossy().into_owned();
+    let objects: Vec<PathBuf> = sources
+        .iter()
+        .map(|source| {
+            let text = format!("{compiler} {FLAGS:?} {flags:?} {}", with_includes(source, &includes));
+            folder.join(format!("{}.{:016x}.o", name_of(source), xxh3_64(text.as_bytes())))
+        })
+        .collect();
+    let library_of = |objects: &[PathBuf], name: &str| {
+        let names = objects.iter().map(|object| object.to_string_lossy()).collect::<String>();
+        folder.join(format!("{name}.{:016x}.so", xxh3_64(names.as_bytes())))
+    };
+    let libraries: Vec<(PathBuf, Vec<PathBuf>)> = if together.is_empty() {
+        sources.iter().zip(&objects).map(|(s, o)| (library_of(std::slice::from_ref(o), &name_of(s)), vec![o.clone()])).collect()
+    } else {
+        vec![(library_of(&objects, together), objects.clone())]
+    };
+    let missing: Vec<_> = libraries.iter().filter(|(library, _)| !library.exists()).collect();
+    let todo = missing.iter().flat_map(|(_, objects)| objects).filter(|object| !object.exists()).collect::<Vec<_>>();
+    in_parallel(&todo, |object| {
+        let source = &sources[objects.iter().position(|other| other == *object).unwrap()];
+        let mut command = Command::new(&compiler);
+        command.args(FLAGS).args(flags).arg("-c").args(["-x", "c++"]).arg(source);
+        includes.iter().for_each(|include| _ = command.arg("-I").arg(include));
+        run(&mut command, object);
+    });
+    in_parallel(&missing, |(library, objects)| run(Command::new(&compiler).arg("-shared").args(objects), library));
+    let kept: BTreeSet<&PathBuf> = libraries.iter().map(|(library, _)| library).chain(&objects).collect();
+    list(&folder, "o").iter().chain(&list(&folder, "so")).filter(|file| !kept.contains(file)).for_each(|file| _ = fs::remove_file(file));
+    libraries.into_iter().map(|(library, _)| library).collect()
+}
+
+/// Runs a compiler under a name that is not yet the result's.
+fn run(command: &mut Command, result: &Path) {
+    let part = result.with_extension("part");
+    let output = command.arg("-o").arg(&part).output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    fs::rename(&part, result).unwrap();
+}
+
+/// Calls `f` on every item, as many at a time as there are processors.
+fn in_parallel<T: Sync>(items: &[T], f: impl Fn(&T) + Sync) {
+    let next = Mutex::new(items.iter());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(item) = { next.lock().unwrap().next() } {
+                    f(item);
+                }
+            });
+        }
+    });
+}
+
+/// The text of a source and of all that it includes from the folders.
+fn with_includes(source: &Path, folders: &[PathBuf]) -> String {
+    let (mut texts, mut todo, mut seen) = (String::new(), vec![source.to_path_buf()], BTreeSet::new());
+    while let Some(path) = todo.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        for line in text.lines() {
+            let Some(name) = line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"')) else { continue };
+            todo.extend(folders.iter().map(|folder| folder.join(name)).find(|path| path.exists()));
+        }
+        texts += &text;
+    }
+    texts
+}
+
+fn list(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+    files.sort();
+    files
+}
+
+/// Loads a library for the rest of the process; `global`: others may use its functions.
+fn load(path: &Path, global: bool) -> &'static libloading::os::unix::Library {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
+    // SAFETY: built from this repository; its initialisers only register kernels.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | if global { RTLD_GLOBAL } else { RTLD_LOCAL }) };
+    Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{}: {e}", path.display()))))
+}
+
+fn functions(library: &'static libloading::os::unix::Library) -> Library {
+    macro_rules! get {
+        // SAFETY: the types are those of memory.cpp.
+        ($name:literal) => {
+            *unsafe { library.get($name) }.unwrap()
+        };
+    }
+    Library {
+        create: get!("emulator_create"),
+        destroy: get!("emulator_destroy"),
+        error: get!("emulator_error"),
+        schedule: get!("emulator_schedule"),
+        allocate: get!("emulator_allocate"),
+        free: get!("emulator_free"),
+        upload: get!("emulator_upload"),
+        download: get!("emulator_download"),
+        copy: get!("emulator_copy"),
+        clear: get!("emulator_clear"),
+        launch: get!("emulator_launch"),
+        reports: get!("emulator_reports"),
+    }
+}

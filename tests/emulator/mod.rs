@@ -1,0 +1,190 @@
+//! A CUDA device that is none: `kernels/*.cu` compiled by the host's C++ compiler, their threads run as fibers.
+//!
+//! `emulator.h` is the language, `emulator.cpp` fibers, barriers and launches, `warp.cpp` collectives and tensor products, `memory.cpp`
+//! the device's memory, `checker.cpp` what finds races, accesses out of bounds and reads of what no one has written.
+
+#![allow(dead_code, unsafe_code, reason = "calls a library that is loaded; every test uses a part of it")]
+
+mod build;
+
+use build::{Library, library};
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString, c_void},
+    sync::{Arc, Mutex},
+};
+use training_engine::{
+    backend::cuda::device::{Address, Captured, Device, Launch, Memory},
+    error::{Error, Result},
+};
+
+/// In which order threads and blocks run, and when asynchronous copies happen between issue and wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Schedule {
+    /// Lane by lane, warp by warp; copies happen at the wait.
+    Forward,
+    /// The last first.
+    Reverse,
+    /// As forward; copies happen when they are issued.
+    EarlyCopies,
+    /// By chance, the same at every run.
+    Random,
+}
+
+impl Schedule {
+    pub const ALL: [Self; 4] = [Self::Forward, Self::Reverse, Self::EarlyCopies, Self::Random];
+}
+
+/// An emulated device; clones are the same device. It is freed with the last.
+#[derive(Clone)]
+pub struct Emulator(Arc<Mutex<Inner>>);
+
+struct Inner {
+    device: *mut c_void,
+    library: &'static Library,
+    captured: HashMap<u64, Vec<Launch>>,
+    captures: u64,
+}
+
+// SAFETY: the device is used by one thread at a time, under the mutex, and has nothing that belongs to a thread.
+unsafe impl Send for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: made by `create`, freed once.
+        unsafe { (self.library.destroy)(self.device) }
+    }
+}
+
+impl Inner {
+    /// An error from the result of a call.
+    fn ok(&self, result: i32) -> Result<()> {
+        if result == 0 {
+            return Ok(());
+        }
+        // SAFETY: a string of the device, valid until the next call.
+        let text = unsafe { CStr::from_ptr((self.library.error)(self.device)) };
+        Err(Error::Backend(format!("emulated device: {}", text.to_string_lossy())))
+    }
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Backend(e.to_string()))?;
+        let bytes = launch.arguments();
+        // SAFETY: the pointers are of the sizes that are given; kernels are confined to the device's memory as far as the
+        // emulator and its checker see to it.
+        self.ok(unsafe {
+            (self.library.launch)(
+                self.device,
+                name.as_ptr(),
+                launch.grid.as_ptr(),
+                launch.block,
+                launch.shared,
+                bytes.as_ptr().cast(),
+                bytes.len(),
+            )
+        })
+    }
+}
+
+impl Emulator {
+    /// A device that runs the kernels as they are.
+    pub fn new() -> Self {
+        Self::load(false)
+    }
+    /// A device that watches every access to memory; see [`Self::reports`]. About 10 times slower.
+    pub fn checked() -> Self {
+        Self::load(true)
+    }
+    fn load(checked: bool) -> Self {
+        let library = library(checked);
+        // SAFETY: no precondition.
+        let device = unsafe { (library.create)(i32::from(checked)) };
+        assert!(!device.is_null(), "no address space for an emulated device");
+        Self(Arc::new(Mutex::new(Inner { device, library, captured: HashMap::new(), captures: 0 })))
+    }
+    /// The same device with launches in another order.
+    pub fn with_schedule(self, schedule: Schedule) -> Self {
+        {
+            let inner = self.inner();
+            // SAFETY: a live device.
+            unsafe { (inner.library.schedule)(inner.device, schedule as i32) };
+        }
+        self
+    }
+    /// What the checker has found since the last call, with kernel, source line and threads. Empty without checker.
+    pub fn reports(&self) -> Vec<String> {
+        let inner = self.inner();
+        // SAFETY: a string that is valid until the next call.
+        let text = unsafe { CStr::from_ptr((inner.library.reports)(inner.device)) };
+        text.to_string_lossy().lines().map(String::from).collect()
+    }
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+}
+
+fn pointer(address: Address) -> *mut c_void {
+    address as *mut c_void
+}
+
+impl Device for Emulator {
+    fn describe(&self) -> String {
+        "emulated device".into()
+    }
+    fn memory(&self) -> Result<Memory> {
+        Ok(Memory { free: 4 << 30, total: 4 << 30 })
+    }
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        let inner = self.inner();
+        // SAFETY: a live device.
+        let address = unsafe { (inner.library.allocate)(inner.device, bytes) };
+        inner.ok(i32::from(address.is_null()))?;
+        Ok(address as Address)
+    }
+    fn free(&self, address: Address) {
+        let inner = self.inner();
+        // SAFETY: a live device; addresses that are not its own are refused.
+        unsafe { (inner.library.free)(inner.device, pointer(address)) };
+    }
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        let inner = self.inner();
+        // SAFETY: the device checks its own range.
+        inner.ok(unsafe { (inner.library.upload)(inner.device, pointer(to), bytes.as_ptr().cast(), bytes.len()) })
+    }
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        let inner = self.inner();
+        // SAFETY: the device checks its own range.
+        inner.ok(unsafe { (inner.library.download)(inner.device, bytes.as_mut_ptr().cast(), pointer(from), bytes.len()) })
+    }
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        let inner = self.inner();
+        // SAFETY: the device checks both ranges.
+        inner.ok(unsafe { (inner.library.copy)(inner.device, pointer(to), pointer(from), bytes) })
+    }
+    fn clear(&self, address: Address, bytes: usize) -> Result<()> {
+        let inner = self.inner();
+        // SAFETY: the device checks the range.
+        inner.ok(unsafe { (inner.library.clear)(inner.device, pointer(address), bytes) })
+    }
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.inner().launch(launch)
+    }
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+    fn capture(&self, launches: &[Launch]) -> Result<Captured> {
+        let mut inner = self.inner();
+        inner.captures += 1;
+        let number = inner.captures;
+        inner.captured.insert(number, launches.to_vec());
+        Ok(Captured(number))
+    }
+    fn replay(&self, captured: Captured) -> Result<()> {
+        let inner = self.inner();
+        let launches = inner.captured.get(&captured.0).ok_or_else(|| Error::Backend("no such captured launches".into()))?;
+        launches.iter().try_for_each(|launch| inner.launch(launch))
+    }
+    fn release(&self, captured: Captured) {
+        self.inner().captured.remove(&captured.0);
+    }
+}

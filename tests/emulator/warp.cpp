@@ -1,0 +1,157 @@
+// What the lanes of a warp do together, and asynchronous copies.
+#include "runtime.h"
+#include <algorithm>
+
+namespace emulator {
+// Waits for the lanes of the mask that have not ended; true in the lane that comes last, which then releases the others.
+static bool arrive(unsigned mask, const char* what, Site site, bool all) {
+    Fiber& me = device->current();
+    Warp& warp = *me.warp;
+    unsigned lane = 1u << me.lane;
+    me.site = site;
+    if (!(mask & lane)) fail("%s (%s:%d): the mask %08x omits the lane that calls", what, base_name(site.file), site.line, mask);
+    if (all && warp.alive != FULL) fail("%s (%s:%d): not all lanes of the warp are there", what, base_name(site.file), site.line);
+    if (!warp.arrived) {
+        warp.what = what, warp.mask = mask, warp.site = site, warp.all = all;
+    } else if (warp.what != what || warp.mask != mask) {
+        fail("lanes of a warp meet at different collectives: %s (%s:%d, mask %08x) and %s (%s:%d, mask %08x)", warp.what, base_name(warp.site.file),
+             warp.site.line, warp.mask, what, base_name(site.file), site.line, mask);
+    }
+    warp.arrived |= lane;
+    return warp.arrived == (mask & warp.alive);
+}
+static void wait() {
+    Fiber& me = device->current();
+    me.state = State::Collective, me.wait = me.warp->generation;
+    to_next();
+}
+static void meet(unsigned mask, const char* what, Site site, bool all = false) {
+    if (arrive(mask, what, site, all)) release(*device->current().warp);
+    else wait();
+}
+
+uint64_t shuffle(unsigned mask, uint64_t value, unsigned source, const char* what, Site site) {
+    Fiber& me = device->current();
+    Warp& warp = *me.warp;
+    unsigned parity = warp.generation & 1;
+    source %= WARP;
+    if (!(mask >> source & warp.alive >> source & 1))
+        fail("%s (%s:%d): reads lane %u, which is not in the mask or has ended", what, base_name(site.file), site.line, source);
+    warp.values[parity][me.lane] = value;
+    meet(mask, what, site);
+    return warp.values[parity][source];
+}
+
+unsigned ballot(unsigned mask, bool predicate, const char* what, Site site) {
+    Fiber& me = device->current();
+    Warp& warp = *me.warp;
+    unsigned parity = warp.generation & 1, result = 0;
+    uint64_t* values = warp.values[parity];
+    if (!warp.arrived) std::fill(values, values + WARP, 0); // lanes that have ended do not vote
+    values[me.lane] = predicate;
+    meet(mask, what, site);
+    for (unsigned i = 0; i < WARP; i++) result |= unsigned(values[i] & mask >> i & 1) << i;
+    return result;
+}
+
+// ------------------------------------------------------------------------------------------------- tensor products
+static float high_half(unsigned bits) { return __uint_as_float(bits & 0xffff0000u); }
+static float low_half(unsigned bits) { return __uint_as_float(bits << 16); }
+
+// C (16 x 8) += A (16 x K) B (K x 8), the last lane for all; `unpack` fills A and B from the fragments of one lane.
+template <int K, class Unpack> static void multiply(float* d, const unsigned* a, const unsigned* b, const char* what, Site site, Unpack unpack) {
+    Fiber& me = device->current();
+    Warp& warp = *me.warp;
+    memcpy(warp.sums[me.lane], d, 16), memcpy(warp.a[me.lane], a, 16), memcpy(warp.b[me.lane], b, 8);
+    if (arrive(FULL, what, site, true)) {
+        alignas(32) float A[16][K], B[K][8], C[16][8];
+        for (int lane = 0; lane < int(WARP); lane++) {
+            int g = lane / 4, t = lane % 4;
+            unpack(A, B, warp.a[lane], warp.b[lane], g, t);
+            for (int i = 0; i < 4; i++) C[g + i / 2 * 8][2 * t + i % 2] = warp.sums[lane][i];
+        }
+        for (int m = 0; m < 16; m++)
+            for (int k = 0; k < K; k++)
+                for (int n = 0; n < 8; n++) C[m][n] += A[m][k] * B[k][n];
+        for (int lane = 0; lane < int(WARP); lane++)
+            for (int i = 0; i < 4; i++) warp.sums[lane][i] = C[lane / 4 + i / 2 * 8][2 * (lane % 4) + i % 2];
+        release(warp);
+    } else {
+        wait();
+    }
+    memcpy(d, warp.sums[me.lane], 16);
+}
+
+void mma_bf16(float* d, const unsigned* a, const unsigned* b, Site site) {
+    auto unpack = [](float (&A)[16][16], float (&B)[16][8], const unsigned* a, const unsigned* b, int g, int t) {
+        for (int i = 0; i < 4; i++) {
+            int row = g + i % 2 * 8, column = 2 * t + i / 2 * 8;
+            A[row][column] = low_half(a[i]), A[row][column + 1] = high_half(a[i]);
+        }
+        for (int i = 0; i < 2; i++) B[2 * t + 8 * i][g] = low_half(b[i]), B[2 * t + 8 * i + 1][g] = high_half(b[i]);
+    };
+    multiply<16>(d, a, b, "mma.m16n8k16", site, unpack);
+}
+
+void mma_tf32(float* d, const unsigned* a, const unsigned* b, Site site) {
+    auto unpack = [](float (&A)[16][8], float (&B)[8][8], const unsigned* a, const unsigned* b, int g, int t) {
+        auto value = [](unsigned bits) { return __uint_as_float(bits & 0xffffe000u); };
+        for (int i = 0; i < 4; i++) A[g + i % 2 * 8][t + i / 2 * 4] = value(a[i]);
+        for (int i = 0; i < 2; i++) B[t + 4 * i][g] = value(b[i]);
+    };
+    multiply<8>(d, a, b, "mma.m16n8k8", site, unpack);
+}
+
+void ldmatrix(unsigned* result, const void* row, unsigned count, bool transposed, Site site) {
+    const void* place = __builtin_return_address(0);
+    Fiber& me = device->current();
+    Warp& warp = *me.warp;
+    unsigned parity = warp.generation & 1;
+    if (me.lane < 8 * count && (reinterpret_cast<uintptr_t>(row) % 16 != 0 || !device->is_shared(row, 16)))
+        fail("ldmatrix (%s:%d): the row at %p is not 16 aligned bytes of shared memory", base_name(site.file), site.line, row);
+    warp.rows[parity][me.lane] = row;
+    meet(FULL, "ldmatrix", site, true);
+    for (unsigned i = 0; i < count; i++) {
+        auto rows = reinterpret_cast<const uint16_t* const*>(warp.rows[parity]) + 8 * i;
+        unsigned g = me.lane / 4, t = me.lane % 4;
+        const uint16_t *low = transposed ? rows[2 * t] + g : rows[g] + 2 * t, *high = transposed ? rows[2 * t + 1] + g : low + 1;
+        check_here(low, 2, Access::Read, place), check_here(high, 2, Access::Read, place);
+        result[i] = unsigned(*low) | unsigned(*high) << 16;
+    }
+}
+
+// ----------------------------------------------------------------------------------------------- asynchronous copies
+// A copy may happen any time between its issue and its wait. Late, a missing wait reads what was there before; early, a buffer
+// that others still read is overwritten. The checker sees it at both ends.
+static void perform(const Copy& copy) {
+    memcpy(copy.to, copy.from, copy.valid);
+    memset(static_cast<char*>(copy.to) + copy.valid, 0, copy.bytes - copy.valid);
+}
+
+void cp_async(void* to, const void* from, unsigned bytes, unsigned valid, Site site) {
+    const void* place = __builtin_return_address(0);
+    Fiber& me = device->current();
+    if (reinterpret_cast<uintptr_t>(to) % bytes || !device->is_shared(to, bytes))
+        fail("cp.async (%s:%d): the target at %p is not %u aligned bytes of shared memory", base_name(site.file), site.line, to, bytes);
+    if (valid && (reinterpret_cast<uintptr_t>(from) % bytes || !device->is_global(from, valid)))
+        fail("cp.async (%s:%d): the source at %p is not %u aligned bytes of global memory", base_name(site.file), site.line, from, bytes);
+    bool early = device->schedule == Schedule::EarlyCopies || (device->schedule == Schedule::Random && random(*device) & 1);
+    me.copies.push_back({to, from, bytes, valid, me.group, early});
+    check_here(to, bytes, Access::Write, place);
+    if (early) perform(me.copies.back());
+}
+void cp_async_commit() { device->current().group++; }
+void cp_async_wait(unsigned pending) {
+    const void* place = __builtin_return_address(0);
+    Fiber& me = device->current();
+    auto over = [&](const Copy& copy) {
+        if (copy.group + pending >= me.group) return false;
+        check_here(copy.from, copy.valid, Access::Read, place), check_here(copy.to, copy.bytes, Access::Write, place);
+        if (!copy.done) perform(copy);
+        return true;
+    };
+    me.copies.erase(std::remove_if(me.copies.begin(), me.copies.end(), over), me.copies.end());
+}
+
+void atomic_access(const void* address, unsigned bytes) { check_here(address, bytes, Access::Atomic, __builtin_return_address(0)); }
+} // namespace emulator
