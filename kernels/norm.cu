@@ -186,9 +186,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_forward(BatchNormFo
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width, column = tile_column();
     bool wide = is_wide(x, width) && is_wide(y, width), wide_row = is_wide(a.gamma, width) && is_wide(a.beta, width), wide_kept = is_wide(kept, width);
-    int rows = resolve(a.rows, a.step);
-    Run run(rows);
-    if (run.size() == 0) return;
+    Run run(resolve(a.rows, a.step));
     float4 gamma = load4(a.gamma, column, width, wide_row), beta = load4(a.beta, column, width, wide_row), mean, scale;
     if (a.variance) {
         mean = load4(a.mean, column, width, false), scale = load4(a.variance, column, width, false);

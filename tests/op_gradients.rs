@@ -77,6 +77,20 @@ fn batch_norm() {
     }
 }
 
+/// A frozen norm works as in evaluation.
+#[test]
+fn batch_norm_with_running_statistics() {
+    for (activation, width, count) in [(Activation::None, 33, 31), (Activation::Relu, 132, 33), (Activation::Relu, 1, 0)] {
+        let mut case = Case::new(&[count]);
+        case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
+        case.statistic("n.running_mean", width).statistic("n.running_var", width);
+        case.check(width, |b, p, x| {
+            b.freeze(&["n.weight".into()]);
+            b.batch_norm(x, &p.at("n"), activation).unwrap()
+        });
+    }
+}
+
 #[test]
 fn fourier() {
     for count in COUNTS {
