@@ -192,12 +192,6 @@ inline int __float2int_rd(float x) { return int(floorf(x)); }
 inline int __float2int_rz(float x) { return int(x); }
 inline float __int2float_rn(int x) { return float(x); }
 inline float __uint2float_rn(unsigned x) { return float(x); }
-// Sine and cosine of pi x.
-inline void sincospif(float x, float* sine, float* cosine) {
-    double turn = double(x) - 2 * std::rint(double(x) / 2);
-    *sine = float(std::sin(M_PI * turn));
-    *cosine = float(std::cos(M_PI * turn));
-}
 namespace emulator {
 template <class To, class From> inline To bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "as many bits");
