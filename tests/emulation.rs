@@ -206,3 +206,37 @@ fn wrong_launches_and_faults_are_errors_and_the_device_lives_on() {
         assert!(device.download(a + (1 << 20), &mut [0; 4]).is_err());
     }
 }
+
+/// Launches a faulty kernel on checked devices of every schedule: each reports, and nothing but what is expected.
+#[track_caller]
+fn finds<A: Pod>(kernel: &str, grid: [u32; 3], block: u32, shared: u32, arguments: impl Fn(&Emulator) -> A, expected: &[&str]) {
+    for schedule in Schedule::ALL {
+        let device = Emulator::checked().with_schedule(schedule);
+        // Some faults end the launch; they are reported before.
+        _ = launch(&device, kernel, grid, block, shared, &arguments(&device));
+        let reports = device.reports();
+        let is_expected = |report: &String| report.starts_with(kernel) && report.contains(".cu") && expected.iter().any(|e| report.contains(e));
+        assert!(!reports.is_empty() && reports.iter().all(is_expected), "{kernel}, {schedule:?}: {reports:#?}");
+        assert_eq!(device.reports(), Vec::<String>::new(), "reports are given once");
+    }
+}
+
+#[test]
+fn planted_faults_are_found() {
+    let product = |device: &Emulator| {
+        let (a, b) = (upload(device, &values(4, 32 * 96)), upload(device, &values(5, 32 * 96)));
+        Product { a, b, y: device.allocate(32 * 32 * 4).unwrap(), m: 32, n: 32, k: 96, pad: 0 }
+    };
+    let add = |device: &Emulator| {
+        let x = values(1, 256);
+        Add { x: upload(device, &x), y: upload(device, &x), sum: device.allocate(1024).unwrap(), count: 256, pad: 0 }
+    };
+    finds("bug_no_barrier_before_use", [1; 3], 128, STAGES, product, &["race: ", "uninitialised read"]);
+    finds("bug_no_barrier_after_use", [1; 3], 128, STAGES, product, &["race: ", "uninitialised read"]);
+    finds("bug_no_wait", [1; 3], 128, STAGES, product, &["race: ", "uninitialised read"]);
+    finds("bug_overrun", [1; 3], 128, 0, add, &["out of bounds: 4 bytes of 0 bytes behind an allocation"]);
+    finds("bug_uninitialised", [2, 1, 1], 128, 0, add, &["uninitialised read at byte"]);
+    finds("bug_two_blocks", [2, 1, 1], 128, 0, add, &["race: write after write"]);
+    finds("bug_no_syncwarp", [1; 3], 128, 0, add, &["race: ", "uninitialised read"]);
+    finds("bug_misaligned", [1; 3], 128, 0, add, &["misaligned"]);
+}

@@ -111,7 +111,7 @@ struct Checker {
         auto race = [&](const char* what, const std::string& other) {
             if (!other.empty()) report(std::string(what) + where() + " against " + other, place);
         };
-        if (access != Access::Write && (region.written[cell_number] & bytes) != bytes) report("uninitialised read" + where(), place);
+        if ((access == Access::Read || access == Access::Atomic) && (region.written[cell_number] & bytes) != bytes) report("uninitialised read" + where(), place);
         const Writer& w = cell.writer;
         if ((w.bytes & bytes) && !(access == Access::Atomic && w.atomic))
             race(access == Access::Read ? "race: read after write" : "race: write after write",
@@ -133,7 +133,8 @@ struct Checker {
             if (r->bytes & bytes) race("race: write after read", conflict(region, r->epoch, r->warp_epoch, r->warp, r->lanes));
         bool again = w.thread == me.linear && w.epoch == device.epoch && w.warp_epoch == me.warp->epoch;
         cell.writer = {device.epoch, me.warp->epoch, uint16_t(me.linear), uint8_t(again ? w.bytes | bytes : bytes), access == Access::Atomic};
-        region.written[cell_number] |= uint8_t(bytes);
+        if (access == Access::Begin) region.written[cell_number] &= uint8_t(~bytes);
+        else region.written[cell_number] |= uint8_t(bytes);
     }
 
     bool is_allocated(const unsigned char* p, size_t bytes) {

@@ -99,8 +99,9 @@ void* allocate(Device& device, size_t bytes); // null: `error` says why
 bool free(Device& device, void* address);
 uint64_t random(Device& device);
 
-// checker.cpp. `place` is the address of the instruction.
-enum class Access { Read, Write, Atomic };
+// checker.cpp. `place` is the address of the instruction. Begin: an asynchronous copy, whose bytes no one may read until it is
+// waited for.
+enum class Access { Read, Write, Atomic, Begin };
 void check(Checker& checker, const void* address, size_t bytes, Access access, const void* place);
 void written_by_host(Checker& checker, const void* address, size_t bytes);
 std::shared_ptr<Checker> make_checker(Device& device, size_t arena); // null: no address space

@@ -137,7 +137,7 @@ void cp_async(void* to, const void* from, unsigned bytes, unsigned valid, Site s
         fail("cp.async (%s:%d): the source at %p is not %u aligned bytes of global memory", base_name(site.file), site.line, from, bytes);
     bool early = device->schedule == Schedule::EarlyCopies || (device->schedule == Schedule::Random && random(*device) & 1);
     me.copies.push_back({to, from, bytes, valid, me.group, early});
-    check_here(to, bytes, Access::Write, place);
+    check_here(to, bytes, Access::Begin, place);
     if (early) perform(me.copies.back());
 }
 void cp_async_commit() { device->current().group++; }
