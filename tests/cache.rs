@@ -37,7 +37,7 @@ fn path(folder: &tempfile::TempDir) -> &str {
 }
 
 fn name(scenario: &Scenario) -> Name<'_> {
-    Name { token: &scenario.token, log_name: &scenario.log_name, scenario_type: &scenario.scenario_type, split: None }
+    Name { token: &scenario.token, log_name: &scenario.log_name, scenario_type: &scenario.scenario_type, ..Default::default() }
 }
 
 fn random(state: &mut u64) -> usize {
@@ -238,7 +238,7 @@ fn child() {
     let [first, stride, folder] = task.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{task}") };
     let source = Roads::new(SCENARIOS);
     let mut catalogue = Catalogue::default();
-    (0..SCENARIOS).for_each(|i| catalogue.push_info(&source.info(i).unwrap()));
+    (0..SCENARIOS).for_each(|i| catalogue.push(&(&source.info(i).unwrap()).into()));
     let supply = Supply {
         source: Some(Arc::new(source)),
         catalogue,

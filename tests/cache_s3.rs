@@ -66,7 +66,7 @@ fn copies(scenario: &Scenario, features: &Features) -> impl Iterator<Item = (Sce
 }
 
 fn name(scenario: &Scenario) -> Name<'_> {
-    Name { token: &scenario.token, log_name: &scenario.log_name, scenario_type: &scenario.scenario_type, split: None }
+    Name { token: &scenario.token, log_name: &scenario.log_name, scenario_type: &scenario.scenario_type, ..Default::default() }
 }
 
 /// Writes two shards, one of several parts.

@@ -3,6 +3,30 @@
 use crate::scenario::{ScenarioInfo, Split};
 use std::collections::HashMap;
 
+/// What is known of a scenario without its content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// Names the scenario.
+    pub token: &'a str,
+    /// Recording that it was cut from.
+    pub log_name: &'a str,
+    /// Its label.
+    pub scenario_type: &'a str,
+    /// The split that the source assigns, if it does.
+    pub split: Option<Split>,
+    /// Name of its map; empty if not known.
+    pub map_name: &'a str,
+    /// When it starts, microseconds, if known.
+    pub start_us: Option<i64>,
+}
+
+impl<'a> From<&'a ScenarioInfo> for Name<'a> {
+    fn from(info: &'a ScenarioInfo) -> Self {
+        let ScenarioInfo { token, log_name, scenario_type, split, map_name, start_us } = info;
+        Self { token, log_name, scenario_type, split: *split, map_name: map_name.as_deref().unwrap_or_default(), start_us: *start_us }
+    }
+}
+
 /// Descriptions of scenarios by position: tokens in one text, names of logs and types once each.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
@@ -39,31 +63,14 @@ enum State {
 }
 
 impl Catalogue {
-    /// Appends a scenario of which map and start are not known.
-    pub fn push(&mut self, token: &str, log_name: &str, scenario_type: &str, split: Option<Split>) {
-        self.tokens.push_str(token);
-        let (log, scenario_type) = (self.logs.number(log_name), self.types.number(scenario_type));
-        self.add(log, scenario_type, split.map_or(State::Free, State::Assigned));
-    }
-
-    /// Says where and when the scenario appended last takes place.
-    pub fn place_last(&mut self, map_name: Option<&str>, start_us: Option<i64>) {
-        if let Some(entry) = self.entries.last_mut() {
-            entry.map = self.maps.number(map_name.unwrap_or_default());
-            entry.start_us = start_us.unwrap_or(NO_START);
-        }
-    }
-
-    /// Appends a scenario by its description.
-    pub fn push_info(&mut self, info: &ScenarioInfo) {
-        self.push(&info.token, &info.log_name, &info.scenario_type, info.split);
-        self.place_last(info.map_name.as_deref(), info.start_us);
+    /// Appends a scenario.
+    pub fn push(&mut self, name: &Name) {
+        self.add(name, name.split.map_or(State::Free, State::Assigned));
     }
 
     /// Appends a scenario that could not be described: it keeps its position and is in no list.
     pub fn push_undescribed(&mut self) {
-        let (log, scenario_type) = (self.logs.number(""), self.types.number(""));
-        self.add(log, scenario_type, State::Undescribed);
+        self.add(&Name::default(), State::Undescribed);
     }
 
     /// Takes a scenario out of all lists; it keeps its position and its name.
@@ -71,9 +78,28 @@ impl Catalogue {
         self.entries[i].state = State::Undescribed;
     }
 
-    fn add(&mut self, log: u32, scenario_type: u32, state: State) {
+    fn add(&mut self, name: &Name, state: State) {
+        self.tokens.push_str(name.token);
         self.ends.push(self.tokens.len());
-        self.entries.push(Entry { log, scenario_type, map: self.maps.number(""), state, start_us: NO_START });
+        self.entries.push(Entry {
+            log: self.logs.number(name.log_name),
+            scenario_type: self.types.number(name.scenario_type),
+            map: self.maps.number(name.map_name),
+            state,
+            start_us: name.start_us.unwrap_or(NO_START),
+        });
+    }
+
+    /// All that is known of a scenario.
+    pub fn name(&self, i: usize) -> Name<'_> {
+        Name {
+            token: self.token(i),
+            log_name: self.log_name(i),
+            scenario_type: self.scenario_type(i),
+            split: self.split(i),
+            map_name: self.map_name(i),
+            start_us: self.start_us(i),
+        }
     }
 
     /// Number of positions, those without a description among them.
@@ -113,7 +139,17 @@ impl Catalogue {
 
     /// Name of its map; empty if not known.
     pub fn map_name(&self, i: usize) -> &str {
-        &self.maps.names[self.entries[i].map as usize]
+        &self.maps.names[self.map(i)]
+    }
+
+    /// Position of its map among [`Self::maps`].
+    pub fn map(&self, i: usize) -> usize {
+        self.entries[i].map as usize
+    }
+
+    /// Names of all maps, in the order in which they came.
+    pub fn maps(&self) -> &[String] {
+        &self.maps.names
     }
 
     /// When it starts, microseconds, if known.
@@ -207,16 +243,19 @@ mod tests {
     fn gives_back_what_was_put() {
         let mut catalogue = Catalogue::default();
         assert!(catalogue.is_empty() && catalogue.sorted().is_empty());
-        catalogue.push("t", "log b", "turn", Some(Split::Test));
+        let first = Name { token: "t", log_name: "log b", scenario_type: "turn", split: Some(Split::Test), ..Default::default() };
+        catalogue.push(&first);
         catalogue.push_undescribed();
-        catalogue.push_info(&ScenarioInfo {
+        let info = ScenarioInfo {
             token: "ü2".into(),
             log_name: "log a".into(),
             scenario_type: "turn".into(),
             split: None,
             map_name: Some("town".into()),
             start_us: Some(-7),
-        });
+        };
+        catalogue.push(&(&info).into());
+        assert_eq!((catalogue.name(0), catalogue.name(2)), (first, Name::from(&info)));
         assert_eq!(catalogue.len(), 3);
         assert_eq!((catalogue.token(0), catalogue.log_name(0), catalogue.scenario_type(0)), ("t", "log b", "turn"));
         assert_eq!((catalogue.token(2), catalogue.log_name(2), catalogue.scenario_type(2)), ("ü2", "log a", "turn"));
@@ -241,7 +280,9 @@ mod tests {
             ("", "a", "x"),
             ("z", "a", "x"),
         ];
-        rows.iter().for_each(|(token, log, label)| catalogue.push(token, log, label, None));
+        rows.iter().for_each(|&(token, log_name, scenario_type)| {
+            catalogue.push(&Name { token, log_name, scenario_type, ..Default::default() });
+        });
         let mut expected: Vec<usize> = (0..rows.len()).collect();
         expected.sort_by_key(|&i| (rows[i].1, rows[i].2, rows[i].0, i));
         assert_eq!(catalogue.sorted(), expected);

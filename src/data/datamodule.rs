@@ -251,7 +251,7 @@ fn describe(source: &dyn ScenarioSource, undescribed: &mut Vec<Skipped>) -> Resu
     let mut catalogue = Catalogue::default();
     for index in 0..source.len() {
         match source.info(index) {
-            Ok(info) => catalogue.push_info(&info),
+            Ok(info) => catalogue.push(&(&info).into()),
             Err(Error::Scenario { token, rejection, reason }) => {
                 undescribed.push(Skipped { index, token, rejection, reason });
                 catalogue.push_undescribed();

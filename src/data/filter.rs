@@ -242,7 +242,7 @@ fn edges(mut speeds: impl Iterator<Item = f64>, threshold: f64, noise: f64) -> E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::selection::LogToken;
+    use crate::{config::selection::LogToken, data::catalogue::Name};
 
     /// Scenarios of 20 logs, in another order than that of their names: every third is a left turn, every fourth of the others
     /// unknown; one starts every 2 s.
@@ -250,8 +250,14 @@ mod tests {
         let mut catalogue = Catalogue::default();
         for i in (0..120).rev() {
             let label = if i % 3 == 0 { "left_turn" } else { [UNKNOWN, "stopping", "stopping", "stopping"][i % 4] };
-            catalogue.push(&format!("t{i:03}"), &format!("log {:02}", i % 20), label, None);
-            catalogue.place_last(Some(["north", "south"][i % 2]), Some(2_000_000 * i as i64));
+            catalogue.push(&Name {
+                token: &format!("t{i:03}"),
+                log_name: &format!("log {:02}", i % 20),
+                scenario_type: label,
+                split: None,
+                map_name: ["north", "south"][i % 2],
+                start_us: Some(2_000_000 * i as i64),
+            });
         }
         catalogue
     }
@@ -328,7 +334,7 @@ mod tests {
         // One starts every 6 s.
         assert_eq!(left, (0..120).step_by(9).map(|i| format!("t{i:03}")).collect::<Vec<_>>());
         let mut bare = Catalogue::default();
-        bare.push("t", "log", "left_turn", None);
+        bare.push(&Name { token: "t", log_name: "log", scenario_type: "left_turn", ..Default::default() });
         for (key, config) in [
             ("scenario_filter.timestamp_threshold_s", config),
             ("scenario_filter.map_names", FilterConfig { map_names: vec!["x".into()], ..FilterConfig::default() }),

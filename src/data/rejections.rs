@@ -124,6 +124,7 @@ fn read(path: &Path) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::catalogue::Name;
 
     fn skipped(index: usize, rejection: Rejection, reason: &str) -> Skipped {
         Skipped { index, token: format!("t{index}"), rejection, reason: reason.into() }
@@ -134,7 +135,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejected.csv");
         let mut catalogue = Catalogue::default();
-        (0..5).for_each(|i| catalogue.push(&format!("t{i}"), "log, \"a\"", "turn", None));
+        (0..5).for_each(|i| {
+            catalogue.push(&Name { token: &format!("t{i}"), log_name: "log, \"a\"", scenario_type: "turn", ..Default::default() });
+        });
         let splits = Splits { train: vec![0, 1], validation: Vec::new(), test: vec![4, 3] };
         let lines = || std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
 

@@ -94,10 +94,13 @@ fn ranked<'a>(logs: impl Iterator<Item = &'a str>, config: &SplitterConfig, seed
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::catalogue::Name;
 
     fn catalogue(rows: &[(&str, &str, Option<Split>)]) -> Catalogue {
         let mut catalogue = Catalogue::default();
-        rows.iter().for_each(|(log, token, split)| catalogue.push(token, log, "t", *split));
+        rows.iter().for_each(|&(log_name, token, split)| {
+            catalogue.push(&Name { token, log_name, scenario_type: "t", split, ..Default::default() });
+        });
         catalogue
     }
 

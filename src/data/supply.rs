@@ -1,7 +1,7 @@
 //! Features of one scenario: from memory, from the cache on disk, or built anew.
 
 use super::{
-    cache::{Check, FeatureCache, Lookup, Name},
+    cache::{Check, FeatureCache, Lookup},
     catalogue::Catalogue,
     memory_cache::MemoryCache,
 };
@@ -44,7 +44,7 @@ impl Supply {
 
     /// What the cache on disk has of a scenario and may be used.
     pub fn check(&self, index: usize) -> Check {
-        let name = self.name(index);
+        let name = self.catalogue.name(index);
         match &self.cache {
             Some(cache) if !self.force || cache.is_recent(&name) => cache.check(&name),
             _ => Check::Missing,
@@ -96,16 +96,6 @@ impl Supply {
         }
     }
 
-    fn name(&self, index: usize) -> Name<'_> {
-        let names = &self.catalogue;
-        Name {
-            token: names.token(index),
-            log_name: names.log_name(index),
-            scenario_type: names.scenario_type(index),
-            split: names.split(index),
-        }
-    }
-
     fn load_anew(&self, index: usize, may_load: bool) -> Result<Scenario> {
         match &self.source {
             Some(source) if may_load => source.load(index),
@@ -116,7 +106,7 @@ impl Supply {
 
     /// Features from the cache on disk.
     fn stored(&self, index: usize) -> Result<Option<Features>> {
-        let name = self.name(index);
+        let name = self.catalogue.name(index);
         let Some(cache) = self.cache.as_ref().filter(|cache| !self.force || cache.is_recent(&name)) else { return Ok(None) };
         match cache.get(&name) {
             Lookup::Features(features) => Ok(Some(*features)),
@@ -136,7 +126,7 @@ impl Supply {
     /// Writes to the cache on disk what was built. A scenario that came under another name than it was described by is not
     /// written: nobody would find it.
     fn store(&self, index: usize, scenario: &Scenario, features: &Result<Features>) {
-        let name = self.name(index);
+        let name = self.catalogue.name(index);
         let described = scenario.token == name.token && scenario.log_name == name.log_name && scenario.scenario_type == name.scenario_type;
         let Some(cache) = self.cache.as_ref().filter(|_| described && self.write_failure.get().is_none()) else { return };
         let written = match features {

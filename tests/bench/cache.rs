@@ -69,7 +69,8 @@ fn real(time: Duration) {
         let source = file.parent().and_then(|folder| folder.file_name()).unwrap().to_string_lossy().into_owned();
         let Ok(scenario) = common::read_scenario(&file) else { continue };
         let Ok(features) = builder.build(&scenario) else { continue };
-        let name = Name { token: &scenario.token, log_name: &scenario.log_name, scenario_type: &scenario.scenario_type, split: None };
+        let name =
+            Name { token: &scenario.token, log_name: &scenario.log_name, scenario_type: &scenario.scenario_type, ..Default::default() };
         let (before, started) = (folder_bytes(folder.path()), common::thread_time());
         cache.put(&name, &scenario, &features).unwrap();
         written += common::thread_time() - started;
@@ -98,7 +99,7 @@ fn real(time: Duration) {
         let cache = FeatureCache::open(folder.path().to_str().unwrap(), builder).unwrap();
         let read = |i: usize| {
             let [token, log_name, scenario_type] = &names[i];
-            let Lookup::Features(features) = cache.get(&Name { token, log_name, scenario_type, split: None }) else {
+            let Lookup::Features(features) = cache.get(&Name { token, log_name, scenario_type, ..Default::default() }) else {
                 panic!("{token} is lost")
             };
             features
@@ -131,7 +132,8 @@ fn large(entries: usize) {
     for i in 0..entries {
         let (token, log_name, scenario_type) =
             (format!("{:016x}", (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)), format!("log {}", i / 600), format!("type {}", i % 70));
-        let name = Name { token: &token, log_name: &log_name, scenario_type: &scenario_type, split: Some(Split::Train) };
+        let name =
+            Name { token: &token, log_name: &log_name, scenario_type: &scenario_type, split: Some(Split::Train), ..Default::default() };
         cache.put_rejected(&name, Rejection::NoReferenceLine, "").unwrap();
     }
     drop(cache);

@@ -45,7 +45,7 @@ fn shard(input: &mut &[u8]) -> Vec<u8> {
         let kind = u32::from(kind).to_le_bytes();
         let length = (length as u32).to_le_bytes();
         let checksum = crc32c::crc32c(&[&kind[..], &length, number, payload].concat());
-        bytes.extend([&b"TEf1"[..], &kind, &length, &checksum.to_le_bytes(), number, payload].concat());
+        bytes.extend([&b"TEf2"[..], &kind, &length, &checksum.to_le_bytes(), number, payload].concat());
     }
     bytes
 }
@@ -61,13 +61,13 @@ fuzz_target!(|input: &[u8]| {
     let shard = shard(&mut input);
     fs::write(folder.join("0000000000000001-00000001.shard"), shard).unwrap();
     if !input.is_empty() {
-        let index = [&b"TEi1"[..], &crc32c::crc32c(input).to_le_bytes(), input].concat();
+        let index = [&b"TEi2"[..], &crc32c::crc32c(input).to_le_bytes(), input].concat();
         fs::write(folder.join("0000000000000001-00000001.index"), index).unwrap();
     }
     let path = folder.to_str().unwrap();
     let (cache, names) = FeatureCache::open_with_catalogue(path, PLAIN).unwrap();
     for i in 0..names.len().min(100) {
-        let name = Name { token: names.token(i), log_name: names.log_name(i), scenario_type: names.scenario_type(i), split: None };
+        let name = names.name(i);
         cache.check(&name);
         cache.get(&name);
     }

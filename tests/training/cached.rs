@@ -50,6 +50,23 @@ fn the_cache_alone_gives_the_same_bits_as_the_source() {
     }
 }
 
+#[test]
+fn the_cache_alone_knows_maps_and_starts() {
+    let placed = || {
+        let mut source = roads(true);
+        source.placed = true;
+        source
+    };
+    let filters = ["scenario_filter.map_names=[north]", "scenario_filter.timestamp_threshold_s=13", "num_workers=0"];
+    let (expected, loads) = fit(Some(placed()), &filters);
+    assert!((3..=6).contains(&loads), "{loads} loads: of fifteen that take 4 s each every fourth, but for a few of the test split");
+    let folder = tempfile::tempdir().unwrap();
+    cache(folder.path(), placed(), &[], Host::default()).0.unwrap();
+    let path = format!("cache.cache_path={}", folder.path().join("features").display());
+    let alone = [&filters[..], &[&path, "cache.use_cache_without_dataset=true"]].concat();
+    assert!(fit(None, &alone).0 == expected);
+}
+
 fn cache(folder: &Path, source: Roads, overrides: &[&str], host: Host) -> (training_engine::error::Result<CacheReport>, usize) {
     let path = format!("cache.cache_path={}", folder.join("features").display());
     let mut all = vec![path.as_str()];

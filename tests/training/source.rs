@@ -35,6 +35,8 @@ pub struct Roads {
     pub labelled: bool,
     /// Everything is in this split.
     pub split: Option<Split>,
+    /// Descriptions name a map, north and south by turns, and a start, one every 2 s.
+    pub placed: bool,
     pub loads: AtomicUsize,
     /// With so many loads this is told to stop.
     pub stop_at: Mutex<Option<(usize, StopHandle)>>,
@@ -85,6 +87,7 @@ impl Roads {
             panicking: HashSet::new(),
             undescribed: HashSet::new(),
             labelled: false,
+            placed: false,
             split: None,
             loads: AtomicUsize::new(0),
             stop_at: Mutex::default(),
@@ -149,7 +152,8 @@ impl ScenarioSource for Roads {
             log_name: format!("log {}", index % 10),
             scenario_type: self.label(index).into(),
             split: self.split,
-            ..Default::default()
+            map_name: self.placed.then(|| ["north", "south"][index % 2].into()),
+            start_us: self.placed.then_some(2_000_000 * index as i64),
         })
     }
     fn load(&self, index: usize) -> Result<Scenario> {

@@ -5,6 +5,7 @@
 //! entry has their numbers.
 
 use super::column::{Damaged, Read, Reader, Writer};
+use crate::data::catalogue::Name;
 use crate::error::{Error, Result};
 use crate::features::{
     CausalFeatures, FeatureBuilder, Features, Polygon, QUANTITIES, ReferenceLineFeatures, StaticFeatures, Tracks, blueprint::Blueprint,
@@ -21,28 +22,20 @@ const MOST_POINTS: usize = 1000;
 /// Most pixels along a side of a mask.
 const MOST_PIXELS: usize = 4096;
 
-/// What names an entry: as in the catalogue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Name<'a> {
-    /// Names the scenario.
-    pub token: &'a str,
-    /// Recording that it was cut from.
-    pub log_name: &'a str,
-    /// Its label.
-    pub scenario_type: &'a str,
-    /// The split that the source assigns, if it does.
-    pub split: Option<Split>,
-}
-
 impl<'a> Name<'a> {
     pub(super) fn write(&self, writer: &mut Writer) {
-        [self.token, self.log_name, self.scenario_type].iter().for_each(|text| writer.bytes(text.as_bytes()));
+        [self.token, self.log_name, self.scenario_type, self.map_name].iter().for_each(|text| writer.bytes(text.as_bytes()));
         writer.number(split_number(self.split).into());
+        writer.flags(&[self.start_us.is_some()]);
+        writer.small(self.start_us.into_iter());
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Read<Self> {
-        let (token, log_name, scenario_type) = (reader.text()?, reader.text()?, reader.text()?);
-        Ok(Self { token, log_name, scenario_type, split: split_of(reader.count(3)? as u8) })
+        let [token, log_name, scenario_type, map_name] = [reader.text()?, reader.text()?, reader.text()?, reader.text()?];
+        let split = split_of(reader.count(3)? as u8);
+        let known = reader.flags(1)?[0];
+        let start_us = reader.small(known.into())?.pop();
+        Ok(Self { token, log_name, scenario_type, split, map_name, start_us })
     }
 }
 

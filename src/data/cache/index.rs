@@ -2,14 +2,17 @@
 
 use super::{
     column::{Damaged, Read, Reader, Writer},
-    entry::{Name, split_number, split_of},
+    entry::{split_number, split_of},
     shard::{self, Kind},
 };
-use crate::{data::catalogue::Catalogue, error::Result};
+use crate::{
+    data::catalogue::{Catalogue, Name},
+    error::Result,
+};
 use std::{fs::File, path::Path};
 
 /// Begins every index; the checksum of the rest follows.
-const MAGIC: [u8; 4] = *b"TEi1";
+const MAGIC: [u8; 4] = *b"TEi2";
 /// Most entries of a shard, against memory taken for damaged counts.
 const MOST: usize = 1 << 27;
 
@@ -42,7 +45,7 @@ impl Index {
             Kind::Entry | Kind::Rejected => match Name::read(&mut Reader::new(payload)) {
                 Ok(name) => {
                     self.places.push((number, offset, length));
-                    self.names.push(name.token, name.log_name, name.scenario_type, name.split);
+                    self.names.push(&name);
                 }
                 Err(Damaged) => self.damaged += 1,
             },
@@ -74,14 +77,17 @@ impl Index {
         w.small(self.places.iter().map(|place| place.0 as i64));
         w.small(self.places.iter().map(|place| place.1 as i64));
         w.small(self.places.iter().map(|place| place.2.into()));
-        for texts in [names.logs(), names.types()] {
+        for texts in [names.logs(), names.types(), names.maps()] {
             w.number(texts.len() as u64);
             texts.iter().for_each(|text| w.bytes(text.as_bytes()));
         }
         let each = || 0..names.len();
         w.small(each().map(|i| names.log(i) as i64));
         w.small(each().map(|i| names.type_number(i) as i64));
+        w.small(each().map(|i| names.map(i) as i64));
         w.small(each().map(|i| split_number(names.split(i)).into()));
+        w.flags(&each().map(|i| names.start_us(i).is_some()).collect::<Vec<_>>());
+        w.small(each().filter_map(|i| names.start_us(i)));
         w.small(each().map(|i| names.token(i).len() as i64));
         w.bytes(each().map(|i| names.token(i)).collect::<String>().as_bytes());
         let rest = w.finish();
@@ -111,18 +117,27 @@ impl Index {
         let offsets: Vec<u64> = r.small(count)?;
         let lengths: Vec<u32> = r.small(count)?;
         let places = keys.into_iter().zip(offsets).zip(lengths).map(|((key, offset), length)| (key as u64, offset, length)).collect();
-        let (logs, types) = (texts(&mut r)?, texts(&mut r)?);
+        let [logs, types, maps] = [texts(&mut r)?, texts(&mut r)?, texts(&mut r)?];
         let log_numbers: Vec<u32> = r.small(count)?;
         let type_numbers: Vec<u32> = r.small(count)?;
+        let map_numbers: Vec<u32> = r.small(count)?;
         let splits: Vec<u8> = r.small(count)?;
+        let started = r.flags(count)?;
+        let mut starts = r.small(started.iter().filter(|known| **known).count())?.into_iter();
         let lengths: Vec<u32> = r.small(count)?;
         let mut tokens = r.text()?;
         let mut names = Catalogue::default();
         for i in 0..count {
             let (token, others) = tokens.split_at_checked(lengths[i] as usize).ok_or(Damaged)?;
             tokens = others;
-            let log = logs.get(log_numbers[i] as usize).ok_or(Damaged)?;
-            names.push(token, log, types.get(type_numbers[i] as usize).ok_or(Damaged)?, split_of(splits[i]));
+            names.push(&Name {
+                token,
+                log_name: logs.get(log_numbers[i] as usize).ok_or(Damaged)?,
+                scenario_type: types.get(type_numbers[i] as usize).ok_or(Damaged)?,
+                split: split_of(splits[i]),
+                map_name: maps.get(map_numbers[i] as usize).ok_or(Damaged)?,
+                start_us: if started[i] { starts.next() } else { None },
+            });
         }
         Ok(Self { fingerprint: known.then_some(fingerprint), bytes, covered, damaged, polygons, places, names })
     }
@@ -156,7 +171,14 @@ mod tests {
         index.polygons.push((24, 900));
         for i in 0..count {
             index.places.push((i as u64 * 0x9E37_79B9_7F4A_7C15, 24 + 100 * i as u64, 76));
-            index.names.push(&format!("token {i}"), &format!("log {}", i / 3), "turn", [None, Some(Split::Train)][i % 2]);
+            index.names.push(&Name {
+                token: &format!("token {i}"),
+                log_name: &format!("log {}", i / 3),
+                scenario_type: "turn",
+                split: [None, Some(Split::Train)][i % 2],
+                map_name: ["", "town"][i % 2],
+                start_us: [None, Some(-7 * i as i64), Some(i64::MAX)][i % 3],
+            });
         }
         index
     }
@@ -170,6 +192,7 @@ mod tests {
             assert_eq!((back.fingerprint, back.covered, back.damaged, &back.polygons), (written.fingerprint, 77, 2, &written.polygons));
             assert_eq!(back.places, written.places);
             assert_eq!(back.to_bytes(), bytes);
+            assert!((0..count).all(|i| back.names.name(i) == written.names.name(i)));
             for i in 0..bytes.len() {
                 let mut flipped = bytes.clone();
                 flipped[i] ^= 1 << (i % 8);

@@ -23,7 +23,7 @@ mod storage;
 pub mod tool;
 mod writer;
 
-pub use entry::Name;
+pub use super::catalogue::Name;
 
 use super::catalogue::Catalogue;
 use crate::{
@@ -145,8 +145,7 @@ impl FeatureCache {
             for (i, &(key, offset, length)) in index.places.iter().enumerate() {
                 places.push((Place { key, shard: number, length, offset }, places.len() as u32));
                 if let Some(catalogue) = catalogue.as_deref_mut() {
-                    let names = &index.names;
-                    catalogue.push(names.token(i), names.log_name(i), names.scenario_type(i), names.split(i));
+                    catalogue.push(&index.names.name(i));
                 }
             }
             shards.push(Arc::new(shard));

@@ -1,9 +1,9 @@
 //! Shards as they are read.
 
 use super::{
-    Check,
+    Check, Name,
     column::{Damaged, Read, Reader},
-    entry::{self, Name},
+    entry,
     index::Index,
     shard::{self, Kind},
     storage::index_path,

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Begins every frame.
-pub(super) const MAGIC: [u8; 4] = *b"TEf1";
+pub(super) const MAGIC: [u8; 4] = *b"TEf2";
 /// Bytes of a frame header.
 pub(super) const HEADER: usize = 24;
 /// Most bytes of a payload; a full-size entry takes some tens of thousands.

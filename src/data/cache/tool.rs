@@ -1,9 +1,9 @@
 //! Looking at a cache from outside: what it holds, whether it is whole, packing it anew, taking features out of it.
 
 use super::{
-    S3,
+    Name, S3,
     column::{Damaged, Read, Reader},
-    entry::{self, Encoded, Name},
+    entry::{self, Encoded},
     index::Index,
     key,
     reader::{Place, Pool, Shard},
@@ -288,9 +288,7 @@ pub fn features(cache: &str, tokens: &[String], mut each: impl FnMut(&Name, &Fea
     let mut count = 0;
     for (s, i) in latest.into_values() {
         let open = &shards[s];
-        let names = &open.index.names;
-        let name =
-            Name { token: names.token(i), log_name: names.log_name(i), scenario_type: names.scenario_type(i), split: names.split(i) };
+        let name = open.index.names.name(i);
         let (key, offset, length) = open.index.places[i];
         let unreadable = || Error::Data(format!("the entry of '{}' in {} cannot be read", name.token, open.name));
         let builder = open.builder().ok_or_else(unreadable)?;

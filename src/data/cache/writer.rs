@@ -1,8 +1,9 @@
 //! The shard that this process appends to.
 
 use super::{
+    Name,
     column::{Reader, Writer},
-    entry::{Encoded, Name, write_polygon},
+    entry::{Encoded, write_polygon},
     index::Index,
     reader::{Place, Shard},
     shard::{self, HEADER, Kind},
