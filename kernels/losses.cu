@@ -242,7 +242,7 @@ struct Collision {
     // Calls f(offset of the disc, cost, slopes of the cost by x and y) for every such disc of a step.
     template <class F> __device__ void hits(const StepBlock* block, int step, F f) const {
         const float* map = read(this->map, block) + size_t(step / steps) * size * size;
-        if (!(map[size / 2 * size + size / 2] > 0)) return;
+        if (map[size / 2 * size + size / 2] <= 0) return;
         const float* pose = read(this->x, block) + size_t(step) * channels;
         double x = pose[0], y = pose[1], cosine = pose[2], sine = pose[3], half = size / 2;
         for (int i = 0; i < count; i++) {

@@ -60,7 +60,7 @@ struct LossGradient {
 /// Where a loss goes, and what it is of. Both are whole words of 8 bytes: nothing lies between them.
 #[repr(C, packed)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Arguments<To: Pod, Of: Pod> {
+struct Arguments<To, Of> {
     to: To,
     of: Of,
 }
