@@ -2,8 +2,15 @@
 
 #![allow(dead_code)]
 
+#[path = "../emulator/mod.rs"]
+pub mod emulator;
+
+use emulator::{Emulator, Schedule};
 use training_engine::{
-    backend::{Backend, Buffer, cpu},
+    backend::{
+        Backend, Buffer, cpu,
+        cuda::{self, Multiply},
+    },
     graph::{Builder, Feed, Mode, Op, Parameters, Plan, Reals, Rows, Scalar, Scope, Step, Symbol, TensorId, autodiff},
 };
 
@@ -40,6 +47,7 @@ pub struct Outcome {
 /// Rows of the table that operands are gathered from.
 const TABLE: usize = 11;
 const SEED: u64 = 4;
+const STEP: Step = Step { seed: 5, step: 3 };
 
 impl Case {
     /// A case with these counts by symbol.
@@ -138,6 +146,57 @@ impl Case {
         assert!((near.loss - exact.loss).abs() <= 1e-5 * exact.loss.abs().max(1.0), "{} and {}", near.loss, exact.loss);
         close(&near.y, &exact.y, 1e-5, "y");
         close(&near.gradient, &exact.gradient, 1e-4, "gradient");
+        self.check_device(&plan, &values, &exact);
+    }
+
+    /// Checks the CUDA backend, on the emulated device, against the CPU in double precision: result and gradients, with products
+    /// in less precision too; node by node against captured, one run against two, all orders of threads, and for races.
+    fn check_device(&self, plan: &Plan, values: &[f64], exact: &Outcome) {
+        let has = |names: &[&str]| plan.graph.nodes.iter().any(|node| names.contains(&node.op.name()));
+        // Products of numbers with 24, 11 and 8 bits; gradients are of products of such products.
+        let modes = [(Multiply::Tf32x3, 1e-5, 1e-4), (Multiply::Tf32, 3e-3, 1e-2), (Multiply::Bf16, 2e-2, 1e-1)];
+        let multiplies = has(&["linear", "linear_max", "linear_pair", "attention"]);
+        for (multiply, bound, gradient_bound) in &modes[..if multiplies { 3 } else { 1 }] {
+            let open = |device: Emulator| {
+                cuda::with_device(Box::new(device), *multiply, self.parameters.len(), self.parameters.statistics_len()).unwrap()
+            };
+            let mut backend = open(Emulator::new());
+            if let Err(error) = backend.run(plan, &self.feed(Scalar::F32), &STEP)
+                && error.to_string().contains("no CUDA kernel yet")
+            {
+                return println!("{error}");
+            }
+            let ours = self.run(&mut *backend, plan, values, 1);
+            let what = |name: &str| format!("{name} on the device with {multiply:?}");
+            near(&[ours.loss], &[exact.loss], *bound, &what("loss"));
+            near(&ours.y, &exact.y, *bound, &what("y"));
+            near(&ours.pending, &exact.pending, *bound, &what("statistics"));
+            // Another row may be the largest where two are nearly equal.
+            if *multiply == Multiply::Tf32x3 || !has(&["linear_max", "segment_max"]) {
+                near(&ours.gradient, &exact.gradient, *gradient_bound, &what("gradient"));
+            }
+            let twice = self.run(&mut *backend, plan, values, 2);
+            let double: Vec<f64> = ours.gradient.iter().map(|g| 2.0 * g).collect();
+            near(&twice.gradient, &double, 1e-6, &what("gradient of two runs"));
+            assert!(self.run_node_by_node(&mut *backend, plan, values) == ours, "{}", what("node by node"));
+            let schedules = if *multiply == Multiply::Tf32x3 { &Schedule::ALL[1..] } else { &[Schedule::Random][..] };
+            for schedule in schedules {
+                let mut backend = open(Emulator::new().with_schedule(*schedule));
+                assert!(self.run(&mut *backend, plan, values, 1) == ours, "{}", what(&format!("{schedule:?}")));
+            }
+            let device = Emulator::checked();
+            // Compiled otherwise: another rounding here and there.
+            near(&self.run(&mut *open(device.clone()), plan, values, 1).y, &exact.y, *bound, &what("y, watched,"));
+            assert_eq!(device.reports(), Vec::<String>::new(), "{}", what("races"));
+        }
+    }
+
+    /// As [`Case::run`], but not captured.
+    fn run_node_by_node(&self, backend: &mut dyn Backend, plan: &Plan, values: &[f64]) -> Outcome {
+        self.start(backend, values);
+        let feed = self.feed(backend.scalar());
+        assert_eq!(backend.run_watched(plan, &feed, &STEP).unwrap(), None, "not finite");
+        self.outcome(backend, plan, &feed)
     }
 
     fn backend(&self, scalar: Scalar, threads: usize) -> Box<dyn Backend> {
@@ -166,14 +225,22 @@ impl Case {
     }
 
     fn run(&self, backend: &mut dyn Backend, plan: &Plan, values: &[f64], times: usize) -> Outcome {
+        self.start(backend, values);
+        let feed = self.feed(backend.scalar());
+        for _ in 0..times {
+            backend.run(plan, &feed, &STEP).unwrap();
+        }
+        self.outcome(backend, plan, &feed)
+    }
+
+    fn start(&self, backend: &mut dyn Backend, values: &[f64]) {
         backend.write(Buffer::Parameters, values).unwrap();
         backend.write(Buffer::Statistics, &vec![0.5; self.parameters.statistics_len()]).unwrap();
         backend.discard().unwrap();
-        let feed = self.feed(backend.scalar());
-        for _ in 0..times {
-            backend.run(plan, &feed, &Step { seed: 5, step: 3 }).unwrap();
-        }
-        let read = |name: &str| plan.graph.result(name).map_or(Vec::new(), |id| backend.output(plan, &feed, id).unwrap().to_vec());
+    }
+
+    fn outcome(&self, backend: &dyn Backend, plan: &Plan, feed: &Feed) -> Outcome {
+        let read = |name: &str| plan.graph.result(name).map_or(Vec::new(), |id| backend.output(plan, feed, id).unwrap().to_vec());
         Outcome {
             loss: read("loss")[0],
             y: read("y"),
@@ -186,6 +253,16 @@ impl Case {
 /// Elements whose gradient is checked: all of few, some of many.
 fn sample(len: usize) -> impl Iterator<Item = usize> {
     (0..len).step_by((len / 40).max(1))
+}
+
+/// Every element within a share of the largest.
+fn near(a: &[f64], b: &[f64], bound: f64, what: &str) {
+    let most = b.iter().fold(1e-3, |most: f64, b| most.max(b.abs()));
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        let ok = (a - b).abs() <= bound * most;
+        assert!(ok, "{what}: element {i} is {a}, not {b}; the largest is {most}");
+    }
 }
 
 fn close(a: &[f64], b: &[f64], bound: f64, what: &str) {
