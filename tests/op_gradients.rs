@@ -214,12 +214,12 @@ fn dropout() {
 #[test]
 fn residual() {
     for count in COUNTS {
-        for (dropout, path) in [(0.3, 0.0), (0.0, 0.4), (0.2, 0.5)] {
+        for (dropout, path, width) in [(0.3, 0.0, 9), (0.0, 0.4, 12), (0.2, 0.5, 9), (0.2, 0.5, 12)] {
             let mut case = Case::new(&[count]);
             let groups = case.index((0..count).map(|i| (i % 3) as i32).collect());
-            case.parameter("l.weight", &[9, 9]);
-            case.check(9, |b, p, x| {
-                let z = b.linear(x, &p.at("l"), Activation::None).unwrap();
+            case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
+            case.check(width, |b, p, x| {
+                let z = b.layer_norm(x, &p.at("n"), Activation::None).unwrap();
                 let y = b.residual(x, z, dropout, path, 5, None).unwrap();
                 b.residual(y, z, dropout, path, 0, Some(groups)).unwrap()
             });
@@ -227,7 +227,6 @@ fn residual() {
     }
 }
 
-/// Queries, keys and values beside each other in one matrix of three segments, one of which is strided and one without keys.
 #[test]
 fn self_attention() {
     for (dropout, keys) in [(0.0, None), (0.3, None), (0.2, Some((1, 0.5))), (0.0, Some((0, 1.0)))] {

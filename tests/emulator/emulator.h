@@ -182,6 +182,10 @@ inline float __fdividef(float x, float y) { return x / y; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __fsqrt_rn(float x) { return sqrtf(x); }
 inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
+inline void sincospif(float x, float* sine, float* cosine) {
+    double angle = 3.14159265358979323846 * double(x - 2 * rintf(x / 2));
+    *sine = float(std::sin(angle)), *cosine = float(std::cos(angle));
+}
 inline float __saturatef(float x) { return x > 0 ? fminf(x, 1.0f) : 0.0f; }
 inline int __float2int_rn(float x) { return int(rintf(x)); }
 inline int __float2int_rd(float x) { return int(floorf(x)); }
