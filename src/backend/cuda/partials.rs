@@ -10,9 +10,9 @@ use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 
 /// Rows that a block sums up, where there are not too many.
-const RUN: usize = 64;
-/// Most partial sums of an element.
-const MOST: usize = 256;
+const RUN: usize = 16;
+/// Most partial sums of an element: two blocks for each of a large device's multiprocessors.
+const MOST: usize = 264;
 /// Columns that a block adds up.
 const TILE: usize = 32;
 
