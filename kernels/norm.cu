@@ -23,7 +23,8 @@ template <int CHUNKS> __device__ void layer_forward(const LayerNormForward& a) {
         for (int c = 0; c < CHUNKS; c++) {
             NormWeights weights(a.gamma, a.beta, c, width);
 #pragma unroll
-            for (int i = 0; i < 4; i++) value.at[c][i] = normalised(value.at[c][i], s, weights.gamma.at[0][i], weights.beta.at[0][i], a.relu);
+            for (int i = 0; i < 4; i++)
+                value.at[c][i] = normalised(value.at[c][i], s, weights.gamma.at[0][i], weights.beta.at[0][i], a.relu);
         }
         value.store(y + size_t(row) * width, width, wide);
         if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s.mean : s.scale;
@@ -185,7 +186,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_forward(BatchNormFo
     const float* x = read(a.x, a.step);
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width, column = tile_column();
-    bool wide = is_wide(x, width) && is_wide(y, width), wide_row = is_wide(a.gamma, width) && is_wide(a.beta, width), wide_kept = is_wide(kept, width);
+    bool wide = is_wide(x, width) && is_wide(y, width), wide_kept = is_wide(kept, width);
+    bool wide_row = is_wide(a.gamma, width) && is_wide(a.beta, width);
     Run run(resolve(a.rows, a.step));
     float4 gamma = load4(a.gamma, column, width, wide_row), beta = load4(a.beta, column, width, wide_row), mean, scale;
     if (a.variance) {
@@ -277,7 +279,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(BatchNormB
     bool wide = is_wide(dx, width);
     float4 products = make_float4(0, 0, 0, 0), sums = products;
     if (a.totals) {
-        products = load4(a.totals, column, width, is_wide(a.totals, width)), sums = load4(a.totals + width, column, width, is_wide(a.totals, width));
+        bool wide_totals = is_wide(a.totals, width);
+        products = load4(a.totals, column, width, wide_totals), sums = load4(a.totals + width, column, width, wide_totals);
         float count = float(rows);
         products = make_float4(products.x / count, products.y / count, products.z / count, products.w / count);
         sums = make_float4(sums.x / count, sums.y / count, sums.z / count, sums.w / count);
