@@ -2,7 +2,6 @@
 
 use super::*;
 use std::{
-    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -31,14 +30,11 @@ const VARIANTS: [&[&str]; 3] = [
 ];
 
 /// The run itself, in a process of its own, which the test below starts and kills.
-#[test]
-#[ignore = "a part of the next test"]
-fn run_in_this_process() {
-    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+fn run(folder: &Path) {
     let variant: usize = std::env::var(VARIANT).unwrap().parse().unwrap();
     let mut overrides = vec!["checkpoint=last", "epochs=3"];
     overrides.extend(VARIANTS[variant]);
-    let mut engine = engine(config(&folder, &overrides), Roads::new(20), Host::default());
+    let mut engine = engine(config(folder, &overrides), Roads::new(20), Host::default());
     let report = engine.fit().unwrap();
     let state = engine.trainer().state();
     let bits: Vec<Vec<u64>> = buffers(&engine).iter().map(|buffer| buffer.iter().map(|x| x.to_bits()).collect()).collect();
@@ -49,7 +45,7 @@ fn run_in_this_process() {
         (state.epoch, state.batch, state.batches, state.step, state.stepped, report.epochs, report.stopped),
         (&state.tally, &state.metrics, &state.epoch_metrics),
         (best, report.best_score),
-        checkpoints(&folder).iter().map(|name| (name, weights(&folder, name))).collect::<Vec<_>>(),
+        checkpoints(folder).iter().map(|name| (name, weights(folder, name))).collect::<Vec<_>>(),
     );
     std::fs::write(folder.join("writing"), result).unwrap();
     std::fs::rename(folder.join("writing"), folder.join("done")).unwrap();
@@ -63,7 +59,7 @@ fn weights(folder: &Path, name: &str) -> Vec<u8> {
 
 fn start(folder: &Path, variant: usize) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "killed::run_in_this_process", "--ignored", "--test-threads=1"]);
+    command.args(["--exact", "killed::thirty_killed_runs_end_as_if_nothing_had_happened"]);
     command.env(FOLDER, folder).env(VARIANT, variant.to_string()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -114,6 +110,9 @@ fn kill_ten(variant: usize) -> usize {
 
 #[test]
 fn thirty_killed_runs_end_as_if_nothing_had_happened() {
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return run(Path::new(&folder));
+    }
     let amid: usize = std::thread::scope(|scope| {
         let runs: Vec<_> = (0..VARIANTS.len()).map(|variant| scope.spawn(move || kill_ten(variant))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).sum()
