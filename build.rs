@@ -17,7 +17,7 @@ use std::{
 
 /// Compute capabilities that have their own code; others take the PTX of the first.
 const ARCHITECTURES: &str = "80,86,89,90,100,120";
-const FLAGS: [&str; 4] = ["-fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr"];
+const FLAGS: [&str; 5] = ["-fatbin", "-std=c++17", "-O3", "--expt-relaxed-constexpr", "--resource-usage"];
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
@@ -91,7 +91,8 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
         Ok(out.join(format!("{family}.{:016x}.fatbin", hash.finish())))
     });
     let targets = targets.collect::<Result<Vec<PathBuf>, String>>()?;
-    for old in list(out).iter().filter(|file| file.extension().is_some_and(|e| e == "fatbin") && !targets.contains(file)) {
+    let is_ours = |file: &&PathBuf| file.extension().is_some_and(|e| e == "fatbin" || e == "resources");
+    for old in list(out).iter().filter(is_ours).filter(|file| !targets.contains(&file.with_extension("fatbin"))) {
         _ = fs::remove_file(old);
     }
     let todo: Vec<_> = sources.iter().zip(&targets).filter(|(_, target)| !target.exists()).collect();
@@ -104,8 +105,11 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
                     let Some((source, target)) = next.lock().expect("no job panics").next() else { break };
                     // Under another name first: a result is whole or not there.
                     let part = target.with_extension("part");
-                    let done = run(Command::new(nvcc).args(&flags).arg("-o").arg(&part).arg(source))
-                        .and_then(|_| fs::rename(&part, target).map_err(|e| format!("{target:?}: {e}")));
+                    let done = run(Command::new(nvcc).args(&flags).arg("-o").arg(&part).arg(source)).and_then(|printed| {
+                        // Registers and spills of every kernel: a test reads them.
+                        let resources = fs::write(target.with_extension("resources"), printed);
+                        resources.and_then(|()| fs::rename(&part, target)).map_err(|e| format!("{target:?}: {e}"))
+                    });
                     if let Err(reason) = done {
                         failed.lock().expect("no job panics").get_or_insert(reason);
                     }
@@ -119,5 +123,9 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
 /// Runs a command to its end and gives what it printed.
 fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    if output.status.success() { Ok(output.stdout) } else { Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr))) }
+    if output.status.success() {
+        Ok([output.stdout, output.stderr].concat())
+    } else {
+        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
 }

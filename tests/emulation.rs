@@ -215,7 +215,8 @@ fn finds<A: Pod>(kernel: &str, grid: [u32; 3], block: u32, shared: u32, argument
         // Some faults end the launch; they are reported before.
         _ = launch(&device, kernel, grid, block, shared, &arguments(&device));
         let reports = device.reports();
-        let is_expected = |report: &String| report.starts_with(kernel) && report.contains(".cu") && expected.iter().any(|e| report.contains(e));
+        let is_expected =
+            |report: &String| report.starts_with(kernel) && report.contains(".cu") && expected.iter().any(|e| report.contains(e));
         assert!(!reports.is_empty() && reports.iter().all(is_expected), "{kernel}, {schedule:?}: {reports:#?}");
         assert_eq!(device.reports(), Vec::<String>::new(), "reports are given once");
     }
