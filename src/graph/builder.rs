@@ -211,7 +211,7 @@ impl Builder {
         let rows = self.rows(x);
         let y = self.push(Op::LinearPair { inner, inner_bias, outer, outer_bias, index }, &[x, z], rows, &[outer.rows]);
         let name = format!("{}.product", self.graph.tensor(y).name);
-        let kept = self.tensor(name, Rows::fixed(outer.rows), inner.columns + 1, Element::Real, Place::Arena);
+        let kept = self.tensor(name, Rows::fixed(1), outer.rows * (inner.columns + 1), Element::Real, Place::Arena);
         self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
         Ok(y)
     }

@@ -74,7 +74,7 @@ pub enum Op {
     /// SegmentMax of x Wᵀ + b, whose rows are not kept. `segments` and outputs as for SegmentMax.
     LinearMax { weight: Matrix, bias: Vector, segments: usize },
     /// `y[i]` = (`x[i]` Aᵀ + a) Bᵀ + b + `z[index[i]]`, z being the second operand: two linear layers with nothing between them, as
-    /// one product with B A. Second output `[rows of B, columns of A + 1]`: (B A | B a + b).
+    /// one product with B A. Second output, in one row: B A, then B a + b.
     LinearPair { inner: Matrix, inner_bias: Vector, outer: Matrix, outer_bias: Vector, index: usize },
     /// `y[i]` = `x[i]` + `z[map(i)]`, z being the second operand.
     Add { map: RowMap },
@@ -87,7 +87,7 @@ pub enum Op {
     /// entry of index slot `group_index`.
     Residual { dropout: f64, drop_path: f64, group: usize, group_index: Option<usize> },
     /// Operands: query, key, value matrices (which may be one). Second output `[rows, heads]`: log of the softmax
-    /// denominators (maximum included).
+    /// denominators (maximum included), the largest number of single precision where there are no keys.
     Attention(Attention),
     /// 1-D neighborhood attention in sequences of `length` consecutive rows. x `[n * length, 3 * C]` holds q, k, v with heads
     /// inside each. Token i sees `window` tokens from clamp(i - window / 2, 0, length - window) on. Score of token j:

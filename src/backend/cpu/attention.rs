@@ -142,7 +142,7 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
 }
 
 simd! {
-    /// Turns scores into probabilities; gives the log of the denominator, -∞ (and zeros) if every key is masked.
+    /// Turns scores into probabilities; gives the log of the denominator. Zeros if every key is masked, and a log from which zeros follow.
     fn softmax<T: Real>(p: &mut [T]) -> T {
         let mut lanes = [T::LOWEST; 8];
         let (head, tail) = p.as_chunks::<8>();
@@ -155,7 +155,7 @@ simd! {
         let most = lanes.iter().chain(tail).fold(T::LOWEST, |most, &p| if p > most { p } else { most });
         if most == T::LOWEST && p.iter().all(|&p| p == T::LOWEST) {
             p.fill(T::ZERO);
-            return most;
+            return T::of(f64::from(f32::MAX));
         }
         for p in p.iter_mut() {
             *p = (*p - most).exp();
@@ -228,11 +228,6 @@ pub fn backward<T: Real>(call: &mut Call<T>, spec: &Attention) {
             for i in 0..queries {
                 let (p, ds) = (&mut p[i * keys..(i + 1) * keys], &mut ds[i * keys..(i + 1) * keys]);
                 let lse = lse[row(i) * heads + head];
-                if lse == T::LOWEST {
-                    p.fill(T::ZERO);
-                    ds.fill(T::ZERO);
-                    continue;
-                }
                 let place = row(i) * out + head * width..row(i) * out + (head + 1) * width;
                 let d = dot(&y[place.clone()], &dy[place]);
                 probabilities(p, lse);

@@ -171,19 +171,20 @@ pub fn pair_forward<T: Real>(call: &mut Call<T>, pair: Pair, index: usize) {
     let (a, b) = (view(call, pair.inner), view(call, pair.outer));
     let [a_bias, b_bias] = [pair.inner_bias, pair.outer_bias].map(|v| call.parameter(v));
     let (y, kept) = (call.output(0), call.output(1));
-    call.for_rows(n, PRODUCT_ROWS, [kept], 0, |rows, [kept], _| {
+    call.for_rows(n, PRODUCT_ROWS, [kept.with_width(k)], 0, |rows, [product], _| {
         let b = View::rows(&b.data[rows.start * b.strides[0]..], b.strides[0]);
-        gemm([rows.len(), m, k], T::ONE, b, a, T::ZERO, kept, k + 1);
-        for (i, row) in rows.enumerate() {
-            kept[i * (k + 1) + k] = super::math::dot(&b.data[i * b.strides[0]..][..m], a_bias) + b_bias[row];
+        gemm([rows.len(), m, k], T::ONE, b, a, T::ZERO, product, k);
+        // SAFETY: each task has other rows, and other elements behind the product.
+        let bias = unsafe { kept.part(n * k + rows.start..n * k + rows.end) };
+        for (i, (bias, &b_bias)) in bias.iter_mut().zip(&b_bias[rows]).enumerate() {
+            *bias = super::math::dot(&b.data[i * b.strides[0]..][..m], a_bias) + b_bias;
         }
     });
     // SAFETY: only read from here on.
-    let kept = unsafe { kept.rows(0..n) };
-    let product = View::rows(kept, k + 1).transposed();
+    let (product, bias) = unsafe { kept.part(0..n * (k + 1)) }.split_at(n * k);
+    let product = View::rows(product, k).transposed();
     let rows = call.input_rows(0);
-    call.for_rows(rows, rows_of_block(rows), [y], n, |rows, [y], bias| {
-        bias.iter_mut().enumerate().for_each(|(i, b)| *b = kept[i * (k + 1) + k]);
+    call.for_rows(rows, rows_of_block(rows), [y], 0, |rows, [y], _| {
         gemm([rows.len(), k, n], T::ONE, View::rows(&x[rows.start * k..rows.end * k], k), product, T::ZERO, y, n);
         for (y, &group) in y.chunks_exact_mut(n).zip(&list[rows]) {
             add_both(y, bias, &z[group as usize * n..][..n]);
@@ -213,7 +214,7 @@ pub fn pair_backward<T: Real>(call: &mut Call<T>, pair: Pair, index: usize) {
     let a_bias = call.parameter(inner_bias);
     let gradients = call.parameter_gradients();
     let [da, db] = [span(inner), span(outer)].map(|v| gradients.of(v));
-    let product = View::rows(call.input(3).0, k + 1);
+    let product = View::rows(&call.input(3).0[..n * k], k);
     let sums = product_backward(call, product, [n, k], false, true, |_, _, _| {});
     gradients.add(outer_bias, &sums[n * k..]);
     let sums = Out::of(sums);
