@@ -1,12 +1,13 @@
 // Sums of what blocks have left, in the order of blocks.
 #include "common.cuh"
 
-// Adds the sum of `count` partials [count, length] to gradients: columns below `split` to `first`, the others to `second`. `totals`
-// [length], unless null, is overwritten with the sum alone.
+// Adds the sum of `count` partials [length], which begin `room` floats apart, to gradients: those below `split` to `first`, a matrix of
+// `columns` columns whose rows begin `stride` apart, the others to `second`. Null gradients are left out. `totals` [length], unless null,
+// is overwritten with the sum alone.
 struct PartialSum {
     const float* partials;
     float *first, *second, *totals;
-    int count, length, split, pad;
+    int count, length, room, split, columns, stride;
 };
 // A block has 32 columns of one of many sums: tiles [blocks]: which, and its first column.
 struct SumPartials {
@@ -22,15 +23,18 @@ extern "C" __global__ void __launch_bounds__(256) sum_partials(SumPartials a) {
     float share = 0;
     if (column < of.length) {
 #pragma unroll 8
-        for (int i = warp(); i < of.count; i += 8) share += of.partials[size_t(i) * of.length + column];
+        for (int i = warp(); i < of.count; i += 8) share += of.partials[size_t(i) * of.room + column];
     }
     shares[warp()][lane()] = share;
     __syncthreads();
     if (warp() > 0 || column >= of.length) return;
     float total = 0;
     for (int w = 0; w < 8; w++) total += shares[w][lane()];
-    float* to = column < of.split ? of.first + column : of.second + column - of.split;
-    *to += total;
+    if (column >= of.split) {
+        if (of.second) of.second[column - of.split] += total;
+    } else if (of.first) {
+        of.first[size_t(column / of.columns) * of.stride + column % of.columns] += total;
+    }
     if (of.totals) of.totals[column] = total;
 }
 KERNEL(sum_partials, SumPartials)

@@ -13,6 +13,8 @@ use std::ops::Range;
 const RUN: usize = 16;
 /// Most partial sums of an element: two blocks for each of a large device's multiprocessors.
 const MOST: usize = 264;
+/// Most elements of partial sums of a matrix that wait for the end.
+const LASTING: usize = 1 << 18;
 /// Columns that a block adds up.
 const TILE: usize = 32;
 
@@ -26,8 +28,10 @@ pub struct PartialSum {
     totals: Address,
     count: i32,
     length: i32,
+    room: i32,
     split: i32,
-    pad: i32,
+    columns: i32,
+    stride: i32,
 }
 
 impl PartialSum {
@@ -35,13 +39,15 @@ impl PartialSum {
     fn new(r: &Recorder, partials: Address, count: usize, parameters: &[Vector], totals: Address) -> Self {
         let length: usize = parameters.iter().map(|p| p.len).sum();
         let (first, second) = (r.gradient(parameters[0]), r.gradient(parameters[parameters.len() - 1]));
-        let [count, length, split] = [count, length, parameters[0].len].map(|n| n as i32);
-        Self { partials, first, second, totals, count, length, split, pad: 0 }
+        let split = parameters[0].len as i32;
+        let [count, length] = [count, length].map(|n| n as i32);
+        Self { partials, first, second, totals, count, length, room: length, split, columns: split, stride: split }
     }
     /// Where it adds.
     fn targets(&self) -> [Range<Address>; 2] {
         let range = |start, len| start..start + bytes(len as usize);
-        [range(self.first, self.split), range(self.second, self.length - self.split)]
+        let rows = self.split / self.columns.max(1);
+        [range(self.first, (rows - 1).max(0) * self.stride + self.columns), range(self.second, self.length - self.split)]
     }
     fn meets(&self, other: &Self) -> bool {
         self.targets().iter().any(|a| other.targets().iter().any(|b| a.start < b.end && b.start < a.end))
@@ -74,6 +80,41 @@ pub fn add_to_gradients(r: &mut Recorder, partials: Address, count: usize, param
     let sum = PartialSum::new(r, partials, count, parameters, totals);
     launch(r, &[sum]);
     totals
+}
+
+/// Partial sums, each a matrix and then a vector, that go to gradients or to `totals`; addresses of 0 are left out.
+pub struct MatrixSums {
+    pub count: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// Length of the vector.
+    pub vector: usize,
+    /// Gradient of the matrix, and what lies between its rows.
+    pub matrix: (Address, usize),
+    /// Gradient of the vector.
+    pub bias: Address,
+    /// Overwritten with the sums alone.
+    pub totals: Address,
+}
+
+impl MatrixSums {
+    /// Elements between partial sums.
+    pub fn room(&self) -> usize {
+        (self.rows * self.columns + self.vector).next_multiple_of(4)
+    }
+    /// Room for the partial sums, which `fill` makes launches write, and which are added up then, or at the end if they take little room.
+    pub fn add(&self, r: &mut Recorder, fill: impl FnOnce(&mut Recorder, Address)) {
+        let elements = self.count * self.room();
+        let late = self.totals == 0 && elements <= LASTING;
+        let partials = if late { r.lasting_scratch(elements) } else { r.scratch(elements) };
+        let split = self.rows * self.columns;
+        let [count, length, room, split, columns, stride] =
+            [self.count, split + self.vector, self.room(), split, self.columns, self.matrix.1].map(|n| n as i32);
+        let (first, second, totals) = (self.matrix.0, self.bias, self.totals);
+        let sum = PartialSum { partials, first, second, totals, count, length, room, split, columns, stride };
+        fill(r, partials);
+        if late { r.sums.push(sum) } else { launch(r, &[sum]) }
+    }
 }
 
 /// Launches all that has been left to the end: at once, but for what goes to the same gradients.
