@@ -76,8 +76,8 @@ __device__ inline uint4 random_words(const StepBlock* step, unsigned stream, uns
 // The word of one element.
 __device__ inline unsigned random_word(const StepBlock* step, unsigned stream, unsigned row, unsigned column) {
     uint4 words = random_words(step, stream, row, column / 4);
-    unsigned half[2] = {column & 1 ? words.y : words.x, column & 1 ? words.w : words.z};
-    return half[column >> 1 & 1];
+    unsigned low = column & 1 ? words.y : words.x, high = column & 1 ? words.w : words.z;
+    return column & 2 ? high : low;
 }
 
 // Sum and maximum over the warp, the same bits in every lane. All 32 lanes must call.

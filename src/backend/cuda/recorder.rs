@@ -102,6 +102,13 @@ pub struct RowCount {
     times: i32,
 }
 
+impl RowCount {
+    /// Always as many.
+    pub fn fixed(rows: usize) -> Self {
+        Rows::fixed(rows).into()
+    }
+}
+
 impl From<Rows> for RowCount {
     fn from(rows: Rows) -> Self {
         Self { symbol: rows.symbol.map_or(-1, |symbol| symbol.0 as i32), times: rows.times as i32 }
@@ -122,6 +129,11 @@ impl Reference {
     pub fn at(data: Address) -> Self {
         Self { data, slot: -1, pad: 0 }
     }
+    /// Its address; for tensors that are not in the feed.
+    pub fn address(self) -> Address {
+        debug_assert!(self.slot < 0, "inputs have no fixed address");
+        self.data
+    }
     /// None: its data is a null pointer.
     pub fn none() -> Self {
         Self::at(0)
@@ -138,6 +150,11 @@ pub struct IndexReference {
 }
 
 impl IndexReference {
+    /// Its address; for tensors of the index arena.
+    pub fn address(self) -> Address {
+        debug_assert!(self.slot < 0, "lists of the feed have no fixed address");
+        self.data
+    }
     /// Indexes at an address.
     pub fn at(data: Address) -> Self {
         Self { data, slot: -1, pad: 0 }

@@ -1,24 +1,143 @@
-//! Column maxima of segments of rows.
+//! Largest value of each column in each segment of rows, of a matrix or of a linear layer's result.
 
-use super::recorder::Recorder;
+use super::{
+    device::Address,
+    linear::{gradients, weight},
+    product::{Maxima, OF_MAXIMA, Slope, Tile, stages},
+    recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
+};
 use crate::{
-    backend::cuda::missing,
     error::Result,
     graph::{Matrix, Vector},
 };
+use bytemuck::{Pod, Zeroable};
 
-pub fn forward(r: &mut Recorder, _segments: usize) -> Result<()> {
-    missing(r)
+const BLOCK: usize = 256;
+/// Most segments that a block has at a time; mirrors `segment_max.cu`.
+const MOST_SEGMENTS: usize = 32;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Forward {
+    step: Address,
+    x: Reference,
+    y: Reference,
+    list: IndexReference,
+    kept: Address,
+    segments: RowCount,
+    width: i32,
+    pad: i32,
 }
 
-pub fn backward(r: &mut Recorder, _segments: usize) -> Result<()> {
-    missing(r)
+pub fn forward(r: &mut Recorder, segments: usize) -> Result<()> {
+    let id = r.node.output(0);
+    let (count, width) = (r.capacity(id), r.width(id));
+    let arguments = Forward {
+        step: r.step(),
+        x: r.input(0),
+        y: r.output(0),
+        list: r.index(segments),
+        kept: r.index_output(1).address(),
+        segments: r.rows(id),
+        width: width as i32,
+        pad: 0,
+    };
+    r.launch("segment_max_forward", [blocks(count * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
+    Ok(())
 }
 
-pub fn linear_forward(r: &mut Recorder, _weight: Matrix, _bias: Vector, _segments: usize) -> Result<()> {
-    missing(r)
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SegmentOf {
+    step: Address,
+    list: IndexReference,
+    segment_of: Address,
+    ordered: Address,
+    rows: RowCount,
+    segments: RowCount,
 }
 
-pub fn linear_backward(r: &mut Recorder, _weight: Matrix, _bias: Vector, _segments: usize) -> Result<()> {
-    missing(r)
+/// Finds the segment of each row of the operand: what gradients of maxima need.
+fn maxima(r: &mut Recorder, segments: usize) -> Maxima {
+    let (x, y) = (r.node.operands[0], r.dy_id());
+    let capacity = r.capacity(x);
+    let (segment_of, ordered) = (r.scratch(capacity), r.scratch(1));
+    let (list, rows, count) = (r.index(segments), r.rows(x), r.rows(y));
+    let arguments = SegmentOf { step: r.step(), list, segment_of, ordered, rows, segments: count };
+    r.launch("segment_of", [blocks(capacity, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
+    Maxima { list, kept: r.index_input(2), segment_of, ordered, segments: count }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backward {
+    step: Address,
+    dy: Reference,
+    dx: Reference,
+    maxima: Maxima,
+    rows: RowCount,
+    width: i32,
+    accumulate: i32,
+}
+
+pub fn backward(r: &mut Recorder, segments: usize) -> Result<()> {
+    let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
+    let maxima = maxima(r, segments);
+    let id = r.node.operands[0];
+    let (rows, width) = (r.capacity(id), r.width(id));
+    let arguments =
+        Backward { step: r.step(), dy: r.dy(), dx, maxima, rows: r.rows(id), width: width as i32, accumulate: i32::from(accumulate) };
+    r.launch("segment_max_backward", [blocks(rows * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinearForward {
+    step: Address,
+    weight: Address,
+    bias: Address,
+    x: Reference,
+    y: Reference,
+    list: IndexReference,
+    kept: Address,
+    segments: RowCount,
+    k: i32,
+    n: i32,
+    weight_stride: i32,
+    group: i32,
+}
+
+pub fn linear_forward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
+    let (x, y) = (r.node.input(0), r.node.output(0));
+    let (rows, count) = (r.capacity(x), r.capacity(y));
+    let (tile, w) = (Tile::Large, weight(r, matrix));
+    let group = (tile.side() * count / rows.max(1)).clamp(1, MOST_SEGMENTS);
+    let arguments = LinearForward {
+        step: r.step(),
+        weight: w.at,
+        bias: r.parameter(bias),
+        x: r.input(0),
+        y: r.output(0),
+        list: r.index(segments),
+        kept: r.index_output(1).address(),
+        segments: r.rows(y),
+        k: w.columns as i32,
+        n: w.rows as i32,
+        weight_stride: w.stride as i32,
+        group: group as i32,
+    };
+    let grid = [tile.count(w.rows) as u32, blocks(count, group), 1];
+    let shared = stages(2 * tile.along()).max(4 * tile.side() * (tile.side() + 8));
+    let kernel = format!("linear_max_forward_{}", r.multiply.suffix());
+    r.launch(&kernel, grid, tile.threads(), shared, &arguments);
+    Ok(())
+}
+
+pub fn linear_backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
+    let maxima = maxima(r, segments);
+    let slope = Slope { maxima, kind: OF_MAXIMA, ..Slope::plain(r.dy(), matrix.rows) };
+    let id = r.node.operands[0];
+    gradients(r, (r.rows(id), r.capacity(id)), slope, matrix, Some(bias));
+    Ok(())
 }

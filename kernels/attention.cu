@@ -1,0 +1,527 @@
+// Multi-head attention over segments of rows, without scores in memory.
+//
+// A block has one head of a tile of 64 queries (or keys, for their gradients), a warp 16 of them. Scores are sums of products in registers,
+// where they become factors of the next product: a thread has columns 2t and 2t + 1 of each 8 as sums and gives them as its columns t and
+// t + 4 of the summed dimension, so the other factor's rows are read in that order.
+#include "dropout.cuh"
+#include "product.cuh"
+
+constexpr int TILE = 64, THREADS = 128;
+// In place of the log of a denominator without keys: probabilities that follow from it are 0.
+constexpr float NO_KEYS = 3.4028234664e38f;
+// Set in the stream of the numbers that mask whole keys.
+constexpr unsigned KEYS = 0x80000000u;
+
+// Operands [rows, stride], of which head h has `width` columns from column + h * width on; scores are q k scale.
+struct Attention {
+    const StepBlock* step;
+    Reference q, k, v;
+    IndexReference list; // of segments: query start, count, stride; key start, count, stride
+    Mask dropout, key_dropout;
+    int strides[3], columns[3];
+    int heads, width, masked_from; // the first key that key_dropout may mask
+    float scale;
+};
+
+struct Rows3 {
+    int start, count, stride;
+    __device__ Rows3(const int* list) : start(max(list[0], 0)), count(max(list[1], 0)), stride(max(list[2], 0)) {}
+    __device__ int operator[](int i) const { return start + i * stride; }
+    __device__ int last() const { return start + (count - 1) * stride; }
+    // Position of a row, -1 if it is not among them.
+    __device__ int find(int row) const {
+        int d = row - start, i = stride > 0 ? d / stride : 0;
+        return d >= 0 && i < count && start + i * stride == row ? i : -1;
+    }
+};
+struct Segment {
+    int number;
+    Rows3 query, key;
+    __device__ Segment(const int* list, int s) : number(s), query(list + 6 * s), key(list + 6 * s + 3) {}
+};
+
+// Tile `item` of the queries (part 0) or keys (part 1) of all segments: its segment, negative if there is none, and its first row's position.
+struct Item {
+    int segment, first;
+};
+__device__ inline Item find_item(const int* list, int segments, int part, int item) {
+    for (int base = 0; base < segments; base += 32) {
+        int s = base + lane(), tiles = s < segments ? (max(list[6 * s + 3 * part + 1], 0) + TILE - 1) / TILE : 0, sum = tiles;
+        for (int offset = 1; offset < 32; offset *= 2) {
+            int before = __shfl_up_sync(FULL_WARP, sum, unsigned(offset));
+            if (lane() >= offset) sum += before;
+        }
+        unsigned behind = __ballot_sync(FULL_WARP, sum > item);
+        if (behind) {
+            int found = __ffs(int(behind)) - 1;
+            return {base + found, (item - __shfl_sync(FULL_WARP, sum - tiles, found)) * TILE};
+        }
+        item -= __shfl_sync(FULL_WARP, sum, 31);
+    }
+    return {-1, 0};
+}
+
+// Columns of a head in an operand.
+__device__ inline View head_of(const float* data, int stride, int column, int width) {
+    View m(data + column, 0x7fffffff, width, stride);
+    m.wide = m.wide && width % 4 == 0;
+    return m;
+}
+__device__ inline const float* operand(const Attention& a, int i) { return read(i == 0 ? a.q : i == 1 ? a.k : a.v, a.step); }
+__device__ inline View head_of(const Attention& a, int i, int head) {
+    return head_of(operand(a, i), a.strides[i], a.columns[i] + head * a.width, a.width);
+}
+
+// A tile of rows of a head in shared memory, HEAD columns with zeros behind the head's width.
+template <int HEAD> struct HeadTile {
+    static constexpr int STRIDE = HEAD + 4, FLOATS = TILE * STRIDE;
+
+    static __device__ __forceinline__ void copy(float* tile, const View& m, Rows3 rows, int first) {
+        copy_tile<TILE, HEAD, STRIDE, THREADS>(tile, m, 0, [&](int i) { return first + i < rows.count ? rows[first + i] : -1; });
+    }
+};
+
+// 16 rows of a head in registers, as left factors: part p is columns 8p .. + 8.
+template <int HEAD> struct HeadRows {
+    Left at[HEAD / 8];
+
+    __device__ __forceinline__ void operator()(Left& a, int part) const {
+#pragma unroll
+        for (int e = 0; e < 4; e++) a[e] = at[part][e];
+    }
+
+    // rows[0], rows[1]: rows g and g + 8, negative for none.
+    __device__ __forceinline__ void load(const View& m, const int (&rows)[2]) {
+#pragma unroll
+        for (int p = 0; p < HEAD / 8; p++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int row = rows[e % 2], column = 8 * p + lane() % 4 + e / 2 * 4;
+                at[p][e] = row >= 0 && column < m.columns ? m.data[size_t(row) * m.stride + column] : 0;
+            }
+    }
+};
+
+// sums [16, 8 COLUMNS] = rows · tile[first ..]ᵀ. `left_of(fragment, part)` gives columns 8 part .. + 8 of the rows.
+template <Multiply MULTIPLY, int HEAD, int COLUMNS, class LeftOf>
+__device__ __forceinline__ void scores(float (&sums)[1][COLUMNS][4], LeftOf left_of, const float* tile, int first) {
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) sums[0][c][e] = 0;
+#pragma unroll
+    for (int depth = 0; depth < HEAD; depth += 16)
+        multiply<MULTIPLY>(
+            sums, [&](Left& a, int, int half) { left_of(a, depth / 8 + half); },
+            [&](Right& b, Right& next, int j, int half) {
+                right_fragments<true>(b, next, tile, HeadTile<HEAD>::STRIDE, first + 8 * j, depth + 8 * half);
+            });
+}
+// sums [16, HEAD] += weights [16, 8 COLUMNS] · tile[first ..].
+template <Multiply MULTIPLY, int HEAD, int COLUMNS>
+__device__ __forceinline__ void weigh(float (&sums)[1][HEAD / 8][4], const float (&weights)[1][COLUMNS][4], const float* tile, int first) {
+    constexpr int STRIDE = HeadTile<HEAD>::STRIDE;
+    const float* from = tile + (first + lane() % 4 * 2) * STRIDE + lane() / 4;
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c += 2)
+        multiply<MULTIPLY>(
+            sums,
+            [&](Left& a, int, int half) {
+                const float(&w)[4] = weights[0][c + half];
+                a[0] = w[0], a[2] = w[1], a[1] = w[2], a[3] = w[3];
+            },
+            [&](Right& b, Right& next, int j, int half) {
+                const float* p = from + (8 * c + 8 * half) * STRIDE + 8 * j;
+                b[0] = p[0], b[1] = p[STRIDE], next[0] = p[8], next[1] = p[STRIDE + 8];
+            });
+}
+
+// Bit i: whether the weight of key 4 block + i of a query is dropped.
+__device__ __forceinline__ unsigned dropped(const Attention& a, int head, int query, int block) {
+    uint4 words = random_words(a.step, a.dropout.stream, unsigned(head + a.heads * query), unsigned(block));
+    unsigned below = a.dropout.below;
+    return unsigned(words.x < below) | unsigned(words.y < below) << 1 | unsigned(words.z < below) << 2 | unsigned(words.w < below) << 3;
+}
+// Factors of weights [2 queries g and g + 8, 2 keys 2t and 2t + 1 of the 8 from `key` on]. All lanes must call.
+__device__ __forceinline__ void query_factors(float (&f)[4], const Attention& a, int head, const int (&queries)[2], int key) {
+    int t = lane() % 4, first = queries[0], second = queries[1];
+    unsigned own = dropped(a, head, t % 2 ? second : first, key / 4 + t / 2), other = __shfl_xor_sync(FULL_WARP, own, 1);
+#pragma unroll
+    for (int row = 0; row < 2; row++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) f[2 * row + i] = ((row == t % 2 ? own : other) >> (t % 2 * 2 + i) & 1) ? 0 : a.dropout.scale;
+}
+__device__ inline bool masked(const Attention& a, int segment, int key) {
+    return a.key_dropout.below > 0 && key >= a.masked_from &&
+           random_word(a.step, a.key_dropout.stream, unsigned(segment), unsigned(key)) < a.key_dropout.below;
+}
+
+// Sum and maximum over the four lanes that share a row.
+__device__ __forceinline__ float row_sum(float x) {
+    x += __shfl_xor_sync(FULL_WARP, x, 1);
+    return x + __shfl_xor_sync(FULL_WARP, x, 2);
+}
+__device__ __forceinline__ float row_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 1));
+    return fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 2));
+}
+
+// This thread's rows of a tile, -1 for none.
+__device__ __forceinline__ void own_rows(int (&own)[2], Rows3 rows, int first) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int place = first + 16 * warp() + lane() / 4 + 8 * i;
+        own[i] = place < rows.count ? rows[place] : -1;
+    }
+}
+// Writes sums [16, HEAD] times `factor` to a head's columns of this thread's rows.
+template <int HEAD>
+__device__ __forceinline__ void put_rows(const Output& out, const int (&rows)[2], const float (&sums)[1][HEAD / 8][4], float first, float second) {
+#pragma unroll
+    for (int c = 0; c < HEAD / 8; c++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (rows[i] >= 0) {
+                float factor = i == 0 ? first : second;
+                out.put(rows[i], 8 * c + lane() % 4 * 2, sums[0][c][2 * i] * factor, sums[0][c][2 * i + 1] * factor);
+            }
+}
+
+// Keys of a segment pass through shared memory, two tiles at a time. Calls f(key tile, value tile, whether keys are not to be seen, first
+// key) for each.
+template <int HEAD, class F>
+__device__ __forceinline__ void for_keys(const Attention& a, const Segment& segment, int head, float* memory, F f) {
+    using Tile = HeadTile<HEAD>;
+    __shared__ int hidden[2][TILE];
+    View k = head_of(a, 1, head), v = head_of(a, 2, head);
+    int keys = segment.key.count, thread = int(threadIdx.x);
+    auto begin = [&](int first) {
+        int stage = first / TILE % 2;
+        if (first < keys) {
+            float* tile = memory + stage * 2 * Tile::FLOATS;
+            Tile::copy(tile, k, segment.key, first);
+            Tile::copy(tile + Tile::FLOATS, v, segment.key, first);
+            if (thread < TILE) hidden[stage][thread] = first + thread >= keys || masked(a, segment.number, first + thread);
+        }
+        cp_async_commit();
+    };
+    begin(0);
+    for (int first = 0; first < keys; first += TILE) {
+        begin(first + TILE);
+        cp_async_wait<1>();
+        __syncthreads();
+        const float* tile = memory + first / TILE % 2 * 2 * Tile::FLOATS;
+        f(tile, tile + Tile::FLOATS, hidden[first / TILE % 2], first);
+        __syncthreads();
+    }
+}
+
+// ---- y [queries, heads * width] = softmax(q kᵀ scale) v, with dropout of the softmax; lse [queries, heads]: log of its denominator. Zeros
+// and NO_KEYS where there are no keys, or all are masked.
+struct AttentionForward {
+    Attention a;
+    Reference y, lse;
+};
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_forward(const AttentionForward& args) {
+    constexpr int COLUMNS = TILE / 8;
+    const Attention& a = args.a;
+    SHARED(float, memory);
+    const int* list = read(a.list, a.step);
+    int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4;
+    float* lse = write(args.lse);
+    Output y(write(args.y) + head * a.width, a.width, a.heads * a.width, false);
+    View q = head_of(a, 0, head);
+    for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
+        Item found = find_item(list, segments, 0, item);
+        if (found.segment < 0) return;
+        Segment segment(list, found.segment);
+        int rows[2];
+        own_rows(rows, segment.query, found.first);
+        HeadRows<HEAD> queries;
+        queries.load(q, rows);
+        bool work = found.first + 16 * warp() < segment.query.count;
+        float most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, sums[1][HEAD / 8][4] = {};
+        for_keys<HEAD>(a, segment, head, memory, [&](const float* k, const float* v, const int* hidden, int first) {
+            if (!work) return;
+            float p[1][COLUMNS][4];
+            scores<MULTIPLY, HEAD>(p, queries, k, 0);
+            float top[2] = {most[0], most[1]};
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    p[0][c][e] = hidden[8 * c + 2 * t + e % 2] ? -INFINITY : p[0][c][e] * a.scale;
+                    top[e / 2] = fmaxf(top[e / 2], p[0][c][e]);
+                }
+            float base[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                top[i] = row_max(top[i]);
+                base[i] = top[i] == -INFINITY ? 0 : top[i]; // no key yet
+                float factor = expf(most[i] - base[i]);
+                total[i] *= factor, most[i] = top[i];
+#pragma unroll
+                for (int c = 0; c < HEAD / 8; c++) sums[0][c][2 * i] *= factor, sums[0][c][2 * i + 1] *= factor;
+            }
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    p[0][c][e] = expf(p[0][c][e] - base[e / 2]);
+                    total[e / 2] += p[0][c][e];
+                }
+                if (a.dropout.below > 0) {
+                    float f[4];
+                    query_factors(f, a, head, rows, first + 8 * c);
+#pragma unroll
+                    for (int e = 0; e < 4; e++) p[0][c][e] *= f[e];
+                }
+            }
+            weigh<MULTIPLY, HEAD>(sums, p, v, 0);
+        });
+        float inverse[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            total[i] = row_sum(total[i]);
+            inverse[i] = total[i] == 0 ? 0 : 1 / total[i];
+            if (rows[i] >= 0 && t == 0) lse[size_t(rows[i]) * a.heads + head] = total[i] == 0 ? NO_KEYS : most[i] + logf(total[i]);
+        }
+        put_rows<HEAD>(y, rows, sums, inverse[0], inverse[1]);
+    }
+}
+
+// Zeros for y [rows, width] and lse [rows, heads] unless every row is a query of a segment.
+struct AttentionClear {
+    const StepBlock* step;
+    IndexReference list;
+    Reference y, lse;
+    Rows rows;
+    int width, heads;
+};
+extern "C" __global__ void __launch_bounds__(256) attention_clear(AttentionClear a) {
+    const int* list = read(a.list, a.step);
+    int segments = length(a.list, a.step) / 6, rows = resolve(a.rows, a.step);
+    float queries = 0; // exact below 2^24
+    for (int s = int(threadIdx.x); s < segments; s += int(blockDim.x)) queries += float(max(list[6 * s + 1], 0));
+    if (block_sum(queries) == float(rows)) return;
+    float *y = write(a.y), *lse = write(a.lse);
+    for (size_t i = global_thread(); i < size_t(rows) * a.width; i += global_threads()) y[i] = 0;
+    for (size_t i = global_thread(); i < size_t(rows) * a.heads; i += global_threads()) lse[i] = 0;
+}
+KERNEL(attention_clear, AttentionClear)
+
+// ---- With P the probabilities, M the factors of dropout, O the result: dV = (P M)ᵀ dO; dP = M (dO Vᵀ); dS = P (dP - D) with D = rowsum(dO O);
+// dQ = scale dS K; dK = scale dSᵀ Q. The first kernel makes D [queries, heads] and dQ, the second dK and dV. Gradients are added to; null: none.
+struct AttentionBackward {
+    Attention a;
+    Reference y, lse, dy, dq, dk, dv;
+    float* d;
+};
+// Keys, or queries, whose scores are in registers at a time.
+template <int HEAD> constexpr int PART = HEAD == 32 ? 32 : 16;
+
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dq(const AttentionBackward& args) {
+    const Attention& a = args.a;
+    SHARED(float, memory);
+    const int* list = read(a.list, a.step);
+    int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4, out = a.heads * a.width;
+    const float* lse = read(args.lse, a.step);
+    View q = head_of(a, 0, head), y = head_of(read(args.y, a.step), out, head * a.width, a.width),
+         dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
+    float* dq = write(args.dq);
+    Output to(dq ? dq + a.columns[0] + head * a.width : nullptr, a.width, a.strides[0], true);
+    for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
+        Item found = find_item(list, segments, 0, item);
+        if (found.segment < 0) return;
+        Segment segment(list, found.segment);
+        int rows[2];
+        own_rows(rows, segment.query, found.first);
+        HeadRows<HEAD> queries, slopes;
+        queries.load(y, rows); // for D alone
+        slopes.load(dy, rows);
+        float d[2] = {0, 0}, log_total[2], sums[1][HEAD / 8][4] = {};
+#pragma unroll
+        for (int p = 0; p < HEAD / 8; p++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) d[e % 2] += queries.at[p][e] * slopes.at[p][e];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            d[i] = row_sum(d[i]);
+            log_total[i] = rows[i] < 0 ? NO_KEYS : lse[size_t(rows[i]) * a.heads + head];
+            if (rows[i] >= 0 && t == 0) args.d[size_t(rows[i]) * a.heads + head] = d[i];
+        }
+        if (!dq) continue;
+        queries.load(q, rows);
+        bool work = found.first + 16 * warp() < segment.query.count;
+        for_keys<HEAD>(a, segment, head, memory, [&](const float* k, const float* v, const int* hidden, int first) {
+            if (!work) return;
+#pragma unroll 1
+            for (int part = 0; part < TILE; part += PART<HEAD>) {
+                float p[1][PART<HEAD> / 8][4], dp[1][PART<HEAD> / 8][4];
+                scores<MULTIPLY, HEAD>(p, queries, k, part);
+                scores<MULTIPLY, HEAD>(dp, slopes, v, part);
+#pragma unroll
+                for (int c = 0; c < PART<HEAD> / 8; c++) {
+                    float f[4] = {1, 1, 1, 1};
+                    if (a.dropout.below > 0) query_factors(f, a, head, rows, first + part + 8 * c);
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        float probability = hidden[part + 8 * c + 2 * t + e % 2] ? 0 : expf(p[0][c][e] * a.scale - log_total[e / 2]);
+                        dp[0][c][e] = probability * (dp[0][c][e] * f[e] - d[e / 2]);
+                    }
+                }
+                weigh<MULTIPLY, HEAD>(sums, dp, k, part);
+            }
+        });
+        put_rows<HEAD>(to, rows, sums, a.scale, a.scale);
+    }
+}
+
+// Factors of weights [2 keys `keys`, 2 queries `queries`], a key's word being its position's. All lanes must call.
+__device__ __forceinline__ void key_factors(float (&f)[4], const Attention& a, int head, const int (&keys)[2], const int (&queries)[2]) {
+#pragma unroll
+    for (int e = 0; e < 4; e++)
+        f[e] = (dropped(a, head, queries[e % 2], keys[e / 2] >> 2) >> (keys[e / 2] & 3) & 1) ? 0 : a.dropout.scale;
+}
+// The same where keys are positions first + g and first + g + 8 with `first` a multiple of 8: the four lanes of a block of keys share the work.
+__device__ __forceinline__ void aligned_key_factors(float (&f)[4], const Attention& a, int head, const int (&keys)[2], const int (&queries)[2]) {
+    int own = lane() / 4 % 4, query = queries[0], next_query = queries[1], key = keys[0], next_key = keys[1];
+    unsigned bits = dropped(a, head, own % 2 ? next_query : query, (own / 2 ? next_key : key) / 4);
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        unsigned of = __shfl_sync(FULL_WARP, bits, (lane() & ~12) + 4 * e);
+        f[e] = (of >> own & 1) ? 0 : a.dropout.scale;
+    }
+}
+
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dkv(const AttentionBackward& args) {
+    using Tile = HeadTile<HEAD>;
+    const Attention& a = args.a;
+    SHARED(float, memory);
+    __shared__ float log_totals[2][TILE], ds[2][TILE];
+    __shared__ unsigned shared_by[THREADS / 32];
+    const int* list = read(a.list, a.step);
+    int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4, out = a.heads * a.width, thread = int(threadIdx.x);
+    const float* lse = read(args.lse, a.step);
+    View q = head_of(a, 0, head), k = head_of(a, 1, head), v = head_of(a, 2, head),
+         dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
+    float *dk = write(args.dk), *dv = write(args.dv), *values = memory + 4 * Tile::FLOATS;
+    for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
+        Item found = find_item(list, segments, 1, item);
+        if (found.segment < 0) return;
+        Segment own(list, found.segment);
+        Rows3 tile = own.key;
+        tile.start = own.key[found.first], tile.count = min(TILE, own.key.count - found.first);
+        int rows[2]; // of the keys; the first segment that holds a key sums up for all
+        own_rows(rows, own.key, found.first);
+        HeadRows<HEAD> keys;
+        keys.load(k, rows);
+        Tile::copy(values, v, own.key, found.first); // there before the first queries are, whose group it belongs to
+        float dk_sums[1][HEAD / 8][4] = {}, dv_sums[1][HEAD / 8][4] = {};
+
+        // The keys at these positions of a segment, negative for none, and all its queries; `aligned` if they are those of the tile.
+        auto add = [&](const Segment& segment, const int (&places)[2], bool aligned) {
+            bool seen[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) seen[i] = rows[i] >= 0 && places[i] >= 0 && !masked(a, segment.number, places[i]);
+            bool work = __any_sync(FULL_WARP, seen[0] || seen[1]);
+            int count = segment.query.count;
+            auto begin = [&](int first) {
+                int stage = first / TILE % 2;
+                if (first < count) {
+                    float* to = memory + stage * 2 * Tile::FLOATS;
+                    Tile::copy(to, q, segment.query, first);
+                    Tile::copy(to + Tile::FLOATS, dy, segment.query, first);
+                    if (thread < TILE) {
+                        bool inside = first + thread < count;
+                        size_t place = inside ? size_t(segment.query[first + thread]) * a.heads + head : 0;
+                        log_totals[stage][thread] = inside ? lse[place] : NO_KEYS;
+                        ds[stage][thread] = inside ? args.d[place] : 0;
+                    }
+                }
+                cp_async_commit();
+            };
+            begin(0);
+            for (int first = 0; first < count; first += TILE) {
+                begin(first + TILE);
+                cp_async_wait<1>();
+                __syncthreads();
+                int stage = first / TILE % 2;
+                const float *queries = memory + stage * 2 * Tile::FLOATS, *slopes = queries + Tile::FLOATS;
+#pragma unroll 1
+                for (int part = 0; part < TILE && work && first + part < count; part += PART<HEAD>) {
+                    float p[1][PART<HEAD> / 8][4], dp[1][PART<HEAD> / 8][4];
+                    scores<MULTIPLY, HEAD>(p, keys, queries, part);
+                    scores<MULTIPLY, HEAD>(
+                        dp, [&](Left& a, int part) { left_fragment<true>(a, values, Tile::STRIDE, 16 * warp(), 8 * part); }, slopes, part);
+#pragma unroll
+                    for (int c = 0; c < PART<HEAD> / 8; c++) {
+                        int column = part + 8 * c + 2 * t;
+                        float f[4] = {1, 1, 1, 1};
+                        if (a.dropout.below > 0) {
+                            int pair[2] = {segment.query[first + column], segment.query[first + column + 1]};
+                            if (aligned) aligned_key_factors(f, a, head, places, pair);
+                            else key_factors(f, a, head, places, pair);
+                        }
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            float probability = seen[e / 2] ? expf(p[0][c][e] * a.scale - log_totals[stage][column + e % 2]) : 0;
+                            p[0][c][e] = probability * f[e];
+                            dp[0][c][e] = probability * (dp[0][c][e] * f[e] - ds[stage][column + e % 2]);
+                        }
+                    }
+                    weigh<MULTIPLY, HEAD>(dv_sums, p, slopes, part);
+                    weigh<MULTIPLY, HEAD>(dk_sums, dp, queries, part);
+                }
+                __syncthreads();
+            }
+        };
+
+        // Other segments that hold keys of the tile.
+        auto overlaps = [&](const Segment& s) {
+            bool apart = s.key.last() < tile.start || tile.last() < s.key.start;
+            bool interleaved = s.key.stride == tile.stride && tile.stride > 0 && (s.key.start - tile.start) % tile.stride != 0;
+            return s.number != own.number && s.query.count > 0 && s.key.count > 0 && !apart && !interleaved;
+        };
+        bool other = false;
+        for (int s = thread; s < segments; s += THREADS) other = other || overlaps(Segment(list, s));
+        unsigned others = __ballot_sync(FULL_WARP, other);
+        __syncthreads();
+        if (lane() == 0) shared_by[warp()] = others;
+        __syncthreads();
+        others = 0;
+        for (int w = 0; w < THREADS / 32; w++) others |= shared_by[w];
+
+        int places[2];
+        for (int s = 0; s < own.number && others != 0; s++) {
+            Segment segment(list, s);
+            if (overlaps(segment))
+#pragma unroll
+                for (int i = 0; i < 2; i++) rows[i] = rows[i] >= 0 && segment.key.find(rows[i]) < 0 ? rows[i] : -1;
+        }
+        for (int s = own.number; s < (others == 0 ? own.number + 1 : segments); s++) {
+            Segment segment(list, s);
+            bool mine = s == own.number;
+            if (!mine && !overlaps(segment)) continue;
+#pragma unroll
+            for (int i = 0; i < 2; i++) places[i] = mine ? found.first + 16 * warp() + lane() / 4 + 8 * i : segment.key.find(rows[i]);
+            add(segment, places, mine);
+        }
+        if (dk) put_rows<HEAD>(Output(dk + a.columns[1] + head * a.width, a.width, a.strides[1], true), rows, dk_sums, a.scale, a.scale);
+        if (dv) put_rows<HEAD>(Output(dv + a.columns[2] + head * a.width, a.width, a.strides[2], true), rows, dv_sums, 1, 1);
+    }
+}
+
+#define ATTENTION_KERNEL(name, Arguments, mode, MODE, head)                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) name##_##head##_##mode(Arguments a) { name<MODE, head>(a); }                \
+    KERNEL(name##_##head##_##mode, Arguments)
+#define ATTENTION_KERNELS(mode, MODE, head)                                  \
+    ATTENTION_KERNEL(attention_forward, AttentionForward, mode, MODE, head)  \
+    ATTENTION_KERNEL(attention_dq, AttentionBackward, mode, MODE, head)      \
+    ATTENTION_KERNEL(attention_dkv, AttentionBackward, mode, MODE, head)
+ATTENTION_KERNELS(tf32x3, TF32X3, 32)
+ATTENTION_KERNELS(tf32, TF32, 32)
+ATTENTION_KERNELS(bf16, BF16, 32)
+ATTENTION_KERNELS(tf32x3, TF32X3, 64)
+ATTENTION_KERNELS(tf32, TF32, 64)
+ATTENTION_KERNELS(bf16, BF16, 64)

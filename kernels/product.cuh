@@ -1,0 +1,240 @@
+// Matrix products on tensor cores: tiles of a result from tiles of two operands in shared memory.
+//
+// A block computes M x N elements of the result. Operands pass through shared memory, DEPTH of the dimension that is summed over at a
+// time, by copies in the background that run STAGES - 1 steps ahead. An operand is "along" if the summed dimension is contiguous in it
+// (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x). Rows of tiles are padded so that fragments are read without bank conflicts.
+#pragma once
+#include "mma.cuh"
+#include "row.cuh"
+
+constexpr int DEPTH = 16, STAGES = 3;
+
+// How products are computed; sums are f32 always.
+enum Multiply {
+    TF32X3, // tf32 parts of both factors, three products: as exact as f32
+    TF32,
+    BF16,
+};
+
+// Fragments of the tf32 step m16n8k8, as f32.
+using Left = float[4];
+using Right = float[2];
+
+// sums += a b over 16 of the summed dimension, in two halves. `left_of(fragment, i, half)` and `right_of(fragment, next fragment, j, half)`
+// give the factors of row tile i and column tiles j, j + 1. Any order of the summed dimension is right as long as both factors have the
+// same: that is why the pairs of bf16 may be columns t and t + 4.
+template <Multiply MULTIPLY, int ROWS, int COLUMNS, class LeftOf, class RightOf>
+__device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
+    if constexpr (MULTIPLY == BF16) {
+        unsigned right[COLUMNS][2];
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j += 2)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                Right b[2];
+                right_of(b[0], b[1], j, half);
+                right[j][half] = pack_bf16(b[0][0], b[0][1]), right[j + 1][half] = pack_bf16(b[1][0], b[1][1]);
+            }
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            unsigned left[4];
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                Left a;
+                left_of(a, i, half);
+                left[2 * half] = pack_bf16(a[0], a[2]), left[2 * half + 1] = pack_bf16(a[1], a[3]);
+            }
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) mma_m16n8k16_bf16(sums[i][j], left, right[j]);
+        }
+    } else {
+        // x as tf32, and what is lost.
+        auto split = [](float x, unsigned& main, unsigned& rest) {
+            main = to_tf32(x);
+            if constexpr (MULTIPLY == TF32X3) rest = to_tf32(x - __uint_as_float(main));
+        };
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            unsigned right[COLUMNS][2], right_rest[COLUMNS][2];
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j += 2) {
+                Right b[2];
+                right_of(b[0], b[1], j, half);
+#pragma unroll
+                for (int e = 0; e < 4; e++) split(b[e / 2][e % 2], right[j + e / 2][e % 2], right_rest[j + e / 2][e % 2]);
+            }
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) {
+                unsigned left[4], left_rest[4];
+                Left a;
+                left_of(a, i, half);
+#pragma unroll
+                for (int e = 0; e < 4; e++) split(a[e], left[e], left_rest[e]);
+                if constexpr (MULTIPLY == TF32X3) {
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(sums[i][j], left_rest, right[j]);
+#pragma unroll
+                    for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(sums[i][j], left, right_rest[j]);
+                }
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(sums[i][j], left, right[j]);
+            }
+        }
+    }
+}
+
+// Fragments from a tile in shared memory: 8 of the summed dimension from `depth` on. Along: tile[row][depth]; across: tile[depth][row].
+// Rows of along tiles begin at multiples of 16 bytes.
+template <bool ALONG> __device__ __forceinline__ void left_fragment(Left& a, const float* tile, int stride, int row, int depth) {
+    int g = lane() / 4, t = lane() % 4;
+    if constexpr (ALONG) {
+        unsigned bits[4];
+        ldmatrix_x4(bits, tile + (row + lane() % 16) * stride + depth + lane() / 16 * 4);
+        for (int e = 0; e < 4; e++) a[e] = __uint_as_float(bits[e]);
+    } else {
+        const float* p = tile + (depth + t) * stride + row + g;
+        a[0] = p[0], a[1] = p[8], a[2] = p[4 * stride], a[3] = p[4 * stride + 8];
+    }
+}
+// Of columns row .. + 16 of the result.
+template <bool ALONG> __device__ __forceinline__ void right_fragments(Right& first, Right& second, const float* tile, int stride, int row, int depth) {
+    int g = lane() / 4, t = lane() % 4;
+    if constexpr (ALONG) {
+        unsigned bits[4];
+        ldmatrix_x4(bits, tile + (row + lane() / 16 * 8 + lane() % 8) * stride + depth + lane() / 8 % 2 * 4);
+        first[0] = __uint_as_float(bits[0]), first[1] = __uint_as_float(bits[1]);
+        second[0] = __uint_as_float(bits[2]), second[1] = __uint_as_float(bits[3]);
+    } else {
+        const float* p = tile + (depth + t) * stride + row + g;
+        first[0] = p[0], first[1] = p[4 * stride], second[0] = p[8], second[1] = p[4 * stride + 8];
+    }
+}
+
+// A matrix in global memory.
+struct View {
+    const float* data;
+    int rows, columns, stride;
+    bool wide; // 16 bytes can be read at a time
+
+    __device__ View(const float* data, int rows, int columns, int stride)
+        : data(data), rows(rows), columns(columns), stride(stride), wide(columns % 4 == 0 && is_wide(data, stride)) {}
+};
+
+// Calls f(element of the tile, row, column) for the parts of a tile [ROWS, COLUMNS] that this thread copies: 4 columns of a row if
+// WIDE, else one. Always the same parts, so that a thread can work on what it has copied before others see it.
+template <int ROWS, int COLUMNS, int STRIDE, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
+    constexpr int PART = WIDE ? 4 : 1, PARTS = COLUMNS / PART;
+    static_assert(ROWS * PARTS % THREADS == 0, "every thread has as many");
+#pragma unroll(WIDE ? ROWS * PARTS / THREADS : 1) // matrices that are not aligned are rare and small: no registers for them
+    for (int i = 0; i < ROWS * PARTS / THREADS; i++) {
+        int part = i * THREADS + int(threadIdx.x), row = part / PARTS, column = part % PARTS * PART;
+        f(row * STRIDE + column, row, column);
+    }
+}
+// Begins to copy rows row_of(0 .. ROWS) (negative: zeros), columns column .. + COLUMNS, zeros outside of the matrix.
+template <int ROWS, int COLUMNS, int STRIDE, int THREADS, class F>
+__device__ __forceinline__ void copy_tile(float* tile, const View& m, int column, F row_of) {
+    auto source = [&](int r, int c, bool& valid) {
+        int row = row_of(r);
+        valid = row >= 0 && row < m.rows && column + c < m.columns;
+        return valid ? m.data + size_t(row) * m.stride + column + c : m.data;
+    };
+    bool valid;
+    if (m.wide) {
+        each_part<ROWS, COLUMNS, STRIDE, THREADS, true>([&](int e, int r, int c) {
+            const float* from = source(r, c, valid);
+            cp_async16(tile + e, from, valid);
+        });
+    } else {
+        each_part<ROWS, COLUMNS, STRIDE, THREADS, false>([&](int e, int r, int c) {
+            const float* from = source(r, c, valid);
+            cp_async4(tile + e, from, valid);
+        });
+    }
+}
+
+// A tile of an operand in shared memory: SIZE rows or columns of the result.
+template <int SIZE, bool ALONG_> struct Operand {
+    static constexpr bool ALONG = ALONG_;
+    static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 4 : 8),
+                         FLOATS = ROWS * STRIDE;
+    // Part `depth` of the summed dimension, part `start` of the other.
+    template <int THREADS> static __device__ __forceinline__ void copy(float* tile, const View& m, int start, int depth) {
+        int row = ALONG ? start : depth;
+        copy_tile<ROWS, COLUMNS, STRIDE, THREADS>(tile, m, ALONG ? depth : start, [&](int r) { return row + r; });
+    }
+};
+
+// A block's tile of the result, how its warps share it, and how many blocks must fit on a multiprocessor.
+template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_> struct Shape {
+    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
+    using Sums = float[ROWS][COLUMNS][4];
+
+    static __device__ int row() { return warp() / WARPS_N * (M / WARPS_M); }
+    static __device__ int column() { return warp() % WARPS_N * (N / WARPS_N); }
+    // Calls f(row, column, sum, sum of the next column) for all of this thread's.
+    template <class F> static __device__ __forceinline__ void each(Sums& sums, F f) {
+        int r = row() + lane() / 4, c = column() + lane() % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) f(r + 16 * i + 8 * half, c + 8 * j, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
+    }
+};
+using Large = Shape<128, 128, 2, 4, 1>;
+using Small = Shape<64, 64, 2, 2, 3>;
+
+// sums = a b over `steps` steps; A and B are the operands' tiles. `copy(left tile, right tile, step)` begins copies (or writes) of a step;
+// `ready(left tile)` comes when this thread's are done, before other threads read them; `present(left tile)` when all threads' are.
+// `memory` has STAGES times `floats`: a left tile, a right tile, and more if the caller wants. No thread may still use it, and the caller
+// needs a barrier before it uses it again.
+template <Multiply MULTIPLY, class Shape, class A, class B, class Copy, class Ready, class Present>
+__device__ __forceinline__ void product(typename Shape::Sums& sums, float* memory, int floats, int steps, Copy copy, Ready ready, Present present) {
+#pragma unroll
+    for (int i = 0; i < Shape::ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < Shape::COLUMNS; j++)
+            for (int e = 0; e < 4; e++) sums[i][j][e] = 0;
+    auto begin = [&](int step) {
+        float* stage = memory + step % STAGES * floats;
+        if (step < steps) copy(stage, stage + A::FLOATS, step);
+        cp_async_commit();
+    };
+    for (int step = 0; step < STAGES - 1; step++) begin(step);
+    for (int step = 0; step < steps; step++) {
+        float *left = memory + step % STAGES * floats, *right = left + A::FLOATS;
+        cp_async_wait<STAGES - 2>();
+        ready(left);
+        __syncthreads();
+        begin(step + STAGES - 1); // where step - 1 was, which all threads have read
+        present(left);
+        multiply<MULTIPLY>(
+            sums, [&](Left& a, int i, int half) { left_fragment<A::ALONG>(a, left, A::STRIDE, Shape::row() + 16 * i, 8 * half); },
+            [&](Right& b, Right& next, int j, int half) {
+                right_fragments<B::ALONG>(b, next, right, B::STRIDE, Shape::column() + 8 * j, 8 * half);
+            });
+    }
+}
+
+// Writes, or adds to, columns column and column + 1 of a row that has `columns`.
+struct Output {
+    float* data;
+    int columns, stride;
+    bool accumulate, pairs; // 8 bytes can be written at a time
+
+    __device__ Output(float* data, int columns, int stride, bool accumulate)
+        : data(data), columns(columns), stride(stride), accumulate(accumulate),
+          pairs(stride % 2 == 0 && reinterpret_cast<size_t>(data) % 8 == 0) {}
+    __device__ __forceinline__ void put(int row, int column, float x, float y) const {
+        float* to = data + size_t(row) * stride + column;
+        if (pairs && column + 1 < columns) {
+            float2 old = accumulate ? *reinterpret_cast<float2*>(to) : make_float2(0, 0);
+            *reinterpret_cast<float2*>(to) = make_float2(old.x + x, old.y + y);
+            return;
+        }
+        if (column < columns) to[0] = accumulate ? to[0] + x : x;
+        if (column + 1 < columns) to[1] = accumulate ? to[1] + y : y;
+    }
+};

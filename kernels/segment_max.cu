@@ -1,0 +1,187 @@
+// Largest value of each column in each segment of rows, of a matrix or of a linear layer's result whose rows are not kept.
+#include "maxima.cuh"
+#include "product.cuh"
+
+// A largest value and its row; -1 for the zeros.
+struct Largest {
+    float value;
+    int row;
+
+    __device__ static Largest begin(bool zeros) { return {zeros ? 0 : -INFINITY, -1}; }
+    // The first of equals wins; what is not a number wins and stays.
+    __device__ __forceinline__ void take(float x, int at) {
+        bool larger = x > value || x != x;
+        value = larger ? x : value, row = larger ? at : row;
+    }
+};
+
+// ---- y, kept [segments, width] of x [rows, width]; a thread has a column of a segment.
+struct SegmentMaxForward {
+    const StepBlock* step;
+    Reference x, y;
+    IndexReference list;
+    int* kept;
+    Rows segments;
+    int width, pad;
+};
+extern "C" __global__ void __launch_bounds__(256) segment_max_forward(SegmentMaxForward a) {
+    const float* x = read(a.x, a.step);
+    float* y = write(a.y);
+    const int* list = read(a.list, a.step);
+    int count = resolve(a.segments, a.step) * a.width;
+    for (int i = global_thread(); i < count; i += global_threads()) {
+        int s = i / a.width, column = i % a.width;
+        Segment segment(list, s);
+        Largest largest = Largest::begin(segment.zeros);
+#pragma unroll 4
+        for (int row = segment.start; row < segment.start + segment.count; row++) largest.take(x[size_t(row) * a.width + column], row);
+        y[i] = largest.value, a.kept[i] = largest.row;
+    }
+}
+KERNEL(segment_max_forward, SegmentMaxForward)
+
+// ---- What `Maxima` wants to know: segment_of [rows], and whether segments follow one another.
+struct SegmentOf {
+    const StepBlock* step;
+    IndexReference list;
+    int *segment_of, *ordered;
+    Rows rows, segments;
+};
+extern "C" __global__ void __launch_bounds__(256) segment_of(SegmentOf a) {
+    const int* list = read(a.list, a.step);
+    int rows = resolve(a.rows, a.step), segments = resolve(a.segments, a.step);
+    float apart = 0; // every block looks at the whole list
+    for (int s = int(threadIdx.x) + 1; s < segments; s += int(blockDim.x)) {
+        Segment before(list, s - 1);
+        apart += Segment(list, s).start < before.start + before.count ? 1.0f : 0.0f;
+    }
+    bool ordered = block_sum(apart) == 0;
+    if (global_thread() == 0) *a.ordered = ordered;
+    for (int row = global_thread(); row < rows; row += global_threads()) {
+        int found = -1;
+        if (ordered) {
+            int first = 0, count = segments; // the last that does not begin behind the row
+            while (count > 0) {
+                int half = count / 2;
+                bool later = Segment(list, first + half).start <= row;
+                first = later ? first + half + 1 : first;
+                count = later ? count - half - 1 : half;
+            }
+            if (first > 0 && Segment(list, first - 1).holds(row)) found = first - 1;
+        } else {
+            for (int s = 0; s < segments && found < 0; s++)
+                if (Segment(list, s).holds(row)) found = s;
+        }
+        a.segment_of[row] = found;
+    }
+}
+KERNEL(segment_of, SegmentOf)
+
+// ---- dx [rows, width] (+)= dy where the maximum came from.
+struct SegmentMaxBackward {
+    const StepBlock* step;
+    Reference dy, dx;
+    Maxima maxima;
+    Rows rows;
+    int width, accumulate;
+};
+extern "C" __global__ void __launch_bounds__(256) segment_max_backward(SegmentMaxBackward a) {
+    MaximaView maxima(a.maxima, a.step, read(a.dy, a.step), a.width);
+    float* dx = write(a.dx);
+    size_t count = size_t(resolve(a.rows, a.step)) * a.width;
+    for (size_t i = global_thread(); i < count; i += global_threads()) {
+        float d = maxima.one(int(i / a.width), int(i % a.width));
+        dx[i] = a.accumulate ? dx[i] + d : d;
+    }
+}
+KERNEL(segment_max_backward, SegmentMaxBackward)
+
+// ---- y, kept [segments, n] of x Wᵀ + b with x [rows, k], W [n, k]. A block has column tile x of the grid and `group` segments at a time,
+// whose rows, one segment's behind the other's, are the rows of its tiles.
+constexpr int MOST_SEGMENTS = 32;
+struct LinearMaxForward {
+    const StepBlock* step;
+    const float *weight, *bias;
+    Reference x, y;
+    IndexReference list;
+    int* kept;
+    Rows segments;
+    int k, n, weight_stride, group;
+};
+template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const LinearMaxForward& a) {
+    using A = Operand<Large::M, true>;
+    using B = Operand<Large::N, true>;
+    constexpr int M = Large::M, N = Large::N, STRIDE = N + 8;
+    SHARED(float, memory); // stages of tiles, then the product [M, N]
+    __shared__ int begins[MOST_SEGMENTS + 1], starts[MOST_SEGMENTS], zeros[MOST_SEGMENTS]; // place of the first row among the tiles' rows
+    __shared__ int row_of[M];
+    __shared__ Largest open[2][N]; // of the segment that goes on in the next tile
+    int thread = int(threadIdx.x), column = int(blockIdx.x) * N, segments = resolve(a.segments, a.step);
+    const int* list = read(a.list, a.step);
+    float* y = write(a.y);
+    View x(read(a.x, a.step), 0x7fffffff, a.k, a.k), w(a.weight, a.n, a.k, a.weight_stride);
+    for (int first = int(blockIdx.y) * a.group; first < segments; first += int(gridDim.y) * a.group) {
+        int group = min(a.group, segments - first);
+        __syncthreads();
+        if (warp() == 0) {
+            int own = lane(), count = 0;
+            if (own < group) {
+                Segment segment(list, first + own);
+                count = segment.count, starts[own] = segment.start, zeros[own] = segment.zeros;
+            }
+            for (int offset = 1; offset < 32; offset *= 2) {
+                int before = __shfl_up_sync(FULL_WARP, count, unsigned(offset));
+                if (own >= offset) count += before;
+            }
+            if (own == 0) begins[0] = 0;
+            begins[own + 1] = count;
+        }
+        __syncthreads();
+        int rows = begins[group];
+        for (int base = 0, tile = 0; base < rows || tile == 0; base += M, tile++) {
+            if (thread < M) {
+                int place = base + thread, s = 0;
+                while (s < group && begins[s + 1] <= place) s++;
+                row_of[thread] = s < group ? starts[s] + place - begins[s] : -1;
+            }
+            __syncthreads();
+            Large::Sums sums;
+            product<MULTIPLY, Large, A, B>(
+                sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
+                [&](float* left, float* right, int step) {
+                    copy_tile<A::ROWS, A::COLUMNS, A::STRIDE, Large::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
+                    B::template copy<Large::THREADS>(right, w, column, step * DEPTH);
+                },
+                [](float*) {}, [](const float*) {});
+            __syncthreads();
+            Large::each(sums, [&](int r, int c, float value, float next) {
+                *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next);
+            });
+            __syncthreads();
+            int c = thread % N;
+            float bias = column + c < a.n ? a.bias[column + c] : 0;
+            for (int s = thread / N; s < group; s += Large::THREADS / N) {
+                int from = begins[s], to = begins[s + 1];
+                bool empty = from == to && tile == 0, here = from < base + M && to > base && from < to;
+                if (!empty && !here) continue;
+                Largest largest = from < base ? open[tile % 2][c] : Largest::begin(zeros[s]);
+                int end = min(to, base + M);
+                for (int place = max(from, base); place < end; place++)
+                    largest.take(memory[(place - base) * STRIDE + c] + bias, starts[s] + place - from);
+                if (to > base + M) {
+                    open[(tile + 1) % 2][c] = largest;
+                } else if (column + c < a.n) {
+                    size_t at = size_t(first + s) * a.n + column + c;
+                    y[at] = largest.value, a.kept[at] = largest.row;
+                }
+            }
+            __syncthreads();
+        }
+    }
+}
+#define LINEAR_MAX_KERNEL(mode, MODE)                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256) linear_max_forward_##mode(LinearMaxForward a) { linear_max<MODE>(a); }            \
+    KERNEL(linear_max_forward_##mode, LinearMaxForward)
+LINEAR_MAX_KERNEL(tf32x3, TF32X3)
+LINEAR_MAX_KERNEL(tf32, TF32)
+LINEAR_MAX_KERNEL(bf16, BF16)

@@ -1,0 +1,64 @@
+// The gradient of a product's result, as tiles of an operand: dy itself, or what follows from dy through an activation or a maximum.
+#pragma once
+#include "activation.cuh"
+#include "maxima.cuh"
+#include "product.cuh"
+
+enum SlopeKind {
+    PLAIN,    // d = dy
+    OF_RELU,  // d = dy where `by`, the result, is positive
+    OF_GELU,  // d = dy gelu'(by), `by` being the value before the activation
+    OF_MAXIMA // d = dy of the segments whose maximum the element is
+};
+struct Slope {
+    Reference dy, by;
+    Maxima maxima;
+    int kind, stride; // floats between rows of dy and by
+};
+
+// d [rows, columns].
+struct Slopes {
+    const Slope& a;
+    View dy, by;
+    MaximaView maxima;
+
+    __device__ Slopes(const Slope& a, const StepBlock* step, int rows, int columns)
+        : a(a), dy(read(a.dy, step), rows, columns, a.stride), by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride),
+          maxima(a.maxima, step, dy.data, columns) {
+        dy.wide = by.wide = dy.wide && by.wide && (a.kind != OF_MAXIMA || maxima.wide);
+    }
+    // As Operand::copy; `other` is room for a tile more, which only activations use.
+    template <class Tile, int THREADS> __device__ __forceinline__ void copy(float* tile, float* other, int start, int depth) const {
+        if (a.kind == OF_MAXIMA) {
+            int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
+            if (dy.wide) {
+                each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, true>([&](int e, int r, int c) {
+                    bool inside = row + r < dy.rows && column + c < dy.columns;
+                    *reinterpret_cast<float4*>(tile + e) = inside ? maxima.four(row + r, column + c) : make_float4(0, 0, 0, 0);
+                });
+            } else {
+                each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, false>([&](int e, int r, int c) {
+                    bool inside = row + r < dy.rows && column + c < dy.columns;
+                    tile[e] = inside ? maxima.one(row + r, column + c) : 0;
+                });
+            }
+            return;
+        }
+        Tile::template copy<THREADS>(tile, dy, start, depth);
+        if (a.kind != PLAIN) Tile::template copy<THREADS>(other, by, start, depth);
+    }
+    // What this thread has copied becomes d.
+    template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, const float* other) const {
+        if (a.kind != OF_RELU && a.kind != OF_GELU) return;
+        auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
+        if (dy.wide) {
+            each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, true>([&](int e, int, int) {
+                float4 d = *reinterpret_cast<float4*>(tile + e), b = *reinterpret_cast<const float4*>(other + e);
+                *reinterpret_cast<float4*>(tile + e) = make_float4(slope(d.x, b.x), slope(d.y, b.y), slope(d.z, b.z), slope(d.w, b.w));
+            });
+        } else {
+            each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, false>(
+                [&](int e, int, int) { tile[e] = slope(tile[e], other[e]); });
+        }
+    }
+};
