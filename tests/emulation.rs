@@ -241,3 +241,23 @@ fn planted_faults_are_found() {
     finds("bug_no_syncwarp", [1; 3], 128, 0, add, &["race: ", "uninitialised read"]);
     finds("bug_misaligned", [1; 3], 128, 0, add, &["misaligned"]);
 }
+
+#[test]
+fn costs_of_accesses_are_counted() {
+    let device = Emulator::measured();
+    let x = upload(&device, &values(1, 1024));
+    let sum = device.allocate(4096).unwrap();
+    let arguments = Add { x, y: x, sum, count: 1024, pad: 0 };
+    launch(&device, "sample_add", [2, 1, 1], 128, 0, &arguments).unwrap();
+    let costs = device.costs();
+    let line = "global, 4 bytes a lane, 32 requests, 4.00 sectors a request, 4.00 would do";
+    assert!(costs.len() == 3 && costs.iter().all(|cost| cost.starts_with("sample_add (samples.cu:") && cost.ends_with(line)), "{costs:#?}");
+    launch(&device, "sample_strided", [1; 3], 32, 0, &arguments).unwrap();
+    let costs = device.costs();
+    let counted = |what: &str| assert_eq!(costs.iter().filter(|cost| cost.ends_with(what)).count(), 1, "{what}: {costs:#?}");
+    counted("global, 4 bytes a lane, 32 requests, 32.00 sectors a request, 4.00 would do, excess");
+    counted("global, 4 bytes a lane, 32 requests, 4.00 sectors a request, 4.00 would do");
+    counted("shared, 4 bytes a lane, 32 requests, 32.00 wavefronts a request, 1.00 would do, excess");
+    counted("shared, 4 bytes a lane, 32 requests, 1.00 wavefronts a request, 1.00 would do");
+    assert_eq!(device.reports(), Vec::<String>::new());
+}

@@ -33,6 +33,8 @@ pub struct Library {
     pub clear: unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> i32,
     pub launch: unsafe extern "C" fn(*mut c_void, *const c_char, *const u32, u32, u32, *const c_void, usize) -> i32,
     pub reports: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    pub measure: unsafe extern "C" fn(*mut c_void),
+    pub costs: unsafe extern "C" fn(*mut c_void) -> *const c_char,
 }
 
 /// The emulator with the kernels loaded; `checked`: with the checker's hooks compiled into them.
@@ -45,8 +47,8 @@ pub fn library(checked: bool) -> &'static Library {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let room = root.join("tests/emulator");
     let library = EMULATOR.get_or_init(|| {
-        let sources = ["emulator", "warp", "memory", "checker"].map(|name| room.join(format!("{name}.cpp")));
-        let libraries = build("core", &sources, &["-O2"], "emulator");
+        let sources = ["emulator", "warp", "memory", "checker", "meter"].map(|name| room.join(format!("{name}.cpp")));
+        let libraries = build("core", &sources, &["-O3", "-fno-semantic-interposition", "-fno-plt"], "emulator");
         functions(load(&libraries[0], true))
     });
     KERNELS[usize::from(checked)].get_or_init(|| {
@@ -179,5 +181,7 @@ fn functions(library: &'static libloading::os::unix::Library) -> Library {
         clear: get!("emulator_clear"),
         launch: get!("emulator_launch"),
         reports: get!("emulator_reports"),
+        measure: get!("emulator_measure"),
+        costs: get!("emulator_costs"),
     }
 }

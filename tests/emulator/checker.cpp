@@ -162,6 +162,7 @@ struct Checker {
             report("out of bounds: " + std::to_string(bytes) + " bytes of " + distance + region->name, place);
             return;
         }
+        if (device.meter && access != Access::Begin) measure(*device.meter, address, bytes, region != &global, place);
         for (size_t end = offset + bytes; offset < end;) {
             size_t in_cell = offset % 4, count = std::min(4 - in_cell, end - offset);
             visit(*region, offset / 4, ((1u << count) - 1) << in_cell, access, place);
@@ -185,8 +186,7 @@ std::shared_ptr<Checker> make_checker(Device& device, size_t arena) {
     return checker;
 }
 
-// Source lines of an instruction, from the innermost inlined function outwards.
-static std::string lines_of(const void* place) {
+std::string lines_of(const void* place) {
     Dl_info info;
     if (!place || !dladdr(place, &info)) return "";
     char command[1024];

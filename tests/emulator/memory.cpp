@@ -116,4 +116,12 @@ const char* emulator_reports(Device* device) {
     text = device->checker ? emulator::reports(*device->checker) : "";
     return text.c_str();
 }
+// Begins to measure on a checked device.
+void emulator_measure(Device* device) { device->meter = emulator::make_meter(); }
+// What each instruction has cost since the last call, one a line; valid until the next call.
+const char* emulator_costs(Device* device) {
+    static thread_local std::string text;
+    text = device->meter ? emulator::costs(*device->meter) : "";
+    return text.c_str();
+}
 }

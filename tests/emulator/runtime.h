@@ -49,12 +49,14 @@ struct Fiber : Thread {
 };
 
 struct Checker;
+struct Meter;
 
 struct Device {
     // memory.cpp
     unsigned char *arena = nullptr, *top = nullptr;
     std::map<unsigned char*, size_t> allocations; // by start, of those in use
     std::shared_ptr<Checker> checker;             // null: does not check
+    std::shared_ptr<Meter> meter;                 // null: does not measure
     Schedule schedule = Schedule::Forward;
     std::string error;
     uint64_t random = 88172645463325252ull;
@@ -106,7 +108,13 @@ void check(Checker& checker, const void* address, size_t bytes, Access access, c
 void written_by_host(Checker& checker, const void* address, size_t bytes);
 std::shared_ptr<Checker> make_checker(Device& device, size_t arena); // null: no address space
 std::string reports(Checker& checker); // one a line; forgets them
+std::string lines_of(const void* place); // source lines of an instruction, from the innermost inlined function outwards
 inline void check_here(const void* address, size_t bytes, Access access, const void* place) {
     if (device->checker) check(*device->checker, address, bytes, access, place);
 }
+
+// meter.cpp: of a checked device
+std::shared_ptr<Meter> make_meter();
+void measure(Meter& meter, const void* address, size_t bytes, bool is_shared, const void* place);
+std::string costs(Meter& meter); // one instruction a line; forgets them
 } // namespace emulator

@@ -119,7 +119,7 @@ struct Transpose {
     int matrices, pad;
 };
 extern "C" __global__ void __launch_bounds__(32) sample_transpose(Transpose a) {
-    __shared__ unsigned tile[32];
+    __shared__ __align__(16) unsigned tile[32];
     for (int m = blockIdx.x; m < a.matrices; m += gridDim.x) {
         tile[threadIdx.x] = a.x[32 * m + threadIdx.x];
         __syncwarp();
@@ -174,6 +174,14 @@ extern "C" __global__ void __launch_bounds__(128) bug_no_syncwarp(Add a) {
     a.sum[global_thread()] = values[threadIdx.x ^ 1];
 }
 KERNEL(bug_no_syncwarp, Add)
+// Columns of a matrix 32 wide: every lane another sector, and all of them the same bank.
+extern "C" __global__ void __launch_bounds__(32) sample_strided(Add a) {
+    __shared__ float tile[32 * 32];
+    for (int i = 0; i < 32; i++) tile[32 * threadIdx.x + i] = a.x[32 * threadIdx.x + i];
+    __syncwarp();
+    for (int i = 0; i < 32; i++) a.sum[32 * i + threadIdx.x] = tile[32 * i + threadIdx.x];
+}
+KERNEL(sample_strided, Add)
 // 16 bytes at an address that is a multiple of 4.
 extern "C" __global__ void __launch_bounds__(128) bug_misaligned(Add a) {
     if (threadIdx.x == 0) *reinterpret_cast<float4*>(a.sum + 1) = *reinterpret_cast<const float4*>(a.x + 4);
