@@ -280,6 +280,7 @@ static void versions(void) {
     CHECK(te_abi_version() == TE_ABI_VERSION);
     CHECK(strcmp(te_version(), TE_VERSION) == 0);
     CHECK(strstr(te_build_info(), "\"abi_version\":") != NULL);
+    CHECK(strstr(te_build_info(), "\"cuda\":[") != NULL);
 }
 
 static void resolved_configuration(void) {

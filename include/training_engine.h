@@ -676,7 +676,7 @@ const char *te_version(void);
 // Version of the interface that the library has; compare with `TE_ABI_VERSION`.
 uint32_t te_abi_version(void);
 
-// How the library was built, as JSON.
+// How the library was built, as JSON; `cuda`: the compute capabilities of GPUs that it holds kernels for, none if there was no nvcc.
 const char *te_build_info(void);
 
 // Provokes a fault inside the library, so that a host can test how it copes: `test` is a `TE_SELF_TEST_...`. With

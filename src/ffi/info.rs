@@ -25,7 +25,7 @@ pub extern "C" fn te_abi_version() -> u32 {
     TE_ABI_VERSION
 }
 
-/// How the library was built, as JSON.
+/// How the library was built, as JSON; `cuda`: the compute capabilities of GPUs that it holds kernels for, none if there was no nvcc.
 #[unsafe(no_mangle)]
 pub extern "C" fn te_build_info() -> *const c_char {
     static INFO: OnceLock<CString> = OnceLock::new();
