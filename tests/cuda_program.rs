@@ -1,0 +1,185 @@
+//! What the CUDA backend asks of a device in a step of the full-size network, and what it does where the device has too little memory
+//! or fails: on a device that keeps memory and count of calls, and runs nothing.
+
+#[path = "common/synthetic.rs"]
+mod synthetic;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+use training_engine::{
+    backend::cuda::{
+        self, Multiply,
+        device::{Address, Captured, Device, Launch, Memory},
+    },
+    config::{ModelConfig, ObjectiveConfig},
+    data::{Batch, collate},
+    error::{Error, Result},
+    trainer::session::{Clip, Rule, Session, Update},
+};
+
+/// What a device was asked for.
+#[derive(Debug, Default)]
+struct Log {
+    allocated: BTreeMap<Address, usize>,
+    launches: Vec<Launch>,
+    captured: Vec<Vec<Launch>>,
+    uploads: usize,
+    waits: usize,
+    /// Calls until everything fails.
+    left: Option<usize>,
+}
+
+#[derive(Clone, Default)]
+struct Recording {
+    log: Arc<Mutex<Log>>,
+    free: usize,
+}
+
+impl Recording {
+    fn call<T>(&self, f: impl FnOnce(&mut Log) -> T) -> Result<T> {
+        let mut log = self.log.lock().unwrap();
+        match &mut log.left {
+            Some(0) => return Err(Error::Backend("the device is lost".into())),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(f(&mut log))
+    }
+}
+
+impl Device for Recording {
+    fn describe(&self) -> String {
+        "a device that runs nothing".into()
+    }
+    fn memory(&self) -> Result<Memory> {
+        self.call(|log| Memory { free: self.free.saturating_sub(log.allocated.values().sum()), total: self.free })
+    }
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        self.call(|log| {
+            let end = log.allocated.last_key_value().map_or(1 << 20, |(start, bytes)| start + *bytes as Address);
+            let start = end.next_multiple_of(256);
+            log.allocated.insert(start, bytes.max(1));
+            start
+        })
+    }
+    fn free(&self, address: Address) {
+        assert!(self.log.lock().unwrap().allocated.remove(&address).is_some(), "freed twice");
+    }
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.call(|log| {
+            let (start, room) = log.allocated.range(..=to).next_back().expect("an allocation");
+            assert!(to as usize + bytes.len() <= *start as usize + room, "upload of {} bytes outside", bytes.len());
+            log.uploads += 1;
+        })
+    }
+    fn download(&self, _: Address, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        self.call(|log| log.waits += 1)
+    }
+    fn copy(&self, _: Address, _: Address, _: usize) -> Result<()> {
+        self.call(|_| ())
+    }
+    fn clear(&self, _: Address, _: usize) -> Result<()> {
+        self.call(|_| ())
+    }
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.call(|log| log.launches.push(launch.clone()))
+    }
+    fn synchronise(&self) -> Result<()> {
+        self.call(|log| log.waits += 1)
+    }
+    fn capture(&self, launches: &[Launch]) -> Result<Captured> {
+        self.call(|log| {
+            log.captured.push(launches.to_vec());
+            Captured(log.captured.len() as u64 - 1)
+        })
+    }
+    fn replay(&self, captured: Captured) -> Result<()> {
+        self.call(|log| {
+            let launches = log.captured[captured.0 as usize].clone();
+            log.launches.extend(launches);
+        })
+    }
+    fn release(&self, _: Captured) {}
+}
+
+fn session(device: Recording) -> Result<Session> {
+    let (model, objectives) = (ModelConfig::default(), ObjectiveConfig::default());
+    Session::with_backend(&model, &objectives, 1, |parameters, statistics| {
+        cuda::with_device(Box::new(device), Multiply::default(), parameters, statistics)
+    })
+}
+
+fn batch(session: &Session, size: u32) -> Batch {
+    let scenarios: Vec<_> = (0..size).map(synthetic::features).collect();
+    collate(&scenarios.iter().collect::<Vec<_>>(), &[], &session.batch_options(false)).unwrap()
+}
+
+const UPDATE: Update = Update {
+    rule: Rule::AdamW { beta: [0.9, 0.999], epsilon: 1e-8 },
+    learning_rate: 1e-3,
+    weight_decay: 1e-4,
+    count: 1,
+    scale: 1.0,
+    clip: Some(Clip::Norm(5.0)),
+};
+
+/// Counts of one training step with batch 32, and of the update after it.
+#[test]
+fn launches_and_waits_of_a_step() {
+    let device = Recording { free: 1 << 34, ..Recording::default() };
+    let mut session = session(device.clone()).unwrap();
+    let batch = batch(&session, 32);
+    session.train(&batch, 0).unwrap();
+    let memory: usize = device.log.lock().unwrap().allocated.values().sum();
+    let taken = std::mem::take(&mut device.log.lock().unwrap().launches);
+    let mut kernels = BTreeMap::new();
+    taken.iter().for_each(|launch| *kernels.entry(launch.kernel.as_str()).or_insert(0) += 1);
+    println!("{kernels:?}");
+    {
+        let mut log = device.log.lock().unwrap();
+        (log.uploads, log.waits) = (0, 0);
+    }
+    session.train(&batch, 1).unwrap();
+    {
+        let mut log = device.log.lock().unwrap();
+        println!("a step: {} launches, {} uploads, {} waits; {} MiB", log.launches.len(), log.uploads, log.waits, memory >> 20);
+        assert!(log.launches == taken && log.captured.len() == 1, "the second step replays the first");
+        assert_eq!((log.uploads, log.waits), (3, 1), "the batch goes up in three copies, the losses come down in one");
+        (log.launches, log.uploads, log.waits) = (Vec::new(), 0, 0);
+    }
+    _ = session.update(&UPDATE);
+    let log = device.log.lock().unwrap();
+    println!("an update: {} launches, {} uploads, {} waits", log.launches.len(), log.uploads, log.waits);
+    assert_eq!((log.uploads, log.waits), (1, 1));
+    drop(log);
+    drop(session);
+    assert!(device.log.lock().unwrap().allocated.is_empty(), "all memory is given back");
+}
+
+#[test]
+fn too_little_memory_is_an_error_with_numbers() {
+    let small = session(Recording { free: 10 << 20, ..Recording::default() }).err().expect("too small").to_string();
+    assert!(small.contains("10 MiB free") && small.contains("parameters"), "{small}");
+    let mut session = session(Recording { free: 100 << 20, ..Recording::default() }).unwrap();
+    let batch = batch(&session, 8);
+    let error = session.train(&batch, 0).unwrap_err().to_string();
+    assert!(error.contains("MiB are needed") && error.contains("smaller batch"), "{error}");
+}
+
+#[test]
+fn a_lost_device_is_an_error_every_time() {
+    let device = Recording { free: 1 << 34, ..Recording::default() };
+    let mut session = session(device.clone()).unwrap();
+    let batch = batch(&session, 1);
+    session.train(&batch, 0).unwrap();
+    for left in 0..5 {
+        device.log.lock().unwrap().left = Some(left);
+        let lost = |error: Error| assert!(error.to_string().contains("the device is lost"), "{error}");
+        lost(session.train(&batch, 1).unwrap_err());
+        lost(session.update(&UPDATE).unwrap_err());
+    }
+    assert!(session.outputs(&batch).is_err());
+}
