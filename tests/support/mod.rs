@@ -185,10 +185,12 @@ impl Case {
                 let mut backend = open(Emulator::new().with_schedule(*schedule));
                 assert!(self.run(&mut *backend, plan, values, 1) == ours, "{}", what(&format!("{schedule:?}")));
             }
-            let device = Emulator::checked();
+            // With TE_COSTS: prints what accesses to memory would cost.
+            let device = if std::env::var_os("TE_COSTS").is_some() { Emulator::measured() } else { Emulator::checked() };
             // Compiled otherwise: another rounding here and there.
             near_from(0.5, &self.run(&mut *open(device.clone()), plan, values, 1).y, &exact.y, *bound, &what("y, watched,"));
             assert_eq!(device.reports(), Vec::<String>::new(), "{}", what("races"));
+            device.costs().iter().for_each(|cost| println!("{cost}"));
         }
     }
 
