@@ -21,7 +21,7 @@ pub fn open(run: &RunConfig, parameters: usize, statistics: usize) -> Result<(Bo
         Ok((cpu::new(scalar, run.threads, parameters, statistics), description))
     };
     let no_gpu = |key: &str, what: &str, reason: &str| {
-        Err(Error::config(&format!("lightning.trainer.params.{key}"), format!("{what}, but {reason}")))
+        Err(Error::config(format!("lightning.trainer.params.{key}"), format!("{what}, but {reason}")))
     };
     match (run.accelerator, run.precision) {
         (_, Precision::HalfMixed) => no_gpu("precision", "16-mixed was asked for", "it is not there"),
