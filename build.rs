@@ -69,7 +69,8 @@ fn find_nvcc(root: &Path) -> Option<PathBuf> {
     folders.find_map(|folder| ["nvcc", "nvcc.exe"].iter().map(|name| folder.join(name)).find(|nvcc| nvcc.is_file()))
 }
 
-/// Compiles each file for all architectures, unless that has been done, and gives the results.
+/// Compiles each file for all architectures, unless that has been done, and gives the results. They are kept in the target folder for
+/// builds with other options, too: the kernels are the same in all of them.
 fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> Result<Vec<PathBuf>, String> {
     let (sources, headers): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.extension().is_some_and(|e| e == "cu"));
     let mut flags: Vec<OsString> = FLAGS.iter().map(OsString::from).collect();
@@ -80,6 +81,9 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
         flags.push(format!("-gencode=arch=compute_{number},code=sm_{number}").into());
     }
     let version = run(Command::new(nvcc).arg("--version"))?;
+    // target/PROFILE/build/NAME-HASH/out
+    let store = out.ancestors().nth(4).unwrap_or(out).join("kernels");
+    fs::create_dir_all(&store).map_err(|e| format!("{store:?}: {e}"))?;
     let targets = sources.iter().map(|source| {
         let mut hash = DefaultHasher::new();
         (&version, &flags).hash(&mut hash);
@@ -88,11 +92,16 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
             .chain([source])
             .try_for_each(|file| fs::read(file).map(|text| text.hash(&mut hash)).map_err(|e| format!("{file:?}: {e}")))?;
         let family = source.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| format!("the name of {source:?}"))?;
-        Ok(out.join(format!("{family}.{:016x}.fatbin", hash.finish())))
+        Ok(store.join(format!("{family}.{:016x}.fatbin", hash.finish())))
     });
     let targets = targets.collect::<Result<Vec<PathBuf>, String>>()?;
     let is_ours = |file: &&PathBuf| file.extension().is_some_and(|e| e == "fatbin" || e == "resources");
-    for old in list(out).iter().filter(is_ours).filter(|file| !targets.contains(&file.with_extension("fatbin"))) {
+    for old in [list(&store), list(out)]
+        .iter()
+        .flatten()
+        .filter(is_ours)
+        .filter(|file| !targets.iter().any(|target| target.file_stem() == file.file_stem()))
+    {
         _ = fs::remove_file(old);
     }
     let todo: Vec<_> = sources.iter().zip(&targets).filter(|(_, target)| !target.exists()).collect();
@@ -104,7 +113,7 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
                 loop {
                     let Some((source, target)) = next.lock().expect("no job panics").next() else { break };
                     // Under another name first: a result is whole or not there.
-                    let part = target.with_extension("part");
+                    let part = target.with_extension(format!("{}.part", std::process::id()));
                     let done = run(Command::new(nvcc).args(&flags).arg("-o").arg(&part).arg(source)).and_then(|printed| {
                         // Registers and spills of every kernel: a test reads them.
                         let resources = fs::write(target.with_extension("resources"), printed);
@@ -117,7 +126,12 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
             });
         }
     });
-    failed.into_inner().expect("no job panics").map_or(Ok(targets), Err)
+    failed.into_inner().expect("no job panics").map_or(Ok(()), Err)?;
+    let copy = |from: PathBuf| {
+        let to = out.join(from.file_name().unwrap_or_default());
+        fs::copy(&from, &to).map(|_| to).map_err(|e| format!("{from:?}: {e}"))
+    };
+    targets.into_iter().map(|target| copy(target.with_extension("resources")).and_then(|_| copy(target))).collect()
 }
 
 /// Runs a command to its end and gives what it printed.
