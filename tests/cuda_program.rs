@@ -134,6 +134,7 @@ fn launches_and_waits_of_a_step() {
     let batch = batch(&session, 32);
     session.train(&batch, 0).unwrap();
     let memory: usize = device.log.lock().unwrap().allocated.values().sum();
+    println!("bytes by allocation: {:?}", device.log.lock().unwrap().allocated.values().collect::<Vec<_>>());
     let taken = std::mem::take(&mut device.log.lock().unwrap().launches);
     let mut kernels = BTreeMap::new();
     taken.iter().for_each(|launch| *kernels.entry(launch.kernel.as_str()).or_insert(0) += 1);

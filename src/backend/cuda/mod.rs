@@ -1,10 +1,10 @@
 //! The CUDA backend: every operation as kernels of our own, recorded once per plan and replayed for every batch.
 //!
 //! One file per family of operations, under the names of the CPU's and of the kernels in `kernels/`.
-//! - [`device`]: what is needed of a device.
-//! - [`recorder`]: plans become lists of launches.
-//! - [`memory`]: what lies where.
-//! - [`optimizer`]: clipping and the step.
+//! - `device`: what is needed of a device.
+//! - `recorder`: plans become lists of launches.
+//! - `memory`: what lies where.
+//! - `optimizer`: clipping and the step.
 
 mod attention;
 pub mod device;
@@ -22,10 +22,12 @@ mod neighborhood;
 mod norm;
 mod optimizer;
 mod partials;
+mod parts;
 mod product;
 mod recorder;
 mod rows;
 mod segment_max;
+mod sequences;
 
 pub use recorder::Multiply;
 

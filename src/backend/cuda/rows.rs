@@ -1,33 +1,31 @@
-//! Operations that move or add rows.
+//! Operations that move or add rows. Those that put operands together are in `parts`, those within sequences in `sequences`.
 
 use super::{
     device::Address,
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     graph::{RowMap, Rows, TensorId},
 };
 use bytemuck::{Pod, Zeroable};
 
 /// Threads of a block.
-const BLOCK: usize = 256;
+pub const BLOCK: usize = 256;
 /// Rows that a block of `scatter_add` has at a time.
 const WARPS: usize = 8;
-/// Most operands that are put together.
-const MOST_PARTS: usize = 8;
 /// Items that one thread should add up where others could help it.
 const SHARE: usize = 64;
 /// Most shares of a sum.
 const MOST_CHUNKS: usize = 64;
 
 /// Threads that have a row of `width` elements.
-fn lanes(width: usize) -> i32 {
+pub fn lanes(width: usize) -> i32 {
     width.next_power_of_two().min(32) as i32
 }
 
 /// The grid for rows that groups of `lanes(width)` threads have.
-fn row_grid(rows: usize, width: usize) -> [u32; 3] {
+pub fn row_grid(rows: usize, width: usize) -> [u32; 3] {
     [blocks(rows, BLOCK / lanes(width) as usize), 1, 1]
 }
 
@@ -250,97 +248,6 @@ pub fn scatter_add(r: &mut Recorder, (dx, accumulate): (Reference, bool), target
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Parts {
-    data: [Reference; MOST_PARTS],
-    step: Address,
-    whole: Reference,
-    rows: [RowCount; MOST_PARTS],
-    accumulate: [i32; MOST_PARTS],
-    count: i32,
-    width: i32,
-    lanes: i32,
-    pad: i32,
-}
-
-/// The parts of an operation that puts its operands together, without their data.
-fn parts(r: &Recorder, whole: TensorId) -> Result<Parts> {
-    let (operands, width) = (&r.node.operands, r.width(whole));
-    if operands.len() > MOST_PARTS {
-        return Err(Error::Backend(format!("{} operands are more than {MOST_PARTS}", operands.len())));
-    }
-    let mut rows = [RowCount::from(Rows::fixed(0)); MOST_PARTS];
-    rows.iter_mut().zip(operands).for_each(|(rows, &id)| *rows = r.rows(id));
-    Ok(Parts {
-        data: [Reference::none(); MOST_PARTS],
-        step: r.step(),
-        whole: r.reference(whole),
-        rows,
-        accumulate: [0; MOST_PARTS],
-        count: operands.len() as i32,
-        width: width as i32,
-        lanes: lanes(width),
-        pad: 0,
-    })
-}
-
-fn parts_forward(r: &mut Recorder, kernel: &str) -> Result<()> {
-    let whole = r.node.output(0);
-    let mut arguments = parts(r, whole)?;
-    (0..r.node.inputs.len()).for_each(|k| arguments.data[k] = r.input(k));
-    r.launch(kernel, row_grid(r.capacity(whole), r.width(whole)), BLOCK as u32, 0, &arguments);
-    Ok(())
-}
-
-fn parts_backward(r: &mut Recorder, kernel: &str) -> Result<()> {
-    let whole = r.dy_id();
-    let none = parts(r, whole)?;
-    let grid = row_grid(r.capacity(whole), r.width(whole));
-    let mut arguments = none;
-    for k in 0..r.node.outputs.len() {
-        let Some((dx, accumulate)) = r.dx(k) else { continue };
-        // An operand that is there twice takes one gradient after the other.
-        if r.node.outputs[..k].contains(&r.node.outputs[k]) {
-            r.launch(kernel, grid, BLOCK as u32, 0, &arguments);
-            arguments = none;
-        }
-        arguments.data[k] = dx;
-        arguments.accumulate[k] = i32::from(accumulate);
-    }
-    if arguments.data != none.data {
-        r.launch(kernel, grid, BLOCK as u32, 0, &arguments);
-    }
-    Ok(())
-}
-
-/// Operands one below the other.
-pub fn concat_forward(r: &mut Recorder) -> Result<()> {
-    parts_forward(r, "concat_forward")
-}
-
-pub fn concat_backward(r: &mut Recorder) -> Result<()> {
-    parts_backward(r, "concat_backward")
-}
-
-/// Row i of operand k becomes row i * K + k.
-pub fn interleave_forward(r: &mut Recorder) -> Result<()> {
-    parts_forward(r, "interleave_forward")
-}
-
-pub fn interleave_backward(r: &mut Recorder) -> Result<()> {
-    parts_backward(r, "interleave_backward")
-}
-
-/// Pair s of operand k goes to columns s * 2K + 2k.
-pub fn join_steps_forward(r: &mut Recorder) -> Result<()> {
-    parts_forward(r, "join_steps_forward")
-}
-
-pub fn join_steps_backward(r: &mut Recorder) -> Result<()> {
-    parts_backward(r, "join_steps_backward")
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
 struct AddForward {
     x: Reference,
     z: Reference,
@@ -431,137 +338,4 @@ pub fn outer_backward(r: &mut Recorder) -> Result<()> {
         sum_over_groups(r, dz, modes);
     }
     Ok(())
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Unfold {
-    x: Reference,
-    y: Reference,
-    positions: Address,
-    step: Address,
-    rows: RowCount,
-    length: i32,
-    count: i32,
-    width: i32,
-    lanes: i32,
-    accumulate: i32,
-    pad: i32,
-}
-
-/// `sequences` of `length` rows each, of a tensor.
-fn sequences(r: &Recorder, tensor: TensorId, length: usize) -> Rows {
-    let rows = r.plan.graph.tensor(tensor).rows;
-    Rows { symbol: rows.symbol, times: rows.times / length.max(1) }
-}
-
-/// Rows of a convolution with kernel 3 and padding 1 at some positions.
-pub fn unfold_forward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
-    let (x, y) = (r.input(0), r.output(0));
-    let rows = r.capacity(r.node.output(0));
-    unfold(r, "unfold_forward", [x, y], false, length, positions, rows, 3);
-    Ok(())
-}
-
-pub fn unfold_backward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
-    let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
-    let (dy, rows) = (r.dy(), r.capacity(r.node.operands[0]));
-    unfold(r, "unfold_backward", [dx, dy], accumulate, length, positions, rows, 1);
-    Ok(())
-}
-
-/// Launches `kernel`, whose groups of threads have `rows` rows of `taps` times the width of the operand.
-#[allow(clippy::too_many_arguments)]
-fn unfold(
-    r: &mut Recorder,
-    kernel: &str,
-    [x, y]: [Reference; 2],
-    accumulate: bool,
-    length: usize,
-    positions: &[usize],
-    rows: usize,
-    taps: usize,
-) {
-    let operand = r.node.operands[0];
-    let width = r.width(operand);
-    let list: Vec<i32> = positions.iter().map(|&p| p as i32).collect();
-    let arguments = Unfold {
-        x,
-        y,
-        positions: r.constant_indexes(&list),
-        step: r.step(),
-        rows: sequences(r, operand, length).into(),
-        length: length as i32,
-        count: positions.len() as i32,
-        width: width as i32,
-        lanes: lanes(taps * width),
-        accumulate: i32::from(accumulate),
-        pad: 0,
-    };
-    r.launch(kernel, row_grid(rows, taps * width), BLOCK as u32, 0, &arguments);
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Mix {
-    x: Reference,
-    y: Reference,
-    starts: Address,
-    sources: Address,
-    weights: Address,
-    step: Address,
-    rows: RowCount,
-    from: i32,
-    to: i32,
-    width: i32,
-    lanes: i32,
-    accumulate: i32,
-    pad: i32,
-}
-
-/// Weighted sums over the rows of each sequence.
-pub fn mix_forward(r: &mut Recorder, length: usize, weights: &[Vec<(usize, f64)>]) -> Result<()> {
-    let (x, y) = (r.input(0), r.output(0));
-    mix(r, [x, y], false, length, length, weights);
-    Ok(())
-}
-
-pub fn mix_backward(r: &mut Recorder, length: usize, weights: &[Vec<(usize, f64)>]) -> Result<()> {
-    let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
-    let mut transposed = vec![Vec::new(); length];
-    for (o, sources) in weights.iter().enumerate() {
-        sources.iter().for_each(|&(i, weight)| transposed[i].push((o, weight)));
-    }
-    let dy = r.dy();
-    mix(r, [dy, dx], accumulate, length, weights.len(), &transposed);
-    Ok(())
-}
-
-/// Each row of y is a sum of rows of x, whose sequences have `from` rows; those of the operand have `length`.
-fn mix(r: &mut Recorder, [x, y]: [Reference; 2], accumulate: bool, length: usize, from: usize, weights: &[Vec<(usize, f64)>]) {
-    let operand = r.node.operands[0];
-    let (width, sequences) = (r.width(operand), sequences(r, operand, length));
-    let mut starts = vec![0];
-    for sources in weights {
-        starts.push(starts[starts.len() - 1] + sources.len() as i32);
-    }
-    let sources: Vec<i32> = weights.iter().flatten().map(|&(i, _)| i as i32).collect();
-    let factors: Vec<f32> = weights.iter().flatten().map(|&(_, weight)| weight as f32).collect();
-    let arguments = Mix {
-        x,
-        y,
-        starts: r.constant_indexes(&starts),
-        sources: r.constant_indexes(&sources),
-        weights: r.constants(&factors),
-        step: r.step(),
-        rows: sequences.into(),
-        from: from as i32,
-        to: weights.len() as i32,
-        width: width as i32,
-        lanes: lanes(width),
-        accumulate: i32::from(accumulate),
-        pad: 0,
-    };
-    let rows = sequences.resolve(&r.plan.capacity) * weights.len();
-    r.launch("mix", row_grid(rows, width), BLOCK as u32, 0, &arguments);
 }
