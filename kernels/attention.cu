@@ -102,6 +102,11 @@ template <int HEAD> struct HeadRows {
     }
 };
 
+// A warp's rows of a tile in shared memory, as left factors.
+template <int HEAD> __device__ __forceinline__ auto own_tile(const float* tile) {
+    return [tile](Left& a, int part) { left_fragment<true>(a, tile, HeadTile<HEAD>::STRIDE, 16 * warp(), 8 * part); };
+}
+
 // sums [16, 8 COLUMNS] = rows · tile[first ..]ᵀ. `left_of(fragment, part)` gives columns 8 part .. + 8 of the rows.
 template <Multiply MULTIPLY, int HEAD, int COLUMNS, class LeftOf>
 __device__ __forceinline__ void scores(float (&sums)[1][COLUMNS][4], LeftOf left_of, const float* tile, int first) {
@@ -223,7 +228,7 @@ struct AttentionForward {
     Reference y, lse;
 };
 template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_forward(const AttentionForward& args) {
-    constexpr int COLUMNS = TILE / 8;
+    constexpr int COLUMNS = 4; // of 8 keys, whose scores are in registers at a time
     const Attention& a = args.a;
     SHARED(float, memory);
     const int* list = read(a.list, a.step);
@@ -241,8 +246,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
         queries.load(q, rows);
         bool work = found.first + 16 * warp() < segment.query.count;
         float most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, sums[1][HEAD / 8][4] = {};
-        for_keys<HEAD>(a, segment, head, memory, [&](const float* k, const float* v, const int* hidden, int first) {
-            if (!work) return;
+        auto take = [&](const float* k, const float* v, const int* hidden, int first) {
             float p[1][COLUMNS][4];
             scores<MULTIPLY, HEAD>(p, queries, k, 0);
             float top[2] = {most[0], most[1]};
@@ -278,6 +282,11 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
                 }
             }
             weigh<MULTIPLY, HEAD>(sums, p, v, 0);
+        };
+        for_keys<HEAD>(a, segment, head, memory, [&](const float* k, const float* v, const int* hidden, int first) {
+#pragma unroll 1
+            for (int part = 0; part < TILE && work && first + part < segment.key.count; part += 8 * COLUMNS)
+                take(k + part * HeadTile<HEAD>::STRIDE, v + part * HeadTile<HEAD>::STRIDE, hidden + part, first + part);
         });
         float inverse[2];
 #pragma unroll
@@ -326,9 +335,9 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     const int* list = read(a.list, a.step);
     int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4, out = a.heads * a.width;
     const float* lse = read(args.lse, a.step);
-    View q = head_of(a, 0, head), y = head_of(read(args.y, a.step), out, head * a.width, a.width),
-         dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
-    float* dq = write(args.dq);
+    const float* y = read(args.y, a.step) + head * a.width;
+    View q = head_of(a, 0, head), dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
+    float *dq = write(args.dq), *slopes = memory + 4 * HeadTile<HEAD>::FLOATS;
     Output to(dq ? dq + a.columns[0] + head * a.width : nullptr, a.width, a.strides[0], true);
     for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
         Item found = find_item(list, segments, 0, item);
@@ -336,14 +345,13 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
         Segment segment(list, found.segment);
         int rows[2];
         own_rows(rows, segment.query, found.first);
-        HeadRows<HEAD> queries, slopes;
-        queries.load(y, rows); // for D alone
-        slopes.load(dy, rows);
         float d[2] = {0, 0}, log_total[2], sums[1][HEAD / 8][4] = {};
+        for (int column = t; column < a.width; column += 4)
 #pragma unroll
-        for (int p = 0; p < HEAD / 8; p++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) d[e % 2] += queries.at[p][e] * slopes.at[p][e];
+            for (int i = 0; i < 2; i++) {
+                size_t place = size_t(rows[i]) * out + column;
+                if (rows[i] >= 0) d[i] += y[place] * dy.data[place];
+            }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             d[i] = row_sum(d[i]);
@@ -351,15 +359,17 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
             if (rows[i] >= 0 && t == 0) args.d[size_t(rows[i]) * a.heads + head] = d[i];
         }
         if (!dq) continue;
+        HeadRows<HEAD> queries;
         queries.load(q, rows);
+        HeadTile<HEAD>::copy(slopes, dy, segment.query, found.first); // there before the first keys are, whose group it belongs to
         bool work = found.first + 16 * warp() < segment.query.count;
         for_keys<HEAD>(a, segment, head, memory, [&](const float* k, const float* v, const int* hidden, int first) {
             if (!work) return;
 #pragma unroll 1
-            for (int part = 0; part < TILE; part += PART<HEAD>) {
+            for (int part = 0; part < TILE && first + part < segment.key.count; part += PART<HEAD>) {
                 float p[1][PART<HEAD> / 8][4], dp[1][PART<HEAD> / 8][4];
                 scores<MULTIPLY, HEAD>(p, queries, k, part);
-                scores<MULTIPLY, HEAD>(dp, slopes, v, part);
+                scores<MULTIPLY, HEAD>(dp, own_tile<HEAD>(slopes), v, part);
 #pragma unroll
                 for (int c = 0; c < PART<HEAD> / 8; c++) {
                     float f[4] = {1, 1, 1, 1};
@@ -374,6 +384,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
             }
         });
         put_rows<HEAD>(to, rows, sums, a.scale, a.scale);
+        cp_async_wait<0>();
     }
 }
 
@@ -452,8 +463,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
                 for (int part = 0; part < TILE && work && first + part < count; part += PART<HEAD>) {
                     float p[1][PART<HEAD> / 8][4], dp[1][PART<HEAD> / 8][4];
                     scores<MULTIPLY, HEAD>(p, keys, queries, part);
-                    scores<MULTIPLY, HEAD>(
-                        dp, [&](Left& a, int part) { left_fragment<true>(a, values, Tile::STRIDE, 16 * warp(), 8 * part); }, slopes, part);
+                    scores<MULTIPLY, HEAD>(dp, own_tile<HEAD>(values), slopes, part);
 #pragma unroll
                     for (int c = 0; c < PART<HEAD> / 8; c++) {
                         int column = part + 8 * c + 2 * t;
@@ -508,6 +518,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
             add(segment, places, mine);
         }
         if (dk) put_rows<HEAD>(Output(dk + a.columns[1] + head * a.width, a.width, a.strides[1], true), rows, dk_sums, a.scale, a.scale);
+        cp_async_wait<0>();
         if (dv) put_rows<HEAD>(Output(dv + a.columns[2] + head * a.width, a.width, a.strides[2], true), rows, dv_sums, 1, 1);
     }
 }

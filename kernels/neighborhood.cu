@@ -109,7 +109,7 @@ struct NeighborhoodBackward {
     float* partials;
     int accumulate, pad;
 };
-extern "C" __global__ void __launch_bounds__(256) neighborhood_backward(NeighborhoodBackward args) {
+extern "C" __global__ void __launch_bounds__(256, 2) neighborhood_backward(NeighborhoodBackward args) {
     const Neighborhood& a = args.a;
     SHARED(float, memory); // p and ds [length, heads, window] of a sequence, sums for the bias
     const float *x = read(a.x, a.step), *dy = read(args.dy, a.step);

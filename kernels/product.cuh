@@ -123,13 +123,11 @@ struct View {
 // Calls f(element of the tile, row, column) for the parts of a tile [ROWS, COLUMNS] that this thread copies: 4 columns of a row if
 // WIDE, else one. Always the same parts, so that a thread can work on what it has copied before others see it.
 template <int ROWS, int COLUMNS, int STRIDE, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
-    constexpr int PART = WIDE ? 4 : 1, PARTS = COLUMNS / PART;
-    static_assert(ROWS * PARTS % THREADS == 0, "every thread has as many");
-#pragma unroll(WIDE ? ROWS * PARTS / THREADS : 1) // matrices that are not aligned are rare and small: no registers for them
-    for (int i = 0; i < ROWS * PARTS / THREADS; i++) {
-        int part = i * THREADS + int(threadIdx.x), row = part / PARTS, column = part % PARTS * PART;
-        f(row * STRIDE + column, row, column);
-    }
+    constexpr int PART = WIDE ? 4 : 1, PARTS = COLUMNS / PART, STEP = THREADS / PARTS;
+    static_assert(THREADS % PARTS == 0 && ROWS % STEP == 0, "every thread has as many");
+    int first = int(threadIdx.x) / PARTS, column = int(threadIdx.x) % PARTS * PART;
+#pragma unroll(WIDE ? ROWS / STEP : 1) // matrices that are not aligned are rare and small: no registers for them
+    for (int i = 0; i < ROWS / STEP; i++) f((first + i * STEP) * STRIDE + column, first + i * STEP, column);
 }
 // Begins to copy rows row_of(0 .. ROWS) (negative: zeros), columns column .. + COLUMNS, zeros outside of the matrix.
 template <int ROWS, int COLUMNS, int STRIDE, int THREADS, class F>

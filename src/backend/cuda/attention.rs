@@ -130,7 +130,7 @@ pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
     let arguments = Backward { of: Arguments::new(r, spec), y: r.input(3), lse: r.input(4), dy: r.dy(), gradients, d };
     let kernel = |name: &str| format!("attention_{name}_{head}_{}", r.multiply.suffix());
     let (dq, dkv) = (kernel("dq"), kernel("dkv"));
-    r.launch(&dq, grid(spec, queries), BLOCK, tiles(4, head), &arguments);
+    r.launch(&dq, grid(spec, queries), BLOCK, tiles(5, head), &arguments);
     let [q, k, v] = gradients;
     let none = Reference::none();
     let one_by_one = k == v && spec.offsets[1].abs_diff(spec.offsets[2]) < spec.heads * spec.head_width;
