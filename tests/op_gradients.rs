@@ -15,13 +15,22 @@ const COUNTS: [usize; 6] = [0, 1, 2, 31, 33, 300];
 fn linear() {
     for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
         for count in COUNTS {
-            for (k, n) in [(1, 1), (31, 33), (10, 5)] {
+            for (k, n) in [(1, 1), (31, 33), (10, 5), (36, 68)] {
                 let mut case = Case::new(&[count]);
                 case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
                 case.check(k, |b, p, x| b.linear(x, &p.at("l"), activation).unwrap());
             }
         }
     }
+}
+
+/// So many that devices cut them into larger tiles.
+#[test]
+fn linear_of_many_rows() {
+    let (k, n) = (68, 72);
+    let mut case = Case::new(&[16_400]);
+    case.many().parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
+    case.check(k, |b, p, x| b.linear(x, &p.at("l"), Activation::Gelu).unwrap());
 }
 
 #[test]
@@ -157,7 +166,7 @@ fn linear_max() {
         (700, (0..4).flat_map(|s| [[0, 10, 0], [10, 300, 1], [310, 390, 0], [0, 0, 0]][s]).collect()),
     ];
     for (count, list) in lists {
-        for (k, n) in [(1, 1), (31, 33)] {
+        for (k, n) in [(1, 1), (31, 33), (16, 132)] {
             let mut case = Case::new(&[count, list.len() / 3]);
             case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
             let slot = case.index(list.clone());
@@ -169,7 +178,7 @@ fn linear_max() {
 #[test]
 fn linear_pair() {
     for (count, groups, sorted) in [(0, 0, true), (1, 1, true), (33, 5, false), (300, 7, true)] {
-        for (k, m, n) in [(1, 1, 1), (31, 5, 33)] {
+        for (k, m, n) in [(1, 1, 1), (31, 5, 33), (32, 8, 68)] {
             let mut case = Case::new(&[count]);
             case.parameter("a", &[m, k]).parameter("a_bias", &[m]).parameter("b", &[n, 2 * m]).parameter("b_bias", &[n]);
             case.parameter("z", &[groups, m]);
@@ -238,6 +247,24 @@ fn self_attention() {
         case.check(5, |b, p, x| {
             let qkv = b.linear(x, &p.at("p"), Activation::None).unwrap();
             let spec = Attention { heads: 2, head_width: 6, offsets: [0, 12, 24], segments, dropout, key_dropout: keys };
+            b.attention(qkv, qkv, qkv, spec).unwrap()
+        });
+    }
+}
+
+/// Heads that devices read in pieces of 16 bytes, more keys than fit in a tile, segments of few rows that lie between one another.
+#[test]
+fn attention_of_wide_heads() {
+    for width in [32, 36] {
+        let mut case = Case::new(&[150]);
+        let interleaved = (0..3).flat_map(|s| [130 + s, 5, 4, 130 + s, 5, 4]);
+        let segments = case.index([0, 130, 1, 0, 130, 1].into_iter().chain(interleaved).collect());
+        case.parameter("p.weight", &[6 * width, 8]).parameter("n.weight", &[6 * width]).parameter("n.bias", &[6 * width]);
+        case.check(8, |b, p, x| {
+            let qkv = b.linear(x, &p.at("p"), Activation::None).unwrap();
+            let qkv = b.layer_norm(qkv, &p.at("n"), Activation::None).unwrap();
+            let spec =
+                Attention { heads: 2, head_width: width, offsets: [0, 2 * width, 4 * width], segments, dropout: 0.1, key_dropout: None };
             b.attention(qkv, qkv, qkv, spec).unwrap()
         });
     }

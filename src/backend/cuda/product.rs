@@ -26,9 +26,12 @@ pub enum Tile {
 }
 
 impl Tile {
-    /// Large ones where there are enough of them.
+    /// Large ones where there are enough of them and not much more of them is empty.
     fn of(rows: usize, columns: usize, parts: usize) -> Self {
-        if Self::Large.count(rows) * Self::Large.count(columns) * parts >= MANY { Self::Large } else { Self::Small }
+        let tiles = |tile: Self| tile.count(rows) * tile.count(columns);
+        let area = |tile: Self| tiles(tile) * tile.side() * tile.side();
+        let large = tiles(Self::Large) * parts >= MANY && 4 * area(Self::Large) <= 5 * area(Self::Small);
+        if large { Self::Large } else { Self::Small }
     }
     /// Rows, and columns.
     pub fn side(self) -> usize {
