@@ -74,10 +74,13 @@ __device__ inline View head_of(const Attention& a, int i, int head) {
 
 // A tile of rows of a head in shared memory, HEAD columns with zeros behind the head's width.
 template <int HEAD> struct HeadTile {
-    static constexpr int STRIDE = HEAD + 4, FLOATS = TILE * STRIDE;
+    static constexpr bool ALONG = true;
+    static constexpr int ROWS = TILE, COLUMNS = HEAD, STRIDE = HEAD + 4, FLOATS = TILE * STRIDE;
+
+    static __device__ __forceinline__ int at(int row, int column) { return row * STRIDE + column; }
 
     static __device__ __forceinline__ void copy(float* tile, const View& m, Rows3 rows, int first) {
-        copy_tile<TILE, HEAD, STRIDE, THREADS>(tile, m, 0, [&](int i) { return first + i < rows.count ? rows[first + i] : -1; });
+        copy_tile<HeadTile, THREADS>(tile, m, 0, [&](int i) { return first + i < rows.count ? rows[first + i] : -1; });
     }
 };
 
@@ -104,7 +107,7 @@ template <int HEAD> struct HeadRows {
 
 // A warp's rows of a tile in shared memory, as left factors.
 template <int HEAD> __device__ __forceinline__ auto own_tile(const float* tile) {
-    return [tile](Left& a, int part) { left_fragment<true>(a, tile, HeadTile<HEAD>::STRIDE, 16 * warp(), 8 * part); };
+    return [tile](Left& a, int part) { left_fragment<HeadTile<HEAD>>(a, tile, 16 * warp(), 8 * part); };
 }
 
 // sums [16, 8 COLUMNS] = rows · tile[first ..]ᵀ. `left_of(fragment, part)` gives columns 8 part .. + 8 of the rows.
@@ -119,7 +122,7 @@ __device__ __forceinline__ void scores(float (&sums)[1][COLUMNS][4], LeftOf left
         multiply<MULTIPLY>(
             sums, [&](Left& a, int, int half) { left_of(a, depth / 8 + half); },
             [&](Right& b, Right& next, int j, int half) {
-                right_fragments<true>(b, next, tile, HeadTile<HEAD>::STRIDE, first + 8 * j, depth + 8 * half);
+                right_fragments<HeadTile<HEAD>>(b, next, tile, first + 8 * j, depth + 8 * half);
             });
 }
 // sums [16, HEAD] += weights [16, 8 COLUMNS] · tile[first ..].

@@ -126,7 +126,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
 #pragma unroll
                 for (int i = 0; i < DEPTH; i++) {
                     float factor = a.factors ? depth + i < run.end ? a.factors[depth + i] : 0 : 1;
-                    db += left[i * A::STRIDE + int(threadIdx.x)] * factor;
+                    db += left[A::at(i, int(threadIdx.x))] * factor;
                 }
             }
             depth += DEPTH;

@@ -2,7 +2,7 @@
 //
 // A block computes M x N elements of the result. Operands pass through shared memory, DEPTH of the dimension that is summed over at a
 // time, by copies in the background that run STAGES - 1 steps ahead. An operand is "along" if the summed dimension is contiguous in it
-// (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x). Rows of tiles are padded so that fragments are read without bank conflicts.
+// (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x).
 #pragma once
 #include "mma.cuh"
 #include "row.cuh"
@@ -83,33 +83,6 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
     }
 }
 
-// Fragments from a tile in shared memory: 8 of the summed dimension from `depth` on. Along: tile[row][depth]; across: tile[depth][row].
-// Rows of along tiles begin at multiples of 16 bytes.
-template <bool ALONG> __device__ __forceinline__ void left_fragment(Left& a, const float* tile, int stride, int row, int depth) {
-    int g = lane() / 4, t = lane() % 4;
-    if constexpr (ALONG) {
-        unsigned bits[4];
-        ldmatrix_x4(bits, tile + (row + lane() % 16) * stride + depth + lane() / 16 * 4);
-        for (int e = 0; e < 4; e++) a[e] = __uint_as_float(bits[e]);
-    } else {
-        const float* p = tile + (depth + t) * stride + row + g;
-        a[0] = p[0], a[1] = p[8], a[2] = p[4 * stride], a[3] = p[4 * stride + 8];
-    }
-}
-// Of columns row .. + 16 of the result.
-template <bool ALONG> __device__ __forceinline__ void right_fragments(Right& first, Right& second, const float* tile, int stride, int row, int depth) {
-    int g = lane() / 4, t = lane() % 4;
-    if constexpr (ALONG) {
-        unsigned bits[4];
-        ldmatrix_x4(bits, tile + (row + lane() / 16 * 8 + lane() % 8) * stride + depth + lane() / 8 % 2 * 4);
-        first[0] = __uint_as_float(bits[0]), first[1] = __uint_as_float(bits[1]);
-        second[0] = __uint_as_float(bits[2]), second[1] = __uint_as_float(bits[3]);
-    } else {
-        const float* p = tile + (depth + t) * stride + row + g;
-        first[0] = p[0], first[1] = p[4 * stride], second[0] = p[8], second[1] = p[4 * stride + 8];
-    }
-}
-
 // A matrix in global memory.
 struct View {
     const float* data;
@@ -120,18 +93,17 @@ struct View {
         : data(data), rows(rows), columns(columns), stride(stride), wide(columns % 4 == 0 && is_wide(data, stride)) {}
 };
 
-// Calls f(element of the tile, row, column) for the parts of a tile [ROWS, COLUMNS] that this thread copies: 4 columns of a row if
-// WIDE, else one. Always the same parts, so that a thread can work on what it has copied before others see it.
-template <int ROWS, int COLUMNS, int STRIDE, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
-    constexpr int PART = WIDE ? 4 : 1, PARTS = COLUMNS / PART, STEP = THREADS / PARTS;
-    static_assert(THREADS % PARTS == 0 && ROWS % STEP == 0, "every thread has as many");
+// Calls f(element of the tile, row, column) for the parts of a tile that this thread copies: 4 columns of a row if WIDE, else one. Always
+// the same parts, so that a thread can work on what it has copied before others see it.
+template <class Tile, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
+    constexpr int PART = WIDE ? 4 : 1, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS;
+    static_assert(THREADS % PARTS == 0 && Tile::ROWS % STEP == 0, "every thread has as many");
     int first = int(threadIdx.x) / PARTS, column = int(threadIdx.x) % PARTS * PART;
-#pragma unroll(WIDE ? ROWS / STEP : 1) // matrices that are not aligned are rare and small: no registers for them
-    for (int i = 0; i < ROWS / STEP; i++) f((first + i * STEP) * STRIDE + column, first + i * STEP, column);
+#pragma unroll(WIDE ? Tile::ROWS / STEP : 1) // matrices that are not aligned are rare and small: no registers for them
+    for (int i = 0; i < Tile::ROWS / STEP; i++) f(Tile::at(first + i * STEP, column), first + i * STEP, column);
 }
 // Begins to copy rows row_of(0 .. ROWS) (negative: zeros), columns column .. + COLUMNS, zeros outside of the matrix.
-template <int ROWS, int COLUMNS, int STRIDE, int THREADS, class F>
-__device__ __forceinline__ void copy_tile(float* tile, const View& m, int column, F row_of) {
+template <class Tile, int THREADS, class F> __device__ __forceinline__ void copy_tile(float* tile, const View& m, int column, F row_of) {
     auto source = [&](int r, int c, bool& valid) {
         int row = row_of(r);
         valid = row >= 0 && row < m.rows && column + c < m.columns;
@@ -139,29 +111,57 @@ __device__ __forceinline__ void copy_tile(float* tile, const View& m, int column
     };
     bool valid;
     if (m.wide) {
-        each_part<ROWS, COLUMNS, STRIDE, THREADS, true>([&](int e, int r, int c) {
+        each_part<Tile, THREADS, true>([&](int e, int r, int c) {
             const float* from = source(r, c, valid);
             cp_async16(tile + e, from, valid);
         });
     } else {
-        each_part<ROWS, COLUMNS, STRIDE, THREADS, false>([&](int e, int r, int c) {
+        each_part<Tile, THREADS, false>([&](int e, int r, int c) {
             const float* from = source(r, c, valid);
             cp_async4(tile + e, from, valid);
         });
     }
 }
 
-// A tile of an operand in shared memory: SIZE rows or columns of the result.
+// A tile of an operand in shared memory: SIZE rows or columns of the result. Neither copies nor fragments meet in a bank: pieces of 16
+// bytes of along tiles are exchanged within their row, rows of across tiles are padded.
 template <int SIZE, bool ALONG_> struct Operand {
     static constexpr bool ALONG = ALONG_;
-    static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 4 : 8),
-                         FLOATS = ROWS * STRIDE;
+    static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE;
+
+    static __device__ __forceinline__ int at(int row, int column) {
+        return ALONG ? row * STRIDE + (column ^ (row / 2 % 4 * 4)) : row * STRIDE + column;
+    }
     // Part `depth` of the summed dimension, part `start` of the other.
     template <int THREADS> static __device__ __forceinline__ void copy(float* tile, const View& m, int start, int depth) {
         int row = ALONG ? start : depth;
-        copy_tile<ROWS, COLUMNS, STRIDE, THREADS>(tile, m, ALONG ? depth : start, [&](int r) { return row + r; });
+        copy_tile<Operand, THREADS>(tile, m, ALONG ? depth : start, [&](int r) { return row + r; });
     }
 };
+
+// Fragments from a tile in shared memory: rows row .. + 16 of the result, or columns, 8 of the summed dimension from `depth` on.
+template <class Tile> __device__ __forceinline__ void left_fragment(Left& a, const float* tile, int row, int depth) {
+    if constexpr (Tile::ALONG) {
+        unsigned bits[4];
+        ldmatrix_x4(bits, tile + Tile::at(row + lane() % 16, depth + lane() / 16 * 4));
+#pragma unroll
+        for (int e = 0; e < 4; e++) a[e] = __uint_as_float(bits[e]);
+    } else {
+        const float* p = tile + Tile::at(depth + lane() % 4, row + lane() / 4);
+        a[0] = p[0], a[1] = p[8], a[2] = p[4 * Tile::STRIDE], a[3] = p[4 * Tile::STRIDE + 8];
+    }
+}
+template <class Tile> __device__ __forceinline__ void right_fragments(Right& first, Right& second, const float* tile, int row, int depth) {
+    if constexpr (Tile::ALONG) {
+        unsigned bits[4];
+        ldmatrix_x4(bits, tile + Tile::at(row + lane() / 16 * 8 + lane() % 8, depth + lane() / 8 % 2 * 4));
+        first[0] = __uint_as_float(bits[0]), first[1] = __uint_as_float(bits[1]);
+        second[0] = __uint_as_float(bits[2]), second[1] = __uint_as_float(bits[3]);
+    } else {
+        const float* p = tile + Tile::at(depth + lane() % 4, row + lane() / 4);
+        first[0] = p[0], first[1] = p[4 * Tile::STRIDE], second[0] = p[8], second[1] = p[4 * Tile::STRIDE + 8];
+    }
+}
 
 // A block's tile of the result, how its warps share it, and how many blocks must fit on a multiprocessor.
 template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_> struct Shape {
@@ -209,10 +209,8 @@ __device__ __forceinline__ void product(typename Shape::Sums& sums, float* memor
         begin(step + STAGES - 1); // where step - 1 was, which all threads have read
         present(left);
         multiply<MULTIPLY>(
-            sums, [&](Left& a, int i, int half) { left_fragment<A::ALONG>(a, left, A::STRIDE, Shape::row() + 16 * i, 8 * half); },
-            [&](Right& b, Right& next, int j, int half) {
-                right_fragments<B::ALONG>(b, next, right, B::STRIDE, Shape::column() + 8 * j, 8 * half);
-            });
+            sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
+            [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
     }
 }
 

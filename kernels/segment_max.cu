@@ -149,7 +149,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
             product<MULTIPLY, Large, A, B>(
                 sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
                 [&](float* left, float* right, int step) {
-                    copy_tile<A::ROWS, A::COLUMNS, A::STRIDE, Large::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
+                    copy_tile<A, Large::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
                     B::template copy<Large::THREADS>(right, w, column, step * DEPTH);
                 },
                 [](float*) {}, [](const float*) {});

@@ -32,12 +32,12 @@ struct Slopes {
         if (a.kind == OF_MAXIMA) {
             int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
             if (dy.wide) {
-                each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, true>([&](int e, int r, int c) {
+                each_part<Tile, THREADS, true>([&](int e, int r, int c) {
                     bool inside = row + r < dy.rows && column + c < dy.columns;
                     *reinterpret_cast<float4*>(tile + e) = inside ? maxima.four(row + r, column + c) : make_float4(0, 0, 0, 0);
                 });
             } else {
-                each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, false>([&](int e, int r, int c) {
+                each_part<Tile, THREADS, false>([&](int e, int r, int c) {
                     bool inside = row + r < dy.rows && column + c < dy.columns;
                     tile[e] = inside ? maxima.one(row + r, column + c) : 0;
                 });
@@ -52,12 +52,12 @@ struct Slopes {
         if (a.kind != OF_RELU && a.kind != OF_GELU) return;
         auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
         if (dy.wide) {
-            each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, true>([&](int e, int, int) {
+            each_part<Tile, THREADS, true>([&](int e, int, int) {
                 float4 d = *reinterpret_cast<float4*>(tile + e), b = *reinterpret_cast<const float4*>(other + e);
                 *reinterpret_cast<float4*>(tile + e) = make_float4(slope(d.x, b.x), slope(d.y, b.y), slope(d.z, b.z), slope(d.w, b.w));
             });
         } else {
-            each_part<Tile::ROWS, Tile::COLUMNS, Tile::STRIDE, THREADS, false>(
+            each_part<Tile, THREADS, false>(
                 [&](int e, int, int) { tile[e] = slope(tile[e], other[e]); });
         }
     }

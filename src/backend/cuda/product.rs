@@ -53,7 +53,7 @@ impl Tile {
     }
     /// Floats of an operand's tile whose rows have the summed dimension, or which lie across it.
     pub fn along(self) -> usize {
-        self.side() * (DEPTH + 4)
+        self.side() * DEPTH
     }
     fn across(self) -> usize {
         DEPTH * (self.side() + 8)
