@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 const BLOCK: usize = 256;
 /// Terms that a block sums up, and most blocks.
 const TERMS: usize = 16 * BLOCK;
-const MOST_BLOCKS: usize = 128;
+const MOST_BLOCKS: u32 = 128;
 
 /// Divisors, max(count, `least`) + `extra` of what has been counted.
 #[derive(Clone, Copy)]
@@ -65,9 +65,14 @@ struct Arguments<To, Of> {
     of: Of,
 }
 
+/// Blocks that sum up so many terms.
+fn sum_blocks(terms: usize) -> u32 {
+    blocks(terms, TERMS).min(MOST_BLOCKS)
+}
+
 /// The sum of a loss over `terms` terms by `kernel`.
 pub fn forward<Of: Pod>(r: &mut Recorder, kernel: &str, terms: usize, divisor: Divisor, of: Of) {
-    let blocks = blocks(terms, TERMS).min(MOST_BLOCKS as u32);
+    let blocks = sum_blocks(terms);
     let partials = r.scratch(4 * blocks as usize);
     let Divisor { least, extra } = divisor;
     let to = LossOutput { step: r.step(), y: r.output(0), partials, least, extra };
@@ -84,7 +89,7 @@ pub fn backward<Of: Pod>(r: &mut Recorder, kernel: &str, blocks: u32, counts: Op
     let Divisor { least, extra } = divisor;
     let mut to = LossGradient { step: r.step(), dy: r.dy(), dx, partials: 0, least, extra, blocks: 0, accumulate: i32::from(accumulate) };
     if let Some((kernel, terms)) = counts {
-        let blocks = super::recorder::blocks(terms, TERMS).min(MOST_BLOCKS as u32);
+        let blocks = sum_blocks(terms);
         (to.partials, to.blocks) = (r.scratch(4 * blocks as usize), blocks as i32);
         let to = LossOutput { step: r.step(), y: Reference::none(), partials: to.partials, least, extra };
         r.launch(kernel, [blocks, 1, 1], BLOCK as u32, 0, &Arguments { to, of });
