@@ -10,8 +10,11 @@
     Type* name = reinterpret_cast<Type*>(shared_memory)
 // Stands behind `extern "C" __global__ void name(Arguments)`; the emulator registers the kernel by it.
 #define KERNEL(name, Arguments)
+// A function of its own, whose registers do not add up with those of its callers.
+#define APART __noinline__
 #else
 #include "emulator.h"
+#define APART __attribute__((noinline))
 #endif
 
 constexpr unsigned FULL_WARP = 0xffffffffu;

@@ -1,4 +1,4 @@
-// Layer normalisation of a row that a warp holds.
+// Layer normalisation: a warp has a row, a block of 8 warps a run of rows.
 #pragma once
 #include "row.cuh"
 
@@ -57,4 +57,62 @@ __device__ void layer_norm_gradient(const Row<CHUNKS>& x, Row<CHUNKS>& g, NormSt
     }
     float a = warp_sum(sum) / float(width), b = warp_sum(product) / float(width);
     Row<CHUNKS>::each([&](int c, int i) { g.at[c][i] = s.scale * (g.at[c][i] - a - (x.at[c][i] - s.mean) * s.scale * b); });
+}
+
+// y = relu?((x - mean) / sqrt(variance + 1e-5) gamma + beta); kept [rows, 2]: mean, 1 / sqrt(..).
+struct LayerNormForward {
+    const StepBlock* step;
+    const float *gamma, *beta;
+    Reference x, y, kept;
+    Rows rows;
+    int width, relu;
+};
+template <int CHUNKS> __device__ __forceinline__ void layer_norm_forward(const LayerNormForward& a, Run run) {
+    const float* x = read(a.x, a.step);
+    float *y = write(a.y), *kept = write(a.kept);
+    int width = a.width;
+    bool wide = is_wide(x, width) && is_wide(y, width);
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        auto value = Row<CHUNKS>::load(x + size_t(row) * width, width, wide);
+        NormStatistics s = row_statistics(value, width);
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) {
+            NormWeights weights(a.gamma, a.beta, c, width);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                value.at[c][i] = normalised(value.at[c][i], s, weights.gamma.at[0][i], weights.beta.at[0][i], a.relu);
+        }
+        value.store(y + size_t(row) * width, width, wide);
+        if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s.mean : s.scale;
+    }
+}
+
+// partials [blocks, 2 width]: sums for gamma, then for beta. dx null: none.
+struct LayerNormBackward {
+    const StepBlock* step;
+    const float *gamma, *beta;
+    Reference x, kept, dy, dx;
+    float* partials;
+    Rows rows;
+    int width, relu, accumulate, pad;
+};
+template <int CHUNKS> __device__ APART void layer_norm_backward(const LayerNormBackward& a, Run run, int block) {
+    const float *x = read(a.x, a.step), *dy = read(a.dy, a.step), *kept = read(a.kept, a.step);
+    float* dx = write(a.dx);
+    int width = a.width;
+    bool wide = is_wide(x, width) && is_wide(dy, width) && is_wide(dx, width);
+    Row<CHUNKS> dgamma = {}, dbeta = {};
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        size_t place = size_t(row) * width;
+        auto value = Row<CHUNKS>::load(x + place, width, wide), g = Row<CHUNKS>::load(dy + place, width, wide);
+        NormStatistics s = {kept[2 * size_t(row)], kept[2 * size_t(row) + 1]};
+        layer_norm_gradient(value, g, s, a.gamma, a.beta, a.relu, width, dgamma, dbeta);
+        if (dx) g.store(dx + place, width, wide, a.accumulate);
+    }
+    float* partial = a.partials + size_t(block) * 2 * width;
+    for (int c = 0; c < CHUNKS; c++) {
+        float sum = join_warps(dgamma.chunk(c), dbeta.chunk(c));
+        int column = c * CHUNK + int(threadIdx.x) % CHUNK;
+        if (column < width) partial[int(threadIdx.x) / CHUNK * width + column] = sum;
+    }
 }

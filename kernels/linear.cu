@@ -1,98 +1,22 @@
 // Linear layers: y = activation(x Wᵀ + b), and two layers as one product. x [rows, k], W [n, k] (rows `weight_stride` apart), y [rows, n].
 // Tiles of `Large` and of `Small`, for many and for few rows; a block has column tile x of the grid and every gridDim.y-th row tile.
-#include "slope.cuh"
+#include "linear.cuh"
 
-// ---- y = activation(x Wᵀ + bias factorᵀ + z[index]); each of the last two may be null. The factors of rows are 1 if null. `before` keeps
-// the value before GELU.
-struct LinearForward {
-    const StepBlock* step;
-    const float *weight, *bias, *factors;
-    Reference x, y, before, z;
-    IndexReference index;
-    Rows rows;
-    int k, n, weight_stride, y_stride, activation, accumulate;
-};
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
-    using A = Operand<Shape::M, true>;
-    using B = Operand<Shape::N, true>;
     SHARED(float, memory);
-    int rows = resolve(a.rows, a.step), column = int(blockIdx.x) * Shape::N;
-    View x(read(a.x, a.step), rows, a.k, a.k), w(a.weight, a.n, a.k, a.weight_stride);
-    Output y(write(a.y), a.n, a.y_stride, a.accumulate), before(write(a.before), a.n, a.n, false);
-    const float* z = read(a.z, a.step);
-    const int* index = read(a.index, a.step);
-    for (int row = int(blockIdx.y) * Shape::M; row < rows; row += int(gridDim.y) * Shape::M) {
-        typename Shape::Sums sums;
-        product<MULTIPLY, Shape, A, B>(
-            sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
-            [&](float* left, float* right, int step) {
-                A::template copy<Shape::THREADS>(left, x, row, step * DEPTH);
-                B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
-            },
-            [](float*) {}, [](const float*) {});
-        Shape::each(sums, [&](int i, int j, float first, float second) {
-            int r = row + i, c = column + j;
-            if (r >= rows || c >= a.n) return;
-            bool two = c + 1 < a.n;
-            if (a.bias) {
-                float factor = a.factors ? a.factors[r] : 1;
-                first += a.bias[c] * factor;
-                if (two) second += a.bias[c + 1] * factor;
-            }
-            if (z) {
-                const float* from = z + size_t(index[r]) * a.n + c;
-                first += from[0];
-                if (two) second += from[1];
-            }
-            if (a.activation == GELU) {
-                before.put(r, c, first, second);
-                first = gelu(first), second = gelu(second);
-            } else if (a.activation == RELU) {
-                first = relu(first), second = relu(second);
-            }
-            y.put(r, c, first, second);
-        });
-        __syncthreads();
-    }
+    LinearForwardTiles<true> tiles(a, resolve(a.rows, a.step));
+    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M)
+        tiles.template compute<MULTIPLY, Shape>(memory, row, int(blockIdx.x) * Shape::N);
 }
-
-// ---- dx (+)= d W with d [rows, n].
-struct LinearDx {
-    const StepBlock* step;
-    const float* weight;
-    Slope slope;
-    Reference dx;
-    Rows rows;
-    int k, n, weight_stride, accumulate;
-};
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dx(const LinearDx& a) {
-    using A = Operand<Shape::M, true>;
-    using B = Operand<Shape::N, false>;
     SHARED(float, memory);
-    int rows = resolve(a.rows, a.step), column = int(blockIdx.x) * Shape::N;
-    Slopes d(a.slope, a.step, rows, a.n);
-    View w(a.weight, a.n, a.k, a.weight_stride);
-    Output dx(write(a.dx), a.k, a.k, a.accumulate);
-    bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU;
-    int floats = A::FLOATS + B::FLOATS;
-    for (int row = int(blockIdx.y) * Shape::M; row < rows; row += int(gridDim.y) * Shape::M) {
-        typename Shape::Sums sums;
-        product<MULTIPLY, Shape, A, B>(
-            sums, memory, floats + (activated ? A::FLOATS : 0), (a.n + DEPTH - 1) / DEPTH,
-            [&](float* left, float* right, int step) {
-                d.template copy<A, Shape::THREADS>(left, left + floats, row, step * DEPTH);
-                B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
-            },
-            [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + floats); }, [](const float*) {});
-        Shape::each(sums, [&](int i, int j, float first, float second) {
-            if (row + i < rows) dx.put(row + i, column + j, first, second);
-        });
-        __syncthreads();
-    }
+    LinearDxTiles<true> tiles(a, resolve(a.rows, a.step));
+    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M)
+        tiles.template compute<MULTIPLY, Shape>(memory, row, int(blockIdx.x) * Shape::N);
 }
 
-// ---- dW = dᵀ x and db = sum of the rows of d, each times its factor if there are any. Block row r of the grid takes a run of rows and
-// leaves its sums in partials[r]: dW [n, k], then db [n] if `biased`; `sum_partials` adds them up.
+// ---- dW = dᵀ x and db = sum of the rows of d, each times its factor if there are any, of several layers. A block has a tile and a run of
+// rows of one of them, and leaves its sums in partials[run]: dW [n, k], then db [n] if `biased`; `sum_partials` adds them up.
 struct LinearDw {
     const StepBlock* step;
     const float* factors;
@@ -102,13 +26,19 @@ struct LinearDw {
     Rows rows;
     int k, n, partial, biased; // partial: floats between the sums of two runs
 };
-template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dw(const LinearDw& a) {
+struct LinearDwGroup {
+    const LinearDw* problems;
+    const int4* tiles; // by block: problem, tile, run, number of runs
+};
+template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dw(const LinearDwGroup& group) {
+    int4 of = group.tiles[blockIdx.x];
+    const LinearDw& a = group.problems[of.x];
     using A = Operand<Shape::M, false>;
     using B = Operand<Shape::N, false>;
     SHARED(float, memory);
-    Run run(resolve(a.rows, a.step), int(blockIdx.y), int(gridDim.y));
-    int tiles = (a.k + Shape::N - 1) / Shape::N, row = int(blockIdx.x) / tiles * Shape::M, column = int(blockIdx.x) % tiles * Shape::N;
-    Slopes d(a.slope, a.step, run.end, a.n);
+    Run run(resolve(a.rows, a.step), of.z, of.w);
+    int tiles = (a.k + Shape::N - 1) / Shape::N, row = of.y / tiles * Shape::M, column = of.y % tiles * Shape::N;
+    Slopes<true> d(a.slope, a.step, run.end, a.n);
     View x(read(a.x, a.step), run.end, a.k, a.k);
     bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU, biased = a.biased && column == 0;
     int floats = A::FLOATS + B::FLOATS, depth = run.first;
@@ -131,7 +61,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
             }
             depth += DEPTH;
         });
-    float* partial = a.partials + size_t(blockIdx.y) * a.partial;
+    float* partial = a.partials + size_t(of.z) * a.partial;
     Output dw(partial, a.k, a.k, false);
     Shape::each(sums, [&](int i, int j, float first, float second) {
         if (row + i < a.n) dw.put(row + i, column + j, first, second);
@@ -146,7 +76,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
 #define LINEAR_KERNELS(mode, MODE, size, Size)                                   \
     LINEAR_KERNEL(linear_forward, linear_forward, LinearForward, mode, MODE, size, Size) \
     LINEAR_KERNEL(linear_dx, linear_dx, LinearDx, mode, MODE, size, Size)           \
-    LINEAR_KERNEL(linear_dw, linear_dw, LinearDw, mode, MODE, size, Size)
+    LINEAR_KERNEL(linear_dw, linear_dw, LinearDwGroup, mode, MODE, size, Size)
 LINEAR_KERNELS(tf32x3, TF32X3, large, Large)
 LINEAR_KERNELS(tf32, TF32, large, Large)
 LINEAR_KERNELS(bf16, BF16, large, Large)

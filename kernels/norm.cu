@@ -1,75 +1,14 @@
-// Layer and batch normalisation, each with the ReLU that may follow.
+// Batch normalisation with the ReLU that may follow, and layer normalisation of rows that are too wide for chains.
 #include "layer_norm.cuh"
 
-// ---- Layer norm: one warp a row; rows of up to 128, 256 and 1024 columns.
+// ---- Layer norm of up to 1024 columns.
 
-// y = relu?((x - mean) / sqrt(variance + 1e-5) gamma + beta); kept [rows, 2]: mean, 1 / sqrt(..).
-struct LayerNormForward {
-    const StepBlock* step;
-    const float *gamma, *beta;
-    Reference x, y, kept;
-    Rows rows;
-    int width, relu;
-};
-template <int CHUNKS> __device__ void layer_forward(const LayerNormForward& a) {
-    const float* x = read(a.x, a.step);
-    float *y = write(a.y), *kept = write(a.kept);
-    int rows = resolve(a.rows, a.step), width = a.width;
-    bool wide = is_wide(x, width) && is_wide(y, width);
-    for (int row = global_thread() / 32; row < rows; row += global_threads() / 32) {
-        auto value = Row<CHUNKS>::load(x + size_t(row) * width, width, wide);
-        NormStatistics s = row_statistics(value, width);
-#pragma unroll
-        for (int c = 0; c < CHUNKS; c++) {
-            NormWeights weights(a.gamma, a.beta, c, width);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                value.at[c][i] = normalised(value.at[c][i], s, weights.gamma.at[0][i], weights.beta.at[0][i], a.relu);
-        }
-        value.store(y + size_t(row) * width, width, wide);
-        if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s.mean : s.scale;
-    }
+extern "C" __global__ void __launch_bounds__(256) layer_norm_forward(LayerNormForward a) { layer_norm_forward<8>(a, Run(resolve(a.rows, a.step))); }
+KERNEL(layer_norm_forward, LayerNormForward)
+extern "C" __global__ void __launch_bounds__(256) layer_norm_backward(LayerNormBackward a) {
+    layer_norm_backward<8>(a, Run(resolve(a.rows, a.step)), int(blockIdx.x));
 }
-
-// partials [blocks, 2 width]: sums for gamma, then for beta. dx null: none.
-struct LayerNormBackward {
-    const StepBlock* step;
-    const float *gamma, *beta;
-    Reference x, kept, dy, dx;
-    float* partials;
-    Rows rows;
-    int width, relu, accumulate, pad;
-};
-template <int CHUNKS> __device__ void layer_backward(const LayerNormBackward& a) {
-    const float *x = read(a.x, a.step), *dy = read(a.dy, a.step), *kept = read(a.kept, a.step);
-    float* dx = write(a.dx);
-    int width = a.width;
-    bool wide = is_wide(x, width) && is_wide(dy, width) && is_wide(dx, width);
-    Row<CHUNKS> dgamma = {}, dbeta = {};
-    Run run(resolve(a.rows, a.step));
-    for (int row = run.first + warp(); row < run.end; row += 8) {
-        size_t place = size_t(row) * width;
-        auto value = Row<CHUNKS>::load(x + place, width, wide), g = Row<CHUNKS>::load(dy + place, width, wide);
-        NormStatistics s = {kept[2 * size_t(row)], kept[2 * size_t(row) + 1]};
-        layer_norm_gradient(value, g, s, a.gamma, a.beta, a.relu, width, dgamma, dbeta);
-        if (dx) g.store(dx + place, width, wide, a.accumulate);
-    }
-    float* partial = a.partials + size_t(blockIdx.x) * 2 * width;
-    for (int c = 0; c < CHUNKS; c++) {
-        float sum = join_warps(dgamma.chunk(c), dbeta.chunk(c));
-        int column = c * CHUNK + int(threadIdx.x) % CHUNK;
-        if (column < width) partial[int(threadIdx.x) / CHUNK * width + column] = sum;
-    }
-}
-
-#define LAYER_NORM(chunks)                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(256) layer_norm_forward_##chunks(LayerNormForward a) { layer_forward<chunks>(a); } \
-    KERNEL(layer_norm_forward_##chunks, LayerNormForward)                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) layer_norm_backward_##chunks(LayerNormBackward a) { layer_backward<chunks>(a); } \
-    KERNEL(layer_norm_backward_##chunks, LayerNormBackward)
-LAYER_NORM(1)
-LAYER_NORM(2)
-LAYER_NORM(8)
+KERNEL(layer_norm_backward, LayerNormBackward)
 
 // ---- Batch norm: a block has a run of rows of 128 columns, a warp every eighth of them.
 

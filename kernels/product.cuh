@@ -201,6 +201,7 @@ __device__ __forceinline__ void product(typename Shape::Sums& sums, float* memor
         cp_async_commit();
     };
     for (int step = 0; step < STAGES - 1; step++) begin(step);
+#pragma unroll 1
     for (int step = 0; step < steps; step++) {
         float *left = memory + step % STAGES * floats, *right = left + A::FLOATS;
         cp_async_wait<STAGES - 2>();

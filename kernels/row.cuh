@@ -82,5 +82,19 @@ struct Run {
         int length = (rows + blocks - 1) / blocks;
         first = min(rows, block * length), end = min(rows, first + length);
     }
+    __device__ static Run between(int first, int end) {
+        Run run(0, 0, 1);
+        run.first = first, run.end = end;
+        return run;
+    }
+    // Of as many rows for each of these.
+    __device__ Run times(int n) const { return between(first * n, end * n); }
     __device__ int size() const { return end - first; }
 };
+
+// Calls f(row, lane) for the rows of a run; a group of `lanes` threads has a row.
+template <class F> __device__ inline void for_rows(Run run, int lanes, F f) {
+    int lane = int(threadIdx.x) % lanes, groups = int(blockDim.x) / lanes;
+    for (int row = run.first + int(threadIdx.x) / lanes; row < run.end; row += groups) f(row, lane);
+}
+__device__ inline void put(float* to, float value, int accumulate) { *to = accumulate ? *to + value : value; }

@@ -1,5 +1,5 @@
 // Operations that move or add rows. A group of `lanes` threads has a row; `accumulate` adds to what is there.
-#include "common.cuh"
+#include "rows.cuh"
 
 // Calls f(row, lane) for every row; the grid strides over them.
 template <class F>
@@ -7,8 +7,6 @@ __device__ inline void for_rows(int rows, int lanes, F f) {
     int lane = int(threadIdx.x) % lanes, groups = global_threads() / lanes;
     for (int row = global_thread() / lanes; row < rows; row += groups) f(row, lane);
 }
-
-__device__ inline void put(float* to, float value, int accumulate) { *to = accumulate ? *to + value : value; }
 
 // y = value.
 struct Fill {
@@ -36,21 +34,6 @@ extern "C" __global__ void __launch_bounds__(256) collect(Collect a) {
 }
 KERNEL(collect, Collect)
 
-// dx (+)= dy, element by element.
-struct CopyRows {
-    Reference dy, dx;
-    const StepBlock* step;
-    Rows rows;
-    int width, accumulate;
-};
-extern "C" __global__ void __launch_bounds__(256) copy_rows(CopyRows a) {
-    const float* dy = read(a.dy, a.step);
-    float* dx = write(a.dx);
-    int count = resolve(a.rows, a.step) * a.width;
-    for (int i = global_thread(); i < count; i += global_threads()) put(dx + i, dy[i], a.accumulate);
-}
-KERNEL(copy_rows, CopyRows)
-
 // dz[z] (+)= sum over i below `count` of dy[z * row_step + i * item_step], [rows, width]. With `chunks` > 1, block row k of the grid
 // sums a share of the items, and writes it to dz[k * chunk_rows + z].
 struct SumRows {
@@ -73,25 +56,6 @@ extern "C" __global__ void __launch_bounds__(256) sum_rows(SumRows a) {
     });
 }
 KERNEL(sum_rows, SumRows)
-
-// y[i] = x[index[i]], [rows, width].
-struct GatherForward {
-    Reference x, y;
-    IndexReference index;
-    const StepBlock* step;
-    Rows rows;
-    int width, lanes;
-};
-extern "C" __global__ void __launch_bounds__(256) gather_forward(GatherForward a) {
-    const float* x = read(a.x, a.step);
-    const int* index = read(a.index, a.step);
-    float* y = write(a.y);
-    for_rows(resolve(a.rows, a.step), a.lanes, [&](int row, int lane) {
-        const float* from = x + size_t(index[row]) * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c];
-    });
-}
-KERNEL(gather_forward, GatherForward)
 
 // *sorted = 1 if the list never falls. One block.
 struct IsSorted {
@@ -181,27 +145,6 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
 }
 KERNEL(scatter_add, ScatterAdd)
 
-constexpr int MOST_PARTS = 8;
-
-// The operands of an operation that puts several together.
-struct Parts {
-    Reference data[MOST_PARTS]; // null: has no gradient
-    const StepBlock* step;
-    Reference whole;
-    Rows rows[MOST_PARTS];
-    int accumulate[MOST_PARTS];
-    int count, width, lanes, pad; // width of the whole
-};
-
-// Copies between a part and the whole: to the whole, or (+)= to the part.
-__device__ inline void move(const Parts& a, int part, size_t at, size_t in_whole, bool backward) {
-    if (a.data[part].data == nullptr) return;
-    if (backward)
-        put(write(a.data[part]) + at, read(a.whole, a.step)[in_whole], a.accumulate[part]);
-    else
-        write(a.whole)[in_whole] = read(a.data[part], a.step)[at];
-}
-
 // Rows of the parts one below the other.
 __device__ inline void concat(const Parts& a, bool backward) {
     int start = 0;
@@ -217,115 +160,3 @@ extern "C" __global__ void __launch_bounds__(256) concat_forward(Parts a) { conc
 KERNEL(concat_forward, Parts)
 extern "C" __global__ void __launch_bounds__(256) concat_backward(Parts a) { concat(a, true); }
 KERNEL(concat_backward, Parts)
-
-// Row i of part k is row i * count + k of the whole.
-__device__ inline void interleave(const Parts& a, bool backward) {
-    for_rows(resolve(a.rows[0], a.step) * a.count, a.lanes, [&](int row, int lane) {
-        int part = row % a.count;
-        for (int c = lane; c < a.width; c += a.lanes) move(a, part, size_t(row / a.count) * a.width + c, size_t(row) * a.width + c, backward);
-    });
-}
-extern "C" __global__ void __launch_bounds__(256) interleave_forward(Parts a) { interleave(a, false); }
-KERNEL(interleave_forward, Parts)
-extern "C" __global__ void __launch_bounds__(256) interleave_backward(Parts a) { interleave(a, true); }
-KERNEL(interleave_backward, Parts)
-
-// Pair s of part k is in columns s * 2 count + 2 k of the whole.
-__device__ inline void join_steps(const Parts& a, bool backward) {
-    int size = 2 * a.count;
-    for_rows(resolve(a.rows[0], a.step), a.lanes, [&](int row, int lane) {
-        for (int c = lane; c < a.width; c += a.lanes) {
-            int step = c / size, part = c % size / 2;
-            move(a, part, size_t(row) * (a.width / a.count) + 2 * step + c % 2, size_t(row) * a.width + c, backward);
-        }
-    });
-}
-extern "C" __global__ void __launch_bounds__(256) join_steps_forward(Parts a) { join_steps(a, false); }
-KERNEL(join_steps_forward, Parts)
-extern "C" __global__ void __launch_bounds__(256) join_steps_backward(Parts a) { join_steps(a, true); }
-KERNEL(join_steps_backward, Parts)
-
-// y[i] = x[i / x_divide] + z[i / z_divide % z_period], [rows, width].
-struct AddForward {
-    Reference x, z, y;
-    const StepBlock* step;
-    Rows rows;
-    int x_divide, z_divide, z_period, width, lanes, pad;
-};
-extern "C" __global__ void __launch_bounds__(256) add_forward(AddForward a) {
-    const float *x = read(a.x, a.step), *z = read(a.z, a.step);
-    float* y = write(a.y);
-    for_rows(resolve(a.rows, a.step), a.lanes, [&](int row, int lane) {
-        const float* from = x + size_t(row / a.x_divide) * a.width;
-        const float* plus = z + size_t(row / a.z_divide % a.z_period) * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c] + plus[c];
-    });
-}
-KERNEL(add_forward, AddForward)
-
-// Rows of a convolution with kernel 3 and padding 1 at some positions p of each sequence: y[sequence, p][3 c + tap] = x[p - 1 + tap][c].
-// `rows` counts sequences; x [rows, length, width], y [rows, count, 3 width].
-struct Unfold {
-    Reference x, y;
-    const int* positions;
-    const StepBlock* step;
-    Rows rows;
-    int length, count, width, lanes, accumulate, pad;
-};
-extern "C" __global__ void __launch_bounds__(256) unfold_forward(Unfold a) {
-    const float* x = read(a.x, a.step);
-    float* y = write(a.y);
-    for_rows(resolve(a.rows, a.step) * a.count, a.lanes, [&](int row, int lane) {
-        int first = a.positions[row % a.count] - 1;
-        const float* from = x + size_t(row / a.count) * a.length * a.width;
-        for (int c = lane; c < 3 * a.width; c += a.lanes) {
-            int source = first + c % 3;
-            y[size_t(row) * 3 * a.width + c] = source >= 0 && source < a.length ? from[size_t(source) * a.width + c / 3] : 0.0f;
-        }
-    });
-}
-KERNEL(unfold_forward, Unfold)
-
-// The gradient of unfold: x is dx, y is dy.
-extern "C" __global__ void __launch_bounds__(256) unfold_backward(Unfold a) {
-    float* dx = write(a.x);
-    const float* dy = read(a.y, a.step);
-    for_rows(resolve(a.rows, a.step) * a.length, a.lanes, [&](int row, int lane) {
-        int source = row % a.length;
-        const float* from = dy + size_t(row / a.length) * a.count * 3 * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) {
-            float sum = 0.0f;
-            for (int p = 0; p < a.count; p++) {
-                int tap = source + 1 - a.positions[p];
-                if (tap >= 0 && tap < 3) sum += from[size_t(p) * 3 * a.width + 3 * c + tap];
-            }
-            put(dx + size_t(row) * a.width + c, sum, a.accumulate);
-        }
-    });
-}
-KERNEL(unfold_backward, Unfold)
-
-// y[sequence, o] (+)= sum over k from starts[o] to starts[o + 1] of weights[k] x[sequence, sources[k]]; `rows` counts sequences;
-// x [rows, from, width], y [rows, to, width]. The gradient is the same with the transposed weights.
-struct Mix {
-    Reference x, y;
-    const int *starts, *sources;
-    const float* weights;
-    const StepBlock* step;
-    Rows rows;
-    int from, to, width, lanes, accumulate, pad;
-};
-extern "C" __global__ void __launch_bounds__(256) mix(Mix a) {
-    const float* x = read(a.x, a.step);
-    float* y = write(a.y);
-    for_rows(resolve(a.rows, a.step) * a.to, a.lanes, [&](int row, int lane) {
-        int o = row % a.to;
-        const float* from = x + size_t(row / a.to) * a.from * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) {
-            float sum = 0.0f;
-            for (int k = a.starts[o]; k < a.starts[o + 1]; k++) sum += a.weights[k] * from[size_t(a.sources[k]) * a.width + c];
-            put(y + size_t(row) * a.width + c, sum, a.accumulate);
-        }
-    });
-}
-KERNEL(mix, Mix)

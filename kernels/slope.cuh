@@ -16,8 +16,8 @@ struct Slope {
     int kind, stride; // floats between rows of dy and by
 };
 
-// d [rows, columns].
-struct Slopes {
+// d [rows, columns]; not of maxima unless MAXIMA.
+template <bool MAXIMA> struct Slopes {
     const Slope& a;
     View dy, by;
     MaximaView maxima;
@@ -25,11 +25,11 @@ struct Slopes {
     __device__ Slopes(const Slope& a, const StepBlock* step, int rows, int columns)
         : a(a), dy(read(a.dy, step), rows, columns, a.stride), by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride),
           maxima(a.maxima, step, dy.data, columns) {
-        dy.wide = by.wide = dy.wide && by.wide && (a.kind != OF_MAXIMA || maxima.wide);
+        dy.wide = by.wide = dy.wide && by.wide && (!MAXIMA || a.kind != OF_MAXIMA || maxima.wide);
     }
     // As Operand::copy; `other` is room for a tile more, which only activations use.
     template <class Tile, int THREADS> __device__ __forceinline__ void copy(float* tile, float* other, int start, int depth) const {
-        if (a.kind == OF_MAXIMA) {
+        if (MAXIMA && a.kind == OF_MAXIMA) {
             int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
             if (dy.wide) {
                 each_part<Tile, THREADS, true>([&](int e, int r, int c) {

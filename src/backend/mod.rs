@@ -6,7 +6,7 @@ pub mod cuda;
 
 use crate::{
     error::{Error, Result},
-    graph::{Feed, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use std::time::Instant;
 
@@ -117,6 +117,12 @@ pub trait Backend: Send {
     /// # Errors
     /// The feed does not fit the plan.
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()>;
+
+    /// Whether a node may run in one go with others of a group; see [`crate::graph::schedule`].
+    fn runs_in_groups(&self, node: &Node) -> bool {
+        let _ = node;
+        false
+    }
 
     /// As [`Backend::run`], and says when it began and when each node was done.
     ///

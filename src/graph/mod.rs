@@ -7,6 +7,7 @@
 //! - [`parameters`]: names, shapes and places in the flat parameter buffer.
 //! - [`feed`]: what changes from batch to batch: row counts, inputs, index lists.
 //! - [`random`]: counter-based random numbers.
+//! - [`schedule`]: which nodes may run in one go.
 //!
 //! Every tensor is a row-major matrix `[rows, width]`. The number of rows may depend on the batch: it is a [`Rows`], a
 //! multiple of one of the batch's counts, so that rows which a mask excludes do not exist at all.
@@ -18,6 +19,7 @@ pub mod op;
 pub mod parameters;
 pub mod plan;
 pub mod random;
+pub mod schedule;
 
 pub use builder::{Builder, Mode};
 pub use feed::{Feed, Reals, RealsMut, RealsRef, Scalar, Step};

@@ -1,6 +1,9 @@
 //! Gives every tensor of a graph a fixed place in one arena from its lifetime, for batches up to some capacity.
 
-use super::{Element, Graph, Place, TensorId};
+use super::{
+    Element, Graph, Node, Place, TensorId,
+    schedule::{self, Group},
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Elements to which places are aligned (64 bytes of single precision).
@@ -11,6 +14,8 @@ const ALIGNMENT: usize = 16;
 pub struct Plan {
     /// What is run.
     pub graph: Graph,
+    /// Its nodes as groups that may run in one go, in order.
+    pub groups: Vec<Group>,
     /// Largest count of each symbol that the places allow.
     pub capacity: Vec<usize>,
     /// Elements of the arena of reals.
@@ -24,10 +29,21 @@ pub struct Plan {
 impl Plan {
     /// Plans `graph` for batches whose counts are at most `capacity`.
     pub fn new(graph: Graph, capacity: Vec<usize>) -> Self {
-        let spans = lifetimes(&graph);
+        let groups = schedule::single(&graph);
+        Self::of_groups(graph, capacity, groups)
+    }
+
+    /// As [`Plan::new`], for a device that may run nodes together for which `local` says so; see [`schedule`].
+    pub fn grouped(graph: Graph, capacity: Vec<usize>, local: impl Fn(&Node) -> bool) -> Self {
+        let groups = schedule::grouped(&graph, local);
+        Self::of_groups(graph, capacity, groups)
+    }
+
+    fn of_groups(graph: Graph, capacity: Vec<usize>, groups: Vec<Group>) -> Self {
+        let spans = lifetimes(&graph, &groups);
         static PLANS: AtomicU64 = AtomicU64::new(0);
         let (id, offsets) = (PLANS.fetch_add(1, Ordering::Relaxed), vec![usize::MAX; graph.tensors.len()]);
-        let mut plan = Self { offsets, graph, capacity, real_len: 0, index_len: 0, id };
+        let mut plan = Self { offsets, graph, groups, capacity, real_len: 0, index_len: 0, id };
         plan.real_len = plan.place(Element::Real, &spans);
         plan.index_len = plan.place(Element::Index, &spans);
         plan
@@ -54,7 +70,7 @@ impl Plan {
             .filter(|&i| spans[i].is_some() && self.graph.tensors[i].element == element && self.graph.tensors[i].place == Place::Arena)
             .collect();
         order.sort_by_key(|&i| spans[i]);
-        // Tensors alive at the present node as (offset, end, last use), ordered by offset.
+        // Tensors alive at the present group as (offset, end, last use), ordered by offset.
         let mut alive: Vec<(usize, usize, usize)> = Vec::new();
         let mut total = 0;
         for i in order {
@@ -78,18 +94,23 @@ impl Plan {
     }
 }
 
-/// First and last node that touches each tensor; results live to the end.
-fn lifetimes(graph: &Graph) -> Vec<Option<(usize, usize)>> {
+/// First and last group that touches each tensor; results live to the end.
+fn lifetimes(graph: &Graph, groups: &[Group]) -> Vec<Option<(usize, usize)>> {
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.tensors.len()];
-    for (n, node) in graph.nodes.iter().enumerate() {
-        for id in node.inputs.iter().chain(&node.outputs).flatten() {
-            let span = spans[id.0].get_or_insert((n, n));
-            span.1 = n;
+    for (g, group) in groups.iter().enumerate() {
+        for id in graph.nodes[group.nodes.clone()].iter().flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten() {
+            let span = spans[id.0].get_or_insert((g, g));
+            span.1 = span.1.max(g);
+        }
+        // What gradients of weights are made of stays until they are.
+        let until = g + groups[g..].iter().position(|group| group.settles).unwrap_or(0);
+        for id in graph.nodes[group.nodes.clone()].iter().filter(|node| schedule::leaves_weights(node)).flat_map(|node| &node.inputs).flatten() {
+            spans[id.0].get_or_insert((g, g)).1 = until;
         }
     }
     for id in graph.results.iter().map(|(_, id)| *id) {
         if let Some(span) = &mut spans[id.0] {
-            span.1 = graph.nodes.len();
+            span.1 = groups.len();
         }
     }
     if let Some(span) = graph.seed.and_then(|seed| spans[seed.0].as_mut()) {
@@ -114,7 +135,7 @@ mod tests {
         }
         b.result("y", chain[1]);
         let plan = Plan::new(b.finish(), vec![7]);
-        let spans = lifetimes(&plan.graph);
+        let spans = lifetimes(&plan.graph, &plan.groups);
         let places: Vec<_> = (0..plan.graph.tensors.len())
             .filter_map(|i| spans[i].filter(|_| plan.graph.tensors[i].place == Place::Arena).map(|s| (plan.offsets[i], s)))
             .collect();

@@ -11,7 +11,7 @@ use crate::{
     config::{ModelConfig, ObjectiveConfig, RunConfig},
     data::batch::{Batch, BatchOptions},
     error::{Error, Result},
-    graph::{Builder, Mode, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
+    graph::{Builder, Graph, Mode, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
     metrics::{self, MetricSums, Predictions},
     model::{self, params},
     objectives, optim,
@@ -379,7 +379,10 @@ impl Session {
                 before.as_ref().map_or(headroom, |b| if n <= b[i] { b[i] } else { headroom })
             });
             let capacity = capacity.collect();
-            *slot = Some(record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size, capacity)?);
+            let (graph, outputs, losses) =
+                record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size)?;
+            let plan = Plan::grouped(graph, capacity, |node| self.backend.runs_in_groups(node));
+            *slot = Some(Recorded { plan, outputs, losses, cost_map_size });
         }
         let recorded = slot.as_ref().expect("just recorded");
         self.last = None;
@@ -461,7 +464,7 @@ fn anomaly(found: NonFinite, plan: &Plan, parameters: &Parameters, batch: &Batch
     Error::NotFinite(format!("{what}, with scenarios {}", batch.tokens.join(", ")))
 }
 
-/// Records and plans a graph.
+/// Records a graph.
 fn record(
     purpose: Purpose,
     parameters: &Parameters,
@@ -469,8 +472,7 @@ fn record(
     config: &ModelConfig,
     options: &ObjectiveConfig,
     cost_map_size: usize,
-    capacity: Vec<usize>,
-) -> Result<Recorded> {
+) -> Result<(Graph, model::Outputs, objectives::Losses)> {
     let mut b = Builder::new(if purpose == Purpose::Train { Mode::Train } else { Mode::Evaluate });
     b.freeze(frozen);
     let outputs = model::record(&mut b, parameters, config)?;
@@ -490,5 +492,5 @@ fn record(
         let without_gradient: Vec<&str> = idle.into_iter().chain(frozen.iter().map(String::as_str)).collect();
         autodiff::differentiate(&mut graph, *loss, parameters, &without_gradient)?;
     }
-    Ok(Recorded { plan: Plan::new(graph, capacity), outputs, losses, cost_map_size })
+    Ok((graph, outputs, losses))
 }

@@ -1,17 +1,15 @@
 //! Dropout of elements, and the residual sum with dropout and drop path.
 
 use super::{
+    chain::Kind,
     device::Address,
-    recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
+    recorder::{IndexReference, Recorder, Reference, RowCount},
 };
 use crate::{
     error::Result,
     graph::{TensorId, random::threshold},
 };
 use bytemuck::{Pod, Zeroable};
-
-/// Threads of a block.
-const BLOCK: usize = 256;
 
 /// What is dropped; mirrors `Mask` of `dropout.cuh`.
 #[repr(C)]
@@ -42,11 +40,6 @@ struct Dropout {
     pad: i32,
 }
 
-/// Blocks for a tensor of which a thread has four columns.
-fn grid(r: &Recorder, id: TensorId) -> [u32; 3] {
-    [blocks(r.capacity(id) * r.width(id).div_ceil(4), BLOCK), 1, 1]
-}
-
 /// y = x f, or y += x f.
 fn apply(r: &mut Recorder, rate: f64, id: TensorId, [x, y]: [Reference; 2], accumulate: bool) {
     let arguments = Dropout {
@@ -59,7 +52,7 @@ fn apply(r: &mut Recorder, rate: f64, id: TensorId, [x, y]: [Reference; 2], accu
         mask: Mask::new(r.node.stream, rate),
         pad: 0,
     };
-    r.launch("dropout", grid(r, id), BLOCK as u32, 0, &arguments);
+    r.link(Kind::Dropout, 0, &arguments);
 }
 
 pub fn forward(r: &mut Recorder, rate: f64) -> Result<()> {
@@ -74,7 +67,7 @@ pub fn backward(r: &mut Recorder, rate: f64) -> Result<()> {
     Ok(())
 }
 
-/// Factors of the second operand of a residual sum.
+/// Factors of the second operand of a residual sum; mirrors `Dropped` of `residual.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Branch {
@@ -118,7 +111,7 @@ pub fn residual_forward(r: &mut Recorder, dropout: f64, drop_path: f64, group: u
         width: r.width(id) as i32,
         pad: 0,
     };
-    r.launch("residual_forward", grid(r, id), BLOCK as u32, 0, &arguments);
+    r.link(Kind::ResidualForward, 0, &arguments);
     Ok(())
 }
 
@@ -156,6 +149,6 @@ pub fn residual_backward(r: &mut Recorder, dropout: f64, drop_path: f64, group: 
         accumulate_z: i32::from(accumulate_z),
         pad: 0,
     };
-    r.launch("residual_backward", grid(r, id), BLOCK as u32, 0, &arguments);
+    r.link(Kind::ResidualBackward, 0, &arguments);
     Ok(())
 }

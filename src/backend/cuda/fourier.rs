@@ -1,9 +1,10 @@
 //! Fourier features of one column.
 
 use super::{
+    chain::Kind,
     device::Address,
-    partials::{self, runs},
-    recorder::{Recorder, Reference, RowCount, blocks},
+    partials,
+    recorder::{Recorder, Reference, RowCount},
 };
 use crate::{error::Result, graph::Vector};
 use bytemuck::{Pod, Zeroable};
@@ -35,7 +36,7 @@ pub fn forward(r: &mut Recorder, frequencies: Vector, channel: usize) -> Result<
         bands: frequencies.len as i32,
         pad: 0,
     };
-    r.launch("fourier_forward", [blocks(r.capacity(id), 8), 1, 1], 256, 0, &arguments);
+    r.link(Kind::FourierForward, 0, &arguments);
     Ok(())
 }
 
@@ -56,8 +57,7 @@ struct FourierBackward {
 
 pub fn backward(r: &mut Recorder, frequencies: Vector, channel: usize) -> Result<()> {
     let id = r.node.input(0);
-    let count = runs(r.capacity(id));
-    let partials = partials::of_gradients(r, count, &[frequencies]);
+    let partials = partials::of_gradients(r, r.chain_blocks(), &[frequencies]);
     let arguments = FourierBackward {
         step: r.step(),
         x: r.input(0),
@@ -70,6 +70,6 @@ pub fn backward(r: &mut Recorder, frequencies: Vector, channel: usize) -> Result
         bands: frequencies.len as i32,
         pad: 0,
     };
-    r.launch("fourier_backward", [count as u32, blocks(frequencies.len, 32), 1], 256, 0, &arguments);
+    r.link(Kind::FourierBackward, 0, &arguments);
     Ok(())
 }

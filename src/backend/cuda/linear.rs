@@ -2,7 +2,7 @@
 
 use super::{
     device::Address,
-    product::{self, Forward, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
+    product::{self, Forward, Gradient, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks, bytes},
     rows::scatter_add,
 };
@@ -48,7 +48,7 @@ pub fn forward(r: &mut Recorder, matrix: Matrix, bias: Option<Vector>, activatio
         Activation::Relu => arguments.activation = 1,
         Activation::Gelu => (arguments.activation, arguments.before) = (2, r.output(1)),
     }
-    product::forward(r, r.capacity(id), &arguments);
+    product::chain_forward(r, &arguments);
     Ok(())
 }
 
@@ -60,18 +60,18 @@ pub fn backward(r: &mut Recorder, matrix: Matrix, bias: Option<Vector>, activati
     };
     let slope = Slope { by, kind, ..Slope::plain(r.dy(), matrix.rows) };
     let id = r.dy_id();
-    gradients(r, (r.rows(id), r.capacity(id)), slope, matrix, bias);
+    if let Some(dx) = r.dx(0) {
+        product::chain_dx(r, r.rows(id), slope, weight(r, matrix), dx);
+    }
+    let gradient = Gradient::new(r, (r.rows(id), r.capacity(id)), slope, r.input(0), 0, sums(r, matrix, bias));
+    r.gradients.push(gradient);
     Ok(())
 }
 
-/// The gradients of x, W and b from that of x Wᵀ + b, d.
-pub fn gradients(r: &mut Recorder, rows: (RowCount, usize), slope: Slope, matrix: Matrix, bias: Option<Vector>) {
-    if let Some(dx) = r.dx(0) {
-        product::dx(r, rows, slope, weight(r, matrix), dx);
-    }
+/// Where the gradients of W and b go.
+pub fn sums(r: &Recorder, matrix: Matrix, bias: Option<Vector>) -> Sums {
     let (weight, bias) = ((r.gradient(matrix), matrix.stride), bias.map_or(0, |bias| r.gradient(bias)));
-    let sums = Sums { n: matrix.rows, k: matrix.columns, weight, bias, totals: 0 };
-    product::dw(r, rows, slope, r.input(0), 0, sums);
+    Sums { n: matrix.rows, k: matrix.columns, weight, bias, totals: 0 }
 }
 
 /// The parameters of a [`crate::graph::Op::LinearPair`].
@@ -136,13 +136,15 @@ pub fn pair_backward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
     let dp = r.scratch(n * k + n);
     let ds = dp + bytes(n * k);
     let sums = Sums { n, k, weight: (0, k), bias: r.gradient(outer_bias), totals: dp };
-    product::dw(r, rows, slope, r.input(0), 0, sums);
+    let gradient = Gradient::new(r, rows, slope, r.input(0), 0, sums);
+    product::gradients(r, vec![gradient]);
     let (fixed, dp) = (RowCount::fixed(n), Reference::at(dp));
     let mut arguments = plain(r, fixed, dp, weight(r, inner), Reference::at(r.gradient(outer)), outer.stride);
     (arguments.bias, arguments.factors, arguments.accumulate) = (r.parameter(inner_bias), ds, 1);
     product::forward(r, n, &arguments);
     let b = Slope::plain(Reference::at(r.parameter(outer)), outer.stride);
     let sums = Sums { n: m, k, weight: (r.gradient(inner), inner.stride), bias: r.gradient(inner_bias), totals: 0 };
-    product::dw(r, (fixed, n), b, dp, ds, sums);
+    let gradient = Gradient::new(r, (fixed, n), b, dp, ds, sums);
+    product::gradients(r, vec![gradient]);
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! - `optimizer`: clipping and the step.
 
 mod attention;
+mod chain;
 pub mod device;
 mod dispatch;
 #[allow(unsafe_code)]
@@ -39,7 +40,7 @@ use self::{
 use super::{Backend, Buffer, NonFinite, Update, Updated};
 use crate::{
     error::{Error, Result},
-    graph::{Element, Feed, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Element, Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use std::{cell::OnceCell, time::Instant};
 
@@ -220,6 +221,10 @@ impl Backend for CudaBackend {
 
     fn scalar(&self) -> Scalar {
         Scalar::F32
+    }
+
+    fn runs_in_groups(&self, node: &Node) -> bool {
+        chain::takes(node)
     }
 
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {

@@ -1,9 +1,10 @@
 //! 1-D neighborhood attention in short sequences.
 
 use super::{
+    chain::Kind,
     device::Address,
     partials::of_gradients,
-    recorder::{Recorder, Reference, RowCount, blocks},
+    recorder::{Recorder, Reference, RowCount},
 };
 use crate::{
     error::{Error, Result},
@@ -11,14 +12,11 @@ use crate::{
 };
 use bytemuck::{Pod, Zeroable};
 
-const BLOCK: u32 = 256;
 /// Lanes of a warp, and most columns that each has of a head.
 const LANES: usize = 32;
 const COLUMNS: usize = 4;
-/// Most blocks that sum up the gradient of the bias.
-const MOST: usize = 512;
 
-/// Mirrors `Neighborhood` of `neighborhood.cu`.
+/// Mirrors `Neighborhood` of `neighborhood.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Arguments {
@@ -65,8 +63,7 @@ struct Forward {
 
 pub fn forward(r: &mut Recorder, length: usize, heads: usize, window: usize, bias: Vector) -> Result<()> {
     let arguments = Forward { of: Arguments::new(r, length, heads, window, bias)?, y: r.output(0) };
-    let threads = r.capacity(r.node.input(0)) * heads * arguments.of.lanes as usize;
-    r.launch("neighborhood_forward", [blocks(threads, BLOCK as usize), 1, 1], BLOCK, 0, &arguments);
+    r.link(Kind::NeighborhoodForward, 0, &arguments);
     Ok(())
 }
 
@@ -81,13 +78,16 @@ struct Backward {
     pad: i32,
 }
 
+/// Bytes of shared memory of the backward pass: probabilities and slopes of a sequence, and sums for the `biases`.
+pub fn shared(length: usize, heads: usize, window: usize, biases: usize) -> usize {
+    4 * (2 * length * heads * window + biases)
+}
+
 pub fn backward(r: &mut Recorder, length: usize, heads: usize, window: usize, bias: Vector) -> Result<()> {
     let of = Arguments::new(r, length, heads, window, bias)?;
     let (dx, accumulate) = r.dx(0).unwrap_or((Reference::none(), false));
-    let count = (r.capacity(r.node.input(0)) / length).clamp(1, MOST);
-    let partials = of_gradients(r, count, &[bias]);
+    let partials = of_gradients(r, r.chain_blocks(), &[bias]);
     let arguments = Backward { of, dy: r.dy(), dx, partials, accumulate: i32::from(accumulate), pad: 0 };
-    let shared = 4 * (2 * length * heads * window + bias.len);
-    r.launch("neighborhood_backward", [count as u32, 1, 1], BLOCK, shared, &arguments);
+    r.link(Kind::NeighborhoodBackward, shared(length, heads, window, bias.len), &arguments);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Layer and batch normalisation.
 
 use super::{
+    chain::{Kind, WIDEST_NORM},
     device::Address,
     partials::{self, runs},
     recorder::{Recorder, Reference, RowCount, blocks},
@@ -26,11 +27,20 @@ fn relu(activation: Activation) -> Result<i32> {
     }
 }
 
-/// A layer norm's kernel for rows of a width.
-fn layer_kernel(name: &str, width: usize) -> Result<String> {
-    let chunks = [1, 2, 8].into_iter().find(|chunks| width <= chunks * CHUNK);
-    let chunks = chunks.ok_or_else(|| Error::Backend(format!("rows of {width} columns are wider than {}", 8 * CHUNK)))?;
-    Ok(format!("layer_norm_{name}_{chunks}"))
+/// Widest layer norm.
+const WIDEST: usize = 1024;
+
+/// Adds a layer norm to the chain, or launches it by itself where the rows are too wide.
+fn layer<A: Pod>(r: &mut Recorder, width: usize, kinds: [Kind; 2], kernel: &str, blocks: usize, arguments: &A) -> Result<()> {
+    if width > WIDEST {
+        return Err(Error::Backend(format!("rows of {width} columns are wider than {WIDEST}")));
+    }
+    if width > WIDEST_NORM {
+        r.launch(kernel, [blocks as u32, 1, 1], BLOCK, 0, arguments);
+    } else {
+        r.link(kinds[usize::from(width > CHUNK)], 0, arguments);
+    }
+    Ok(())
 }
 
 #[repr(C)]
@@ -60,8 +70,8 @@ pub fn layer_forward(r: &mut Recorder, gamma: Vector, beta: Vector, activation: 
         width: gamma.len as i32,
         relu: relu(activation)?,
     };
-    r.launch(&layer_kernel("forward", gamma.len)?, [blocks(r.capacity(id), WARPS), 1, 1], BLOCK, 0, &arguments);
-    Ok(())
+    let blocks = blocks(r.capacity(id), WARPS) as usize;
+    layer(r, gamma.len, [Kind::LayerNormForward, Kind::LayerNormForwardWide], "layer_norm_forward", blocks, &arguments)
 }
 
 #[repr(C)]
@@ -84,7 +94,7 @@ struct LayerNormBackward {
 
 pub fn layer_backward(r: &mut Recorder, gamma: Vector, beta: Vector, activation: Activation) -> Result<()> {
     let id = r.node.input(0);
-    let count = runs(r.capacity(id));
+    let count = if gamma.len > WIDEST_NORM { runs(r.capacity(id)) } else { r.chain_blocks() };
     let partials = partials::of_gradients(r, count, &[gamma, beta]);
     let (dx, accumulate) = r.dx(0).unwrap_or((Reference::none(), false));
     let arguments = LayerNormBackward {
@@ -102,8 +112,7 @@ pub fn layer_backward(r: &mut Recorder, gamma: Vector, beta: Vector, activation:
         accumulate: i32::from(accumulate),
         pad: 0,
     };
-    r.launch(&layer_kernel("backward", gamma.len)?, [count as u32, 1, 1], BLOCK, 0, &arguments);
-    Ok(())
+    layer(r, gamma.len, [Kind::LayerNormBackward, Kind::LayerNormBackwardWide], "layer_norm_backward", count, &arguments)
 }
 
 /// The grid for `count` runs of rows and all columns.

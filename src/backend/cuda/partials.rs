@@ -3,7 +3,7 @@
 
 use super::{
     device::Address,
-    recorder::{Recorder, blocks, bytes},
+    recorder::{Recorder, Reference, blocks, bytes},
 };
 use crate::graph::Vector;
 use bytemuck::{Pod, Zeroable};
@@ -13,8 +13,6 @@ use std::ops::Range;
 const RUN: usize = 16;
 /// Most partial sums of an element: two blocks for each of a large device's multiprocessors.
 const MOST: usize = 264;
-/// Most elements of partial sums of a matrix that wait for the end.
-const LASTING: usize = 1 << 18;
 /// Columns that a block adds up.
 const TILE: usize = 32;
 
@@ -74,6 +72,22 @@ pub fn of_gradients(r: &mut Recorder, count: usize, parameters: &[Vector]) -> Ad
     partials
 }
 
+/// Room for partial sums of the blocks of a chain, which make the gradient of an operand of `len` elements: at the end of the plan if that is
+/// a parameter, else behind the chain.
+pub fn of_operand(r: &mut Recorder, (dz, accumulate): (Reference, bool), len: usize) -> Address {
+    let count = r.chain_blocks();
+    let parameter = r.is_gradient(dz);
+    let partials = if parameter { r.lasting_scratch(count * len) } else { r.scratch(count * len) };
+    let [first, totals] = if accumulate { [dz.address(), 0] } else { [0, dz.address()] };
+    let [count, length] = [count, len].map(|n| n as i32);
+    let sum = PartialSum { partials, first, second: 0, totals, count, length, room: length, split: length, columns: length, stride: length };
+    match &mut r.chain {
+        Some(chain) if !parameter => chain.sums.push(sum),
+        _ => r.sums.push(sum),
+    }
+    partials
+}
+
 /// Adds `count` partial sums of all elements of `parameters`, one or two, to their gradients now. Gives the place of the sums alone.
 pub fn add_to_gradients(r: &mut Recorder, partials: Address, count: usize, parameters: &[Vector]) -> Address {
     let totals = r.scratch(parameters.iter().map(|p| p.len).sum());
@@ -102,25 +116,25 @@ impl MatrixSums {
     pub fn room(&self) -> usize {
         (self.rows * self.columns + self.vector).next_multiple_of(4)
     }
-    /// Room for the partial sums, which `fill` makes launches write, and which are added up then, or at the end if they take little room.
-    pub fn add(&self, r: &mut Recorder, fill: impl FnOnce(&mut Recorder, Address)) {
-        let elements = self.count * self.room();
-        let late = self.totals == 0 && elements <= LASTING;
-        let partials = if late { r.lasting_scratch(elements) } else { r.scratch(elements) };
+    /// Given where they begin.
+    pub fn of(&self, partials: Address) -> PartialSum {
         let split = self.rows * self.columns;
         let [count, length, room, split, columns, stride] =
             [self.count, split + self.vector, self.room(), split, self.columns, self.matrix.1].map(|n| n as i32);
-        let (first, second, totals) = (self.matrix.0, self.bias, self.totals);
-        let sum = PartialSum { partials, first, second, totals, count, length, room, split, columns, stride };
-        fill(r, partials);
-        if late { r.sums.push(sum) } else { launch(r, &[sum]) }
+        PartialSum { partials, first: self.matrix.0, second: self.bias, totals: self.totals, count, length, room, split, columns, stride }
     }
 }
 
-/// Launches all that has been left to the end: at once, but for what goes to the same gradients.
+/// Launches all that has been left to the end.
 pub fn finish(r: &mut Recorder) {
+    let sums = std::mem::take(&mut r.sums);
+    add_up(r, sums);
+}
+
+/// Adds partial sums up at once, but for what goes to the same gradients.
+pub fn add_up(r: &mut Recorder, sums: Vec<PartialSum>) {
     let mut rounds: Vec<Vec<PartialSum>> = Vec::new();
-    for sum in std::mem::take(&mut r.sums) {
+    for sum in sums {
         let round = rounds.iter().rposition(|round| round.iter().any(|other| other.meets(&sum))).map_or(0, |last| last + 1);
         match rounds.get_mut(round) {
             Some(others) => others.push(sum),

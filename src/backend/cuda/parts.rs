@@ -1,6 +1,7 @@
-//! Operations that put several operands together; their kernels are in `rows.cu`.
+//! Operations that put several operands together; what they do is in `rows.cuh` and `rows.cu`.
 
 use super::{
+    chain::Kind,
     device::Address,
     recorder::{Recorder, Reference, RowCount},
     rows::{BLOCK, lanes, row_grid},
@@ -49,58 +50,62 @@ fn parts(r: &Recorder, whole: TensorId) -> Result<Parts> {
     })
 }
 
-fn parts_forward(r: &mut Recorder, kernel: &str) -> Result<()> {
-    let whole = r.node.output(0);
-    let mut arguments = parts(r, whole)?;
+/// Calls `run` with what the forward pass needs.
+fn parts_forward(r: &mut Recorder, run: impl Fn(&mut Recorder, &Parts)) -> Result<()> {
+    let mut arguments = parts(r, r.node.output(0))?;
     (0..r.node.inputs.len()).for_each(|k| arguments.data[k] = r.input(k));
-    r.launch(kernel, row_grid(r.capacity(whole), r.width(whole)), BLOCK as u32, 0, &arguments);
+    run(r, &arguments);
     Ok(())
 }
 
-fn parts_backward(r: &mut Recorder, kernel: &str) -> Result<()> {
-    let whole = r.dy_id();
-    let none = parts(r, whole)?;
-    let grid = row_grid(r.capacity(whole), r.width(whole));
+/// Calls `run` with what the backward pass needs, once or more.
+fn parts_backward(r: &mut Recorder, run: impl Fn(&mut Recorder, &Parts)) -> Result<()> {
+    let none = parts(r, r.dy_id())?;
     let mut arguments = none;
     for k in 0..r.node.outputs.len() {
         let Some((dx, accumulate)) = r.dx(k) else { continue };
         // An operand that is there twice takes one gradient after the other.
         if r.node.outputs[..k].contains(&r.node.outputs[k]) {
-            r.launch(kernel, grid, BLOCK as u32, 0, &arguments);
+            run(r, &arguments);
             arguments = none;
         }
         arguments.data[k] = dx;
         arguments.accumulate[k] = i32::from(accumulate);
     }
     if arguments.data != none.data {
-        r.launch(kernel, grid, BLOCK as u32, 0, &arguments);
+        run(r, &arguments);
     }
     Ok(())
 }
 
+/// A launch over all rows of the whole.
+fn concat(r: &mut Recorder, kernel: &str, whole: TensorId, arguments: &Parts) {
+    r.launch(kernel, row_grid(r.capacity(whole), r.width(whole)), BLOCK as u32, 0, arguments);
+}
+
 /// Operands one below the other.
 pub fn concat_forward(r: &mut Recorder) -> Result<()> {
-    parts_forward(r, "concat_forward")
+    parts_forward(r, |r, arguments| concat(r, "concat_forward", r.node.output(0), arguments))
 }
 
 pub fn concat_backward(r: &mut Recorder) -> Result<()> {
-    parts_backward(r, "concat_backward")
+    parts_backward(r, |r, arguments| concat(r, "concat_backward", r.dy_id(), arguments))
 }
 
 /// Row i of operand k becomes row i * K + k.
 pub fn interleave_forward(r: &mut Recorder) -> Result<()> {
-    parts_forward(r, "interleave_forward")
+    parts_forward(r, |r, arguments| r.link(Kind::InterleaveForward, 0, arguments))
 }
 
 pub fn interleave_backward(r: &mut Recorder) -> Result<()> {
-    parts_backward(r, "interleave_backward")
+    parts_backward(r, |r, arguments| r.link(Kind::InterleaveBackward, 0, arguments))
 }
 
 /// Pair s of operand k goes to columns s * 2K + 2k.
 pub fn join_steps_forward(r: &mut Recorder) -> Result<()> {
-    parts_forward(r, "join_steps_forward")
+    parts_forward(r, |r, arguments| r.link(Kind::JoinStepsForward, 0, arguments))
 }
 
 pub fn join_steps_backward(r: &mut Recorder) -> Result<()> {
-    parts_backward(r, "join_steps_backward")
+    parts_backward(r, |r, arguments| r.link(Kind::JoinStepsBackward, 0, arguments))
 }

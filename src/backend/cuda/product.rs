@@ -1,8 +1,9 @@
 //! Products on tensor cores: how a result is cut into tiles, and the three products of a linear layer.
 
 use super::{
+    chain::Kind,
     device::Address,
-    partials::MatrixSums,
+    partials::{self, MatrixSums},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use bytemuck::{Pod, Zeroable};
@@ -99,6 +100,11 @@ pub fn forward(r: &mut Recorder, capacity: usize, a: &Forward) {
     r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(), stages(2 * tile.along()), a);
 }
 
+/// As [`forward`] without factors and z, as a link of a chain.
+pub fn chain_forward(r: &mut Recorder, a: &Forward) {
+    r.link(Kind::LinearForward, stages(2 * Tile::Small.along()), a);
+}
+
 /// What d is; mirrors `SlopeKind`.
 pub const PLAIN: i32 = 0;
 pub const OF_RELU: i32 = 1;
@@ -162,24 +168,29 @@ struct Dx {
     accumulate: i32,
 }
 
+impl Dx {
+    fn new(r: &Recorder, rows: RowCount, slope: Slope, weight: Weight, (dx, accumulate): (Reference, bool)) -> Self {
+        let [k, n, weight_stride] = [weight.columns, weight.rows, weight.stride].map(|n| n as i32);
+        Self { step: r.step(), weight: weight.at, slope, dx, rows, k, n, weight_stride, accumulate: i32::from(accumulate) }
+    }
+    /// Floats of a stage.
+    fn floats(&self, tile: Tile) -> usize {
+        tile.along() + tile.across() + if self.slope.activated() { tile.along() } else { 0 }
+    }
+}
+
 /// Appends dx (+)= d W for at most `capacity` rows.
-pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, weight: Weight, (dx, accumulate): (Reference, bool)) {
-    let [n, k] = [weight.rows, weight.columns];
-    let tile = Tile::of(capacity, k, 1);
-    let floats = tile.along() + tile.across() + if slope.activated() { tile.along() } else { 0 };
-    let grid = [tile.count(k) as u32, blocks(capacity, tile.side()), 1];
-    let arguments = Dx {
-        step: r.step(),
-        weight: weight.at,
-        slope,
-        dx,
-        rows,
-        k: k as i32,
-        n: n as i32,
-        weight_stride: weight.stride as i32,
-        accumulate: i32::from(accumulate),
-    };
-    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(), stages(floats), &arguments);
+pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, weight: Weight, dx: (Reference, bool)) {
+    let arguments = Dx::new(r, rows, slope, weight, dx);
+    let tile = Tile::of(capacity, weight.columns, 1);
+    let grid = [tile.count(weight.columns) as u32, blocks(capacity, tile.side()), 1];
+    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(), stages(arguments.floats(tile)), &arguments);
+}
+
+/// As [`dx`], as a link of a chain.
+pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, dx: (Reference, bool)) {
+    let arguments = Dx::new(r, rows, slope, weight, dx);
+    r.link(Kind::LinearDx, stages(arguments.floats(Tile::Small)), &arguments);
 }
 
 #[repr(C)]
@@ -210,20 +221,61 @@ pub struct Sums {
     pub totals: Address,
 }
 
-/// Appends dᵀ x and the sum of the rows of d, each times its factor where there are any, for at most `capacity` rows.
-pub fn dw(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, x: Reference, factors: Address, sums: Sums) {
-    let Sums { n, k, .. } = sums;
-    let most = capacity.div_ceil(RUN).clamp(1, RUNS);
-    let tile = Tile::of(n, k, most);
-    let tiles = tile.count(n) * tile.count(k);
-    let count = (2 * MANY).div_ceil(tiles).min(most);
-    let biased = sums.bias != 0 || sums.totals != 0;
-    let (matrix, bias, totals) = (sums.weight, sums.bias, sums.totals);
-    let partial = MatrixSums { count, rows: n, columns: k, vector: if biased { n } else { 0 }, matrix, bias, totals };
-    let floats = 2 * tile.across() + if slope.activated() { tile.across() } else { 0 };
-    let [k, n, room] = [k, n, partial.room()].map(|n| n as i32);
-    partial.add(r, |r, partials| {
-        let arguments = Dw { step: r.step(), factors, slope, x, partials, rows, k, n, partial: room, biased: i32::from(biased) };
-        r.launch(&tile.kernel("linear_dw", r), [tiles as u32, count as u32, 1], tile.threads(), stages(floats), &arguments);
-    });
+/// dᵀ x and the sum of the rows of d, each times its factor where there are any.
+pub struct Gradient {
+    arguments: Dw,
+    sums: Sums,
+    capacity: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct DwGroup {
+    problems: Address,
+    tiles: Address,
+}
+
+impl Gradient {
+    /// For at most `capacity` rows.
+    pub fn new(r: &Recorder, (rows, capacity): (RowCount, usize), slope: Slope, x: Reference, factors: Address, sums: Sums) -> Self {
+        let biased = sums.bias != 0 || sums.totals != 0;
+        let [k, n] = [sums.k, sums.n].map(|n| n as i32);
+        let arguments = Dw { step: r.step(), factors, slope, x, partials: 0, rows, k, n, partial: 0, biased: i32::from(biased) };
+        Self { arguments, sums, capacity }
+    }
+    fn tiles(&self, tile: Tile) -> usize {
+        tile.count(self.sums.n) * tile.count(self.sums.k)
+    }
+    /// Rows times tiles.
+    fn work(&self, tile: Tile) -> usize {
+        self.tiles(tile) * self.capacity
+    }
+}
+
+/// Appends gradients in two launches: blocks have runs of rows, all about as long, and leave partial sums, which are added up.
+pub fn gradients(r: &mut Recorder, mut group: Vec<Gradient>) {
+    if group.is_empty() {
+        return;
+    }
+    let area = |tile: Tile| group.iter().map(|g| g.work(tile)).sum::<usize>() * tile.side() * tile.side();
+    let many = group.iter().map(|g| g.tiles(Tile::Large) * g.capacity.div_ceil(RUN).min(RUNS)).sum::<usize>() >= MANY;
+    let tile = if many && 4 * area(Tile::Large) <= 5 * area(Tile::Small) { Tile::Large } else { Tile::Small };
+    let run = group.iter().map(|g| g.work(tile)).sum::<usize>().div_ceil(4 * MANY).max(RUN);
+    let (mut sums, mut tiles) = (Vec::new(), Vec::new());
+    for (i, gradient) in group.iter_mut().enumerate() {
+        let Sums { n, k, weight, bias, totals } = gradient.sums;
+        let count = gradient.capacity.div_ceil(run).clamp(1, RUNS);
+        let vector = if gradient.arguments.biased == 0 { 0 } else { n };
+        let sum = MatrixSums { count, rows: n, columns: k, vector, matrix: weight, bias, totals };
+        gradient.arguments.partials = r.scratch(count * sum.room());
+        gradient.arguments.partial = sum.room() as i32;
+        sums.push(sum.of(gradient.arguments.partials));
+        tiles.extend((0..count).flat_map(|run| (0..gradient.tiles(tile)).map(move |tile| [i, tile, run, count].map(|n| n as i32))));
+    }
+    let problems: Vec<Dw> = group.iter().map(|g| g.arguments).collect();
+    let activated = group.iter().any(|g| g.arguments.slope.activated());
+    let floats = 2 * tile.across() + if activated { tile.across() } else { 0 };
+    let arguments = DwGroup { problems: r.constant_values(&problems), tiles: r.constant_values(&tiles) };
+    r.launch(&tile.kernel("linear_dw", r), [tiles.len() as u32, 1, 1], tile.threads(), stages(floats), &arguments);
+    partials::add_up(r, sums);
 }

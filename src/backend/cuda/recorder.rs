@@ -4,8 +4,10 @@
 //! read on the device from the [`StepBlock`]; grids are sized for the plan's capacity, and blocks without work end at once.
 
 use super::{
+    chain::{self, Chain, Kind},
     device::{ALIGNMENT, Address, Launch},
     partials::{self, PartialSum},
+    product::{self, Gradient},
 };
 use crate::{
     error::{Error, Result},
@@ -183,7 +185,7 @@ pub struct Addresses {
 pub struct Program {
     /// In order.
     pub launches: Vec<Launch>,
-    /// Number of launches up to the end of each node; before the first come those of `start`.
+    /// Number of launches up to the end of each node's group; before the first come those of `start`.
     pub ends: Vec<usize>,
     /// Launches before the first node.
     pub start: usize,
@@ -226,6 +228,10 @@ pub struct Recorder<'a> {
     taken: usize,
     /// Sums that are left to the end.
     pub sums: Vec<PartialSum>,
+    /// Gradients of weights that wait for the group that settles them.
+    pub gradients: Vec<Gradient>,
+    /// The chain that the node is part of.
+    pub chain: Option<Chain>,
 }
 
 impl<'a> Recorder<'a> {
@@ -235,18 +241,30 @@ impl<'a> Recorder<'a> {
     /// Those of `node`, with the name of the node.
     pub fn record(plan: &'a Plan, at: Addresses, multiply: Multiply, node: impl Fn(&mut Self) -> Result<()>) -> Result<Program> {
         let Some(first) = plan.graph.nodes.first() else { return Ok(Program::default()) };
-        let mut r = Self { plan, node: first, multiply, at, program: Program::default(), lasting: 0, taken: 0, sums: Vec::new() };
+        let mut r = Self { plan, node: first, multiply, at, program: Program::default(), lasting: 0, taken: 0, sums: Vec::new(), gradients: Vec::new(), chain: None };
         if let Some(seed) = plan.graph.seed {
             super::rows::fill(&mut r, seed, 1.0);
         }
         r.program.start = r.program.launches.len();
-        for next in &plan.graph.nodes {
-            (r.node, r.taken) = (next, 0);
-            node(&mut r).map_err(|error| match error {
-                Error::Backend(reason) => Error::Backend(format!("'{}': {reason}", next.name)),
+        let one = |r: &mut Self, n: usize| {
+            r.node = &plan.graph.nodes[n];
+            node(r).map_err(|error| match error {
+                Error::Backend(reason) => Error::Backend(format!("'{}': {reason}", r.node.name)),
                 other => other,
-            })?;
-            r.program.ends.push(r.program.launches.len());
+            })
+        };
+        for group in &plan.groups {
+            r.taken = 0;
+            if group.nodes.clone().all(|n| chain::takes(&plan.graph.nodes[n])) {
+                chain::record(&mut r, group, one)?;
+            } else {
+                group.nodes.clone().try_for_each(|n| one(&mut r, n))?;
+            }
+            if group.settles {
+                let gradients = std::mem::take(&mut r.gradients);
+                product::gradients(&mut r, gradients);
+            }
+            r.program.ends.resize(group.nodes.end, r.program.launches.len());
         }
         partials::finish(&mut r);
         r.collect_scalars();
@@ -339,6 +357,11 @@ impl<'a> Recorder<'a> {
     pub fn gradient(&self, part: impl Placed) -> Address {
         self.at.gradients + bytes(part.offset())
     }
+    /// Whether a tensor is the gradient of a parameter.
+    pub fn is_gradient(&self, tensor: Reference) -> bool {
+        let room = self.at.statistics.saturating_sub(self.at.gradients);
+        tensor.slot < 0 && tensor.data >= self.at.gradients && tensor.data - self.at.gradients < room
+    }
     /// Address of running statistics.
     pub fn statistics(&self, part: impl Placed) -> Address {
         self.at.statistics + bytes(part.offset())
@@ -378,6 +401,16 @@ impl<'a> Recorder<'a> {
         kept.resize(start, 0);
         kept.extend_from_slice(values);
         self.at.constants + start as Address
+    }
+    /// Blocks of the chain's branch that the node is part of: partial sums have one for each.
+    pub fn chain_blocks(&self) -> usize {
+        self.chain.as_ref().map_or(1, Chain::blocks)
+    }
+    /// Appends a link with its arguments and its dynamic shared memory to the chain.
+    pub fn link<A: Pod>(&mut self, kind: Kind, shared: usize, arguments: &A) {
+        if let Some(chain) = &mut self.chain {
+            chain.link(kind, shared, arguments);
+        }
     }
     /// Appends a launch of a kernel whose argument is `arguments`.
     pub fn launch<A: Pod>(&mut self, kernel: &str, grid: [u32; 3], block: u32, shared: usize, arguments: &A) {

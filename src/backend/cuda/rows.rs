@@ -1,7 +1,9 @@
 //! Operations that move or add rows. Those that put operands together are in `parts`, those within sequences in `sequences`.
 
 use super::{
+    chain::Kind,
     device::Address,
+    partials,
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use crate::{
@@ -63,25 +65,6 @@ pub fn collect(r: &mut Recorder, from: &[Address], to: Address) {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct CopyRows {
-    dy: Reference,
-    dx: Reference,
-    step: Address,
-    rows: RowCount,
-    width: i32,
-    accumulate: i32,
-}
-
-/// dx (+)= dy, which has the same shape.
-fn copy_rows(r: &mut Recorder, dx: Reference, accumulate: bool) {
-    let id = r.dy_id();
-    let (rows, width) = (r.capacity(id), r.width(id));
-    let arguments = CopyRows { dy: r.dy(), dx, step: r.step(), rows: r.rows(id), width: width as i32, accumulate: i32::from(accumulate) };
-    r.launch("copy_rows", [blocks(rows * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
 struct SumRows {
     dy: Reference,
     dz: Reference,
@@ -98,49 +81,9 @@ struct SumRows {
     pad: i32,
 }
 
-/// Sums of rows: item i of row z is row z * `steps[0]` + i * `steps[1]` of dy.
-struct Sums {
-    rows: Rows,
-    count: Rows,
-    steps: [usize; 2],
-    width: usize,
-}
-
 /// How many shares a sum of `items` for each of `rows` is cut into: one where the rows keep the device busy.
 fn chunks(rows: usize, items: usize) -> usize {
     if rows > 256 { 1 } else { (items / SHARE).clamp(1, MOST_CHUNKS) }
-}
-
-/// dz (+)= the sums, where `dz` is the gradient of an operand.
-fn sum_rows(r: &mut Recorder, (dz, accumulate): (Reference, bool), sums: &Sums) {
-    let [rows, items] = [sums.rows, sums.count].map(|n| n.resolve(&r.plan.capacity));
-    let launch = |r: &mut Recorder, dy: Reference, dz: Reference, accumulate: bool, sums: &Sums, chunks: usize| {
-        let arguments = SumRows {
-            dy,
-            dz,
-            step: r.step(),
-            rows: sums.rows.into(),
-            count: sums.count.into(),
-            row_step: sums.steps[0] as i32,
-            item_step: sums.steps[1] as i32,
-            width: sums.width as i32,
-            lanes: lanes(sums.width),
-            accumulate: i32::from(accumulate),
-            chunks: chunks as i32,
-            chunk_rows: rows as i32,
-            pad: 0,
-        };
-        let [x, _, _] = row_grid(rows, sums.width);
-        r.launch("sum_rows", [x, chunks as u32, 1], BLOCK as u32, 0, &arguments);
-    };
-    let (dy, chunks) = (r.dy(), chunks(rows, items));
-    if chunks == 1 {
-        return launch(r, dy, dz, accumulate, sums, 1);
-    }
-    let partial = Reference::at(r.scratch(chunks * rows * sums.width));
-    launch(r, dy, partial, false, sums, chunks);
-    let join = Sums { rows: sums.rows, count: Rows::fixed(chunks), steps: [1, rows], width: sums.width };
-    launch(r, partial, dz, accumulate, &join, 1);
 }
 
 #[repr(C)]
@@ -158,7 +101,7 @@ struct GatherForward {
 /// y[i] = x[index[i]].
 pub fn gather_forward(r: &mut Recorder, index: usize) -> Result<()> {
     let id = r.node.output(0);
-    let (rows, width) = (r.capacity(id), r.width(id));
+    let width = r.width(id);
     let arguments = GatherForward {
         x: r.input(0),
         y: r.output(0),
@@ -168,7 +111,7 @@ pub fn gather_forward(r: &mut Recorder, index: usize) -> Result<()> {
         width: width as i32,
         lanes: lanes(width),
     };
-    r.launch("gather_forward", row_grid(rows, width), BLOCK as u32, 0, &arguments);
+    r.link(Kind::GatherForward, 0, &arguments);
     Ok(())
 }
 
@@ -265,7 +208,7 @@ struct AddForward {
 /// y[i] = x[i / x_divide] + z[i / z_divide % z_period].
 fn add(r: &mut Recorder, x_divide: usize, z_divide: usize, z_period: usize) {
     let id = r.node.output(0);
-    let (rows, width) = (r.capacity(id), r.width(id));
+    let width = r.width(id);
     let arguments = AddForward {
         x: r.input(0),
         z: r.input(1),
@@ -279,7 +222,7 @@ fn add(r: &mut Recorder, x_divide: usize, z_divide: usize, z_period: usize) {
         lanes: lanes(width),
         pad: 0,
     };
-    r.launch("add_forward", row_grid(rows, width), BLOCK as u32, 0, &arguments);
+    r.link(Kind::AddForward, 0, &arguments);
 }
 
 /// y[i] = x[i] + z[map(i)].
@@ -294,32 +237,67 @@ pub fn add_forward(r: &mut Recorder, map: RowMap) -> Result<()> {
 }
 
 pub fn add_backward(r: &mut Recorder, map: RowMap) -> Result<()> {
-    if let Some((dx, accumulate)) = r.dx(0) {
-        copy_rows(r, dx, accumulate);
+    if let Some(dx) = r.dx(0) {
+        sum_groups(r, dx, 1);
     }
-    let Some((dz, accumulate)) = r.dx(1) else { return Ok(()) };
+    let Some(dz) = r.dx(1) else { return Ok(()) };
     match map {
-        RowMap::Same => copy_rows(r, dz, accumulate),
-        RowMap::Periodic(n) => sum_over_groups(r, (dz, accumulate), n),
-        RowMap::Grouped(n) => sum_groups(r, (dz, accumulate), n),
+        RowMap::Same => sum_groups(r, dz, 1),
+        RowMap::Periodic(n) => sum_periods(r, dz, n),
+        RowMap::Grouped(n) => sum_groups(r, dz, n),
     }
     Ok(())
 }
 
-/// Row z is the sum of rows z * n .. z * n + n of dy.
-fn sum_groups(r: &mut Recorder, to: (Reference, bool), n: usize) {
-    let id = r.dy_id();
-    let (rows, width) = (r.plan.graph.tensor(id).rows, r.width(id));
-    let groups = Rows { symbol: rows.symbol, times: rows.times / n.max(1) };
-    sum_rows(r, to, &Sums { rows: groups, count: Rows::fixed(n), steps: [n, 1], width });
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumGroups {
+    dy: Reference,
+    dx: Reference,
+    step: Address,
+    rows: RowCount,
+    count: i32,
+    width: i32,
+    lanes: i32,
+    accumulate: i32,
 }
 
-/// Row z is the sum of rows i * n + z of dy.
-fn sum_over_groups(r: &mut Recorder, to: (Reference, bool), n: usize) {
+/// Row i is the sum of rows i * n .. i * n + n of dy.
+fn sum_groups(r: &mut Recorder, (dx, accumulate): (Reference, bool), n: usize) {
     let id = r.dy_id();
     let (rows, width) = (r.plan.graph.tensor(id).rows, r.width(id));
     let groups = Rows { symbol: rows.symbol, times: rows.times / n.max(1) };
-    sum_rows(r, to, &Sums { rows: Rows::fixed(n), count: groups, steps: [1, n], width });
+    let arguments = SumGroups {
+        dy: r.dy(),
+        dx,
+        step: r.step(),
+        rows: groups.into(),
+        count: n as i32,
+        width: width as i32,
+        lanes: lanes(width),
+        accumulate: i32::from(accumulate),
+    };
+    r.link(Kind::SumGroups, 0, &arguments);
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumPeriods {
+    dy: Reference,
+    partials: Address,
+    step: Address,
+    rows: RowCount,
+    period: i32,
+    width: i32,
+}
+
+/// Row z is the sum of rows i * n + z of dy: the chain's blocks leave partial sums.
+fn sum_periods(r: &mut Recorder, dz: (Reference, bool), n: usize) {
+    let id = r.dy_id();
+    let (rows, width) = (r.rows(id), r.width(id));
+    let partials = partials::of_operand(r, dz, n * width);
+    let arguments = SumPeriods { dy: r.dy(), partials, step: r.step(), rows, period: n as i32, width: width as i32 };
+    r.link(Kind::SumPeriods, 0, &arguments);
 }
 
 /// y[i * M + m] = x[i] + z[m].
@@ -335,7 +313,7 @@ pub fn outer_backward(r: &mut Recorder) -> Result<()> {
         sum_groups(r, dx, modes);
     }
     if let Some(dz) = r.dx(1) {
-        sum_over_groups(r, dz, modes);
+        sum_periods(r, dz, modes);
     }
     Ok(())
 }

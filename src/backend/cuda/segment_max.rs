@@ -2,8 +2,8 @@
 
 use super::{
     device::Address,
-    linear::{gradients, weight},
-    product::{Maxima, OF_MAXIMA, Slope, Tile, stages},
+    linear::{sums, weight},
+    product::{self, Gradient, Maxima, OF_MAXIMA, Slope, Tile, stages},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use crate::{
@@ -138,6 +138,11 @@ pub fn linear_backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments:
     let maxima = maxima(r, segments);
     let slope = Slope { maxima, kind: OF_MAXIMA, ..Slope::plain(r.dy(), matrix.rows) };
     let id = r.node.operands[0];
-    gradients(r, (r.rows(id), r.capacity(id)), slope, matrix, Some(bias));
+    let rows = (r.rows(id), r.capacity(id));
+    if let Some(dx) = r.dx(0) {
+        product::dx(r, rows, slope, weight(r, matrix), dx);
+    }
+    let gradient = Gradient::new(r, rows, slope, r.input(0), 0, sums(r, matrix, Some(bias)));
+    product::gradients(r, vec![gradient]);
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! Operations on the rows of each sequence; their kernels are in `rows.cu`.
+//! Operations on the rows of each sequence; what they do is in `rows.cuh`.
 
 use super::{
+    chain::Kind,
     device::Address,
     recorder::{Recorder, Reference, RowCount},
-    rows::{BLOCK, lanes, row_grid},
+    rows::lanes,
 };
 use crate::{
     error::Result,
@@ -36,30 +37,19 @@ fn sequences(r: &Recorder, tensor: TensorId, length: usize) -> Rows {
 /// Rows of a convolution with kernel 3 and padding 1 at some positions.
 pub fn unfold_forward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
     let (x, y) = (r.input(0), r.output(0));
-    let rows = r.capacity(r.node.output(0));
-    unfold(r, "unfold_forward", [x, y], false, length, positions, rows, 3);
+    unfold(r, Kind::UnfoldForward, [x, y], false, length, positions, 3);
     Ok(())
 }
 
 pub fn unfold_backward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
     let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
-    let (dy, rows) = (r.dy(), r.capacity(r.node.operands[0]));
-    unfold(r, "unfold_backward", [dx, dy], accumulate, length, positions, rows, 1);
+    let dy = r.dy();
+    unfold(r, Kind::UnfoldBackward, [dx, dy], accumulate, length, positions, 1);
     Ok(())
 }
 
-/// Launches `kernel`, whose groups of threads have `rows` rows of `taps` times the width of the operand.
-#[allow(clippy::too_many_arguments)]
-fn unfold(
-    r: &mut Recorder,
-    kernel: &str,
-    [x, y]: [Reference; 2],
-    accumulate: bool,
-    length: usize,
-    positions: &[usize],
-    rows: usize,
-    taps: usize,
-) {
+/// A link whose groups of threads have rows of `taps` times the width of the operand.
+fn unfold(r: &mut Recorder, kind: Kind, [x, y]: [Reference; 2], accumulate: bool, length: usize, positions: &[usize], taps: usize) {
     let operand = r.node.operands[0];
     let width = r.width(operand);
     let list: Vec<i32> = positions.iter().map(|&p| p as i32).collect();
@@ -76,7 +66,7 @@ fn unfold(
         accumulate: i32::from(accumulate),
         pad: 0,
     };
-    r.launch(kernel, row_grid(rows, taps * width), BLOCK as u32, 0, &arguments);
+    r.link(kind, 0, &arguments);
 }
 
 #[repr(C)]
@@ -140,6 +130,5 @@ fn mix(r: &mut Recorder, [x, y]: [Reference; 2], accumulate: bool, length: usize
         accumulate: i32::from(accumulate),
         pad: 0,
     };
-    let rows = sequences.resolve(&r.plan.capacity) * weights.len();
-    r.launch("mix", row_grid(rows, width), BLOCK as u32, 0, &arguments);
+    r.link(Kind::Mix, 0, &arguments);
 }

@@ -1,4 +1,5 @@
 // Dropout of elements, and the residual sum with dropout and drop path. A thread has four columns of a row: one block of random numbers.
+#pragma once
 #include "dropout.cuh"
 #include "row.cuh"
 
@@ -11,21 +12,20 @@ struct Dropout {
     Mask mask;
     int pad;
 };
-extern "C" __global__ void __launch_bounds__(256) dropout(Dropout a) {
+__device__ inline void dropout(const Dropout& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
-    int width = a.width, blocks = (width + 3) / 4, count = resolve(a.rows, a.step) * blocks;
+    int width = a.width, blocks = (width + 3) / 4;
     bool wide = is_wide(x, width) && is_wide(y, width);
-    for (int i = global_thread(); i < count; i += global_threads()) {
-        int row = i / blocks, block = i - row * blocks;
+    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
+        int row = run.first + i / blocks, block = i % blocks;
         float4 v = load4(x + size_t(row) * width, 4 * block, width, wide), f = factors(a.mask, a.step, row, block);
         store4(y + size_t(row) * width, 4 * block, width, wide, make_float4(v.x * f.x, v.y * f.y, v.z * f.z, v.w * f.w), a.accumulate);
     }
 }
-KERNEL(dropout, Dropout)
 
 // The branch of a residual sum: factors of elements and of groups of rows; the group of row i is i / group, or groups[i] if that is a list.
-struct Branch {
+struct Dropped {
     IndexReference groups;
     Mask elements, paths;
     int group, pad;
@@ -42,39 +42,38 @@ struct Branch {
 struct ResidualForward {
     const StepBlock* step;
     Reference x, z, y;
-    Branch branch;
+    Dropped branch;
     Rows rows;
     int width, pad;
 };
-extern "C" __global__ void __launch_bounds__(256) residual_forward(ResidualForward a) {
+__device__ inline void residual_forward(const ResidualForward& a, Run run) {
     const float *x = read(a.x, a.step), *z = read(a.z, a.step);
     float* y = write(a.y);
-    int width = a.width, blocks = (width + 3) / 4, count = resolve(a.rows, a.step) * blocks;
+    int width = a.width, blocks = (width + 3) / 4;
     bool wide = is_wide(x, width) && is_wide(z, width) && is_wide(y, width);
-    for (int i = global_thread(); i < count; i += global_threads()) {
-        int row = i / blocks, block = i - row * blocks;
+    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
+        int row = run.first + i / blocks, block = i % blocks;
         size_t place = size_t(row) * width;
         float4 v = load4(x + place, 4 * block, width, wide), w = load4(z + place, 4 * block, width, wide), f = a.branch.at(a.step, row, block);
         store4(y + place, 4 * block, width, wide, make_float4(v.x + w.x * f.x, v.y + w.y * f.y, v.z + w.z * f.z, v.w + w.w * f.w));
     }
 }
-KERNEL(residual_forward, ResidualForward)
 
 // dx = dy and dz = dy f, or added; either may be null.
 struct ResidualBackward {
     const StepBlock* step;
     Reference dy, dx, dz;
-    Branch branch;
+    Dropped branch;
     Rows rows;
     int width, accumulate_x, accumulate_z, pad;
 };
-extern "C" __global__ void __launch_bounds__(256) residual_backward(ResidualBackward a) {
+__device__ inline void residual_backward(const ResidualBackward& a, Run run) {
     const float* dy = read(a.dy, a.step);
     float *dx = write(a.dx), *dz = write(a.dz);
-    int width = a.width, blocks = (width + 3) / 4, count = resolve(a.rows, a.step) * blocks;
+    int width = a.width, blocks = (width + 3) / 4;
     bool wide = is_wide(dy, width) && is_wide(dx, width) && is_wide(dz, width);
-    for (int i = global_thread(); i < count; i += global_threads()) {
-        int row = i / blocks, block = i - row * blocks;
+    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
+        int row = run.first + i / blocks, block = i % blocks;
         size_t place = size_t(row) * width;
         float4 d = load4(dy + place, 4 * block, width, wide);
         if (dx) store4(dx + place, 4 * block, width, wide, d, a.accumulate_x);
@@ -83,4 +82,3 @@ extern "C" __global__ void __launch_bounds__(256) residual_backward(ResidualBack
         store4(dz + place, 4 * block, width, wide, make_float4(d.x * f.x, d.y * f.y, d.z * f.z, d.w * f.w), a.accumulate_z);
     }
 }
-KERNEL(residual_backward, ResidualBackward)

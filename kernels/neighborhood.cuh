@@ -1,9 +1,10 @@
 // 1-D neighborhood attention in sequences of `length` rows: x [n * length, 3 C] holds q, k, v with heads inside each, y [n * length, C].
 //
 // A group of lanes, a power of two, has a head of a token: lane l columns l, l + lanes, .. of it.
-#include "common.cuh"
+#pragma once
+#include "row.cuh"
 
-constexpr int COLUMNS = 4; // most columns of a lane
+constexpr int HEAD_COLUMNS = 4; // most columns of a lane
 
 struct Neighborhood {
     const StepBlock* step;
@@ -20,39 +21,39 @@ struct Neighborhood {
 
 // A lane's columns of a head.
 struct Part {
-    float at[COLUMNS];
+    float at[HEAD_COLUMNS];
 
     __device__ Part() {
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) at[c] = 0;
+        for (int c = 0; c < HEAD_COLUMNS; c++) at[c] = 0;
     }
     __device__ Part(const Neighborhood& a, const float* head) {
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
+        for (int c = 0; c < HEAD_COLUMNS; c++) {
             int column = lane() % a.lanes + c * a.lanes;
             at[c] = column < a.size ? head[column] : 0;
         }
     }
     __device__ void store(const Neighborhood& a, float* head, bool accumulate) const {
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
+        for (int c = 0; c < HEAD_COLUMNS; c++) {
             int column = lane() % a.lanes + c * a.lanes;
             if (column < a.size) head[column] = accumulate ? head[column] + at[c] : at[c];
         }
     }
     __device__ void scale(float factor) {
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) at[c] *= factor;
+        for (int c = 0; c < HEAD_COLUMNS; c++) at[c] *= factor;
     }
     __device__ void add(const Part& other, float factor) {
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) at[c] += other.at[c] * factor;
+        for (int c = 0; c < HEAD_COLUMNS; c++) at[c] += other.at[c] * factor;
     }
     // Sum of products over the group. All lanes of the warp must call.
     __device__ float dot(const Neighborhood& a, const Part& other) const {
         float sum = 0;
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++) sum += at[c] * other.at[c];
+        for (int c = 0; c < HEAD_COLUMNS; c++) sum += at[c] * other.at[c];
         for (int offset = a.lanes / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(FULL_WARP, sum, offset);
         return sum;
     }
@@ -74,12 +75,12 @@ struct NeighborhoodForward {
     Neighborhood a;
     Reference y;
 };
-extern "C" __global__ void __launch_bounds__(256) neighborhood_forward(NeighborhoodForward args) {
+__device__ inline void neighborhood_forward(const NeighborhoodForward& args, Run run) {
     const Neighborhood& a = args.a;
     const float* x = read(a.x, a.step);
     float* y = write(args.y);
-    int width = a.width(), count = resolve(a.rows, a.step) * a.heads, groups = 32 / a.lanes;
-    for (int base = global_thread() / 32 * groups; base < count; base += global_threads() / 32 * groups) {
+    int width = a.width(), count = run.end * a.heads, groups = 32 / a.lanes;
+    for (int base = run.first * a.heads + warp() * groups; base < count; base += 8 * groups) {
         int item = base + lane() / a.lanes;
         bool inside = item < count;
         item = inside ? item : count - 1;
@@ -98,7 +99,6 @@ extern "C" __global__ void __launch_bounds__(256) neighborhood_forward(Neighborh
         if (inside) sum.store(a, y + size_t(row) * width + head * a.size, false);
     }
 }
-KERNEL(neighborhood_forward, NeighborhoodForward)
 
 // ---- With p the probabilities: dp_ij = dy_i v_j, ds_ij = p_ij (dp_ij - sum over j of p dp); dq_i = scale sum of ds_ij k_j,
 // dk_j = scale sum of ds_ij q_i, dv_j = sum of p_ij dy_i, dbias = sum of ds_ij. A block has a run of sequences; it leaves its sums for the
@@ -109,15 +109,15 @@ struct NeighborhoodBackward {
     float* partials;
     int accumulate, pad;
 };
-extern "C" __global__ void __launch_bounds__(256, 2) neighborhood_backward(NeighborhoodBackward args) {
+// `memory` has p and ds [length, heads, window] of a sequence, and sums for the bias.
+__device__ APART void neighborhood_backward(const NeighborhoodBackward& args, Run run, int block, float* memory) {
     const Neighborhood& a = args.a;
-    SHARED(float, memory); // p and ds [length, heads, window] of a sequence, sums for the bias
     const float *x = read(a.x, a.step), *dy = read(args.dy, a.step);
     float* dx = write(args.dx);
-    int width = a.width(), items = a.length * a.heads, table = a.heads * (2 * a.window - 1), sequences = resolve(a.rows, a.step) / a.length;
+    int width = a.width(), items = a.length * a.heads, table = a.heads * (2 * a.window - 1);
     float *p = memory, *ds = p + items * a.window, *sums = ds + items * a.window;
     int per_warp = 32 / a.lanes, step = int(blockDim.x) / 32 * per_warp;
-    int run = (sequences + int(gridDim.x) - 1) / int(gridDim.x), from = min(sequences, int(blockIdx.x) * run), to = min(sequences, from + run);
+    int from = run.first / a.length, to = run.end / a.length;
     for (int i = int(threadIdx.x); i < table; i += int(blockDim.x)) sums[i] = 0;
     // Calls f(token, head, whether this is no repetition) for every token and head; all lanes take part.
     auto each = [&](auto f) {
@@ -186,6 +186,5 @@ extern "C" __global__ void __launch_bounds__(256, 2) neighborhood_backward(Neigh
         }
         __syncthreads();
     }
-    for (int t = int(threadIdx.x); t < table; t += int(blockDim.x)) args.partials[size_t(blockIdx.x) * table + t] = sums[t];
+    for (int t = int(threadIdx.x); t < table; t += int(blockDim.x)) args.partials[size_t(block) * table + t] = sums[t];
 }
-KERNEL(neighborhood_backward, NeighborhoodBackward)

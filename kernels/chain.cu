@@ -1,0 +1,76 @@
+// One kernel for all chains.
+#include "chain.cuh"
+#include "fourier.cuh"
+#include "layer_norm.cuh"
+#include "linear.cuh"
+#include "neighborhood.cuh"
+#include "residual.cuh"
+#include "rows.cuh"
+
+// As many rows as a block should have, and few columns: more would not leave registers for two blocks.
+using Square = Shape<64, 64, 2, 4, 2>;
+constexpr int THREADS = Square::THREADS;
+
+template <Multiply MULTIPLY, class Tiles> __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
+    for (int row = run.first; row < run.end; row += Square::M)
+        for (int column = 0; column < columns; column += Square::N) tiles.template compute<MULTIPLY, Square>(memory, row, column);
+}
+template <Multiply MULTIPLY> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
+    for_tiles<MULTIPLY>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);
+}
+template <Multiply MULTIPLY> __device__ APART void linear_dx(const LinearDx& a, Run run, float* memory) {
+    for_tiles<MULTIPLY>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
+}
+
+template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Chain& a) {
+    SHARED(float, memory);
+    int number = 0;
+    while (number + 1 < a.count && a.branches[number + 1].first_block <= int(blockIdx.x)) number++;
+    const Branch& branch = a.branches[number];
+    for (int i = 0; i < branch.links; i++) {
+        Share share(branch, a.step); // anew each time: no registers for it over the links
+        const Link link = a.links[branch.first_link + i];
+        const char* data = a.data + link.arguments;
+        switch (link.kind) {
+#define LINK(kind, Arguments, call)                                       \
+    case kind: {                                                          \
+        const Arguments& args = *reinterpret_cast<const Arguments*>(data); \
+        call;                                                             \
+        break;                                                            \
+    }
+            LINK(LINEAR_FORWARD, LinearForward, linear_forward<MULTIPLY>(args, share[args.rows], memory))
+            LINK(LINEAR_DX, LinearDx, linear_dx<MULTIPLY>(args, share[args.rows], memory))
+            LINK(LAYER_NORM_FORWARD, LayerNormForward, layer_norm_forward<1>(args, share[args.rows]))
+            LINK(LAYER_NORM_FORWARD_WIDE, LayerNormForward, layer_norm_forward<2>(args, share[args.rows]))
+            LINK(LAYER_NORM_BACKWARD, LayerNormBackward, layer_norm_backward<1>(args, share[args.rows], share.block))
+            LINK(LAYER_NORM_BACKWARD_WIDE, LayerNormBackward, layer_norm_backward<2>(args, share[args.rows], share.block))
+            LINK(FOURIER_FORWARD, FourierForward, fourier_forward(args, share[args.rows]))
+            LINK(FOURIER_BACKWARD, FourierBackward, fourier_backward(args, share[args.rows], share.block))
+            LINK(NEIGHBORHOOD_FORWARD, NeighborhoodForward, neighborhood_forward(args, share[args.a.rows]))
+            LINK(NEIGHBORHOOD_BACKWARD, NeighborhoodBackward, neighborhood_backward(args, share[args.a.rows], share.block, memory))
+            LINK(DROPOUT, Dropout, dropout(args, share[args.rows]))
+            LINK(RESIDUAL_FORWARD, ResidualForward, residual_forward(args, share[args.rows]))
+            LINK(RESIDUAL_BACKWARD, ResidualBackward, residual_backward(args, share[args.rows]))
+            LINK(ADD_FORWARD, AddForward, add_forward(args, share[args.rows]))
+            LINK(GATHER_FORWARD, GatherForward, gather_forward(args, share[args.rows]))
+            LINK(SUM_GROUPS, SumGroups, sum_groups(args, share[args.rows]))
+            LINK(SUM_PERIODS, SumPeriods, sum_periods(args, share[args.rows], share.block))
+            LINK(UNFOLD_FORWARD, Unfold, unfold_forward(args, share[args.rows]))
+            LINK(UNFOLD_BACKWARD, Unfold, unfold_backward(args, share[args.rows]))
+            LINK(MIX, Mix, mix(args, share[args.rows]))
+            LINK(INTERLEAVE_FORWARD, Parts, interleave(args, share[args.rows[0]], false))
+            LINK(INTERLEAVE_BACKWARD, Parts, interleave(args, share[args.rows[0]], true))
+            LINK(JOIN_STEPS_FORWARD, Parts, join_steps(args, share[args.rows[0]], false))
+            LINK(JOIN_STEPS_BACKWARD, Parts, join_steps(args, share[args.rows[0]], true))
+#undef LINK
+        }
+        __syncthreads(); // what was written is there for the next link
+    }
+}
+
+#define CHAIN(mode, MODE)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, Square::BLOCKS) chain_##mode(Chain a) { run_chain<MODE>(a); } \
+    KERNEL(chain_##mode, Chain)
+CHAIN(tf32x3, TF32X3)
+CHAIN(tf32, TF32)
+CHAIN(bf16, BF16)

@@ -1,0 +1,102 @@
+// Tiles of y = activation(x Wᵀ + b) and of the gradient of x. x [rows, k], W [n, k] (rows `weight_stride` apart), y [rows, n].
+#pragma once
+#include "slope.cuh"
+
+// ---- y = activation(x Wᵀ + bias factorᵀ + z[index]); each of the last two may be null. The factors of rows are 1 if null. `before` keeps
+// the value before GELU.
+struct LinearForward {
+    const StepBlock* step;
+    const float *weight, *bias, *factors;
+    Reference x, y, before, z;
+    IndexReference index;
+    Rows rows;
+    int k, n, weight_stride, y_stride, activation, accumulate;
+};
+// What is the same for all tiles; `rows` end the matrix. Without factors and z unless PAIR.
+template <bool PAIR> struct LinearForwardTiles {
+    const LinearForward& a;
+    int rows;
+    View x, w;
+
+    __device__ LinearForwardTiles(const LinearForward& a, int rows)
+        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k), w(a.weight, a.n, a.k, a.weight_stride) {}
+
+    // The tile that begins at a row and a column.
+    template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
+        using A = Operand<Shape::M, true>;
+        using B = Operand<Shape::N, true>;
+        typename Shape::Sums sums;
+        product<MULTIPLY, Shape, A, B>(
+            sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
+            [&](float* left, float* right, int step) {
+                A::template copy<Shape::THREADS>(left, x, row, step * DEPTH);
+                B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
+            },
+            [](float*) {}, [](const float*) {});
+        Output y(write(a.y), a.n, a.y_stride, a.accumulate), before(write(a.before), a.n, a.n, false);
+        const float* z = read(a.z, a.step);
+        const int* index = read(a.index, a.step);
+        Shape::each(sums, [&](int i, int j, float first, float second) {
+            int r = row + i, c = column + j;
+            if (r >= rows || c >= a.n) return;
+            bool two = c + 1 < a.n;
+            if (a.bias) {
+                float factor = PAIR && a.factors ? a.factors[r] : 1;
+                first += a.bias[c] * factor;
+                if (two) second += a.bias[c + 1] * factor;
+            }
+            if (PAIR && z) {
+                const float* from = z + size_t(index[r]) * a.n + c;
+                first += from[0];
+                if (two) second += from[1];
+            }
+            if (a.activation == GELU) {
+                before.put(r, c, first, second);
+                first = gelu(first), second = gelu(second);
+            } else if (a.activation == RELU) {
+                first = relu(first), second = relu(second);
+            }
+            y.put(r, c, first, second);
+        });
+        __syncthreads();
+    }
+};
+
+// ---- dx (+)= d W with d [rows, n].
+struct LinearDx {
+    const StepBlock* step;
+    const float* weight;
+    Slope slope;
+    Reference dx;
+    Rows rows;
+    int k, n, weight_stride, accumulate;
+};
+template <bool MAXIMA> struct LinearDxTiles {
+    const LinearDx& a;
+    int rows;
+    Slopes<MAXIMA> d;
+    View w;
+
+    __device__ LinearDxTiles(const LinearDx& a, int rows)
+        : a(a), rows(rows), d(a.slope, a.step, rows, a.n), w(a.weight, a.n, a.k, a.weight_stride) {}
+
+    template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
+        using A = Operand<Shape::M, true>;
+        using B = Operand<Shape::N, false>;
+        bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU;
+        constexpr int FLOATS = A::FLOATS + B::FLOATS;
+        typename Shape::Sums sums;
+        product<MULTIPLY, Shape, A, B>(
+            sums, memory, FLOATS + (activated ? A::FLOATS : 0), (a.n + DEPTH - 1) / DEPTH,
+            [&](float* left, float* right, int step) {
+                d.template copy<A, Shape::THREADS>(left, left + FLOATS, row, step * DEPTH);
+                B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
+            },
+            [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*) {});
+        Output dx(write(a.dx), a.k, a.k, a.accumulate);
+        Shape::each(sums, [&](int i, int j, float first, float second) {
+            if (row + i < rows) dx.put(row + i, column + j, first, second);
+        });
+        __syncthreads();
+    }
+};

@@ -1,0 +1,180 @@
+// What operations that move or add rows do with a run of rows. A group of `lanes` threads has a row; `accumulate` adds to what is there.
+#pragma once
+#include "row.cuh"
+
+// y[i] = x[index[i]], [rows, width].
+struct GatherForward {
+    Reference x, y;
+    IndexReference index;
+    const StepBlock* step;
+    Rows rows;
+    int width, lanes;
+};
+__device__ inline void gather_forward(const GatherForward& a, Run run) {
+    const float* x = read(a.x, a.step);
+    const int* index = read(a.index, a.step);
+    float* y = write(a.y);
+    for_rows(run, a.lanes, [&](int row, int lane) {
+        const float* from = x + size_t(index[row]) * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c];
+    });
+}
+
+// dx[i] (+)= sum over k below `count` of dy[i * count + k], [rows, width]; a copy where `count` is 1.
+struct SumGroups {
+    Reference dy, dx;
+    const StepBlock* step;
+    Rows rows;
+    int count, width, lanes, accumulate;
+};
+__device__ inline void sum_groups(const SumGroups& a, Run run) {
+    const float* dy = read(a.dy, a.step);
+    float* dx = write(a.dx);
+    for_rows(run, a.lanes, [&](int row, int lane) {
+        const float* from = dy + size_t(row) * a.count * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) {
+            float sum = from[c];
+            for (int k = 1; k < a.count; k++) sum += from[k * a.width + c];
+            put(dx + size_t(row) * a.width + c, sum, a.accumulate);
+        }
+    });
+}
+
+// partials [blocks, period, width]: sums of the rows of a run whose number modulo `period` is the same. Runs begin at multiples of it.
+struct SumPeriods {
+    Reference dy;
+    float* partials;
+    const StepBlock* step;
+    Rows rows;
+    int period, width;
+};
+__device__ inline void sum_periods(const SumPeriods& a, Run run, int block) {
+    const float* dy = read(a.dy, a.step);
+    int count = a.period * a.width;
+    for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
+        float sum = 0;
+        for (int row = run.first + i / a.width; row < run.end; row += a.period) sum += dy[size_t(row) * a.width + i % a.width];
+        a.partials[size_t(block) * count + i] = sum;
+    }
+}
+
+constexpr int MOST_PARTS = 8;
+
+// The operands of an operation that puts several together.
+struct Parts {
+    Reference data[MOST_PARTS]; // null: has no gradient
+    const StepBlock* step;
+    Reference whole;
+    Rows rows[MOST_PARTS];
+    int accumulate[MOST_PARTS];
+    int count, width, lanes, pad; // width of the whole
+};
+
+// Copies between a part and the whole: to the whole, or (+)= to the part.
+__device__ inline void move(const Parts& a, int part, size_t at, size_t in_whole, bool backward) {
+    if (a.data[part].data == nullptr) return;
+    if (backward)
+        put(write(a.data[part]) + at, read(a.whole, a.step)[in_whole], a.accumulate[part]);
+    else
+        write(a.whole)[in_whole] = read(a.data[part], a.step)[at];
+}
+
+// Row i of part k is row i * count + k of the whole.
+__device__ inline void interleave(const Parts& a, Run run, bool backward) {
+    for_rows(run.times(a.count), a.lanes, [&](int row, int lane) {
+        int part = row % a.count;
+        for (int c = lane; c < a.width; c += a.lanes) move(a, part, size_t(row / a.count) * a.width + c, size_t(row) * a.width + c, backward);
+    });
+}
+
+// Pair s of part k is in columns s * 2 count + 2 k of the whole.
+__device__ inline void join_steps(const Parts& a, Run run, bool backward) {
+    int size = 2 * a.count;
+    for_rows(run, a.lanes, [&](int row, int lane) {
+        for (int c = lane; c < a.width; c += a.lanes) {
+            int step = c / size, part = c % size / 2;
+            move(a, part, size_t(row) * (a.width / a.count) + 2 * step + c % 2, size_t(row) * a.width + c, backward);
+        }
+    });
+}
+
+// y[i] = x[i / x_divide] + z[i / z_divide % z_period], [rows, width].
+struct AddForward {
+    Reference x, z, y;
+    const StepBlock* step;
+    Rows rows;
+    int x_divide, z_divide, z_period, width, lanes, pad;
+};
+__device__ inline void add_forward(const AddForward& a, Run run) {
+    const float *x = read(a.x, a.step), *z = read(a.z, a.step);
+    float* y = write(a.y);
+    for_rows(run, a.lanes, [&](int row, int lane) {
+        const float* from = x + size_t(row / a.x_divide) * a.width;
+        const float* plus = z + size_t(row / a.z_divide % a.z_period) * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c] + plus[c];
+    });
+}
+
+// Rows of a convolution with kernel 3 and padding 1 at some positions p of each sequence: y[sequence, p][3 c + tap] = x[p - 1 + tap][c].
+// `rows` counts sequences; x [rows, length, width], y [rows, count, 3 width].
+struct Unfold {
+    Reference x, y;
+    const int* positions;
+    const StepBlock* step;
+    Rows rows;
+    int length, count, width, lanes, accumulate, pad;
+};
+__device__ inline void unfold_forward(const Unfold& a, Run run) {
+    const float* x = read(a.x, a.step);
+    float* y = write(a.y);
+    for_rows(run.times(a.count), a.lanes, [&](int row, int lane) {
+        int first = a.positions[row % a.count] - 1;
+        const float* from = x + size_t(row / a.count) * a.length * a.width;
+        for (int c = lane; c < 3 * a.width; c += a.lanes) {
+            int source = first + c % 3;
+            y[size_t(row) * 3 * a.width + c] = source >= 0 && source < a.length ? from[size_t(source) * a.width + c / 3] : 0.0f;
+        }
+    });
+}
+
+// The gradient of unfold: x is dx, y is dy.
+__device__ inline void unfold_backward(const Unfold& a, Run run) {
+    float* dx = write(a.x);
+    const float* dy = read(a.y, a.step);
+    for_rows(run.times(a.length), a.lanes, [&](int row, int lane) {
+        int source = row % a.length;
+        const float* from = dy + size_t(row / a.length) * a.count * 3 * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) {
+            float sum = 0.0f;
+            for (int p = 0; p < a.count; p++) {
+                int tap = source + 1 - a.positions[p];
+                if (tap >= 0 && tap < 3) sum += from[size_t(p) * 3 * a.width + 3 * c + tap];
+            }
+            put(dx + size_t(row) * a.width + c, sum, a.accumulate);
+        }
+    });
+}
+
+// y[sequence, o] (+)= sum over k from starts[o] to starts[o + 1] of weights[k] x[sequence, sources[k]]; `rows` counts sequences;
+// x [rows, from, width], y [rows, to, width]. The gradient is the same with the transposed weights.
+struct Mix {
+    Reference x, y;
+    const int *starts, *sources;
+    const float* weights;
+    const StepBlock* step;
+    Rows rows;
+    int from, to, width, lanes, accumulate, pad;
+};
+__device__ inline void mix(const Mix& a, Run run) {
+    const float* x = read(a.x, a.step);
+    float* y = write(a.y);
+    for_rows(run.times(a.to), a.lanes, [&](int row, int lane) {
+        int o = row % a.to;
+        const float* from = x + size_t(row / a.to) * a.from * a.width;
+        for (int c = lane; c < a.width; c += a.lanes) {
+            float sum = 0.0f;
+            for (int k = a.starts[o]; k < a.starts[o + 1]; k++) sum += a.weights[k] * from[size_t(a.sources[k]) * a.width + c];
+            put(y + size_t(row) * a.width + c, sum, a.accumulate);
+        }
+    });
+}

@@ -1,0 +1,160 @@
+//! Chains of operations that work row by row, each chain one launch; see `graph::schedule`.
+
+use super::{
+    device::Address,
+    partials::{self, PartialSum},
+    recorder::{Recorder, RowCount},
+};
+use crate::{
+    error::Result,
+    graph::{
+        Node, Op, Pass, Rows,
+        schedule::{self, Group},
+    },
+};
+use bytemuck::{Pod, Zeroable};
+
+/// Threads of a block.
+pub const BLOCK: u32 = 256;
+/// Rows that a block should have of the tensor with the most: a tile of products.
+const ROWS: usize = 64;
+/// Most blocks of a branch.
+const MOST_BLOCKS: usize = 4096;
+/// Widest layer norm of a chain.
+pub const WIDEST_NORM: usize = 256;
+/// Dynamic shared memory that any device has room for, twice on a multiprocessor.
+const MOST_SHARED: usize = 48 * 1024;
+
+/// An operation of a chain; mirrors `LinkKind` of `chain.cuh`.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    LinearForward,
+    LinearDx,
+    LayerNormForward,
+    LayerNormForwardWide,
+    LayerNormBackward,
+    LayerNormBackwardWide,
+    FourierForward,
+    FourierBackward,
+    NeighborhoodForward,
+    NeighborhoodBackward,
+    Dropout,
+    ResidualForward,
+    ResidualBackward,
+    AddForward,
+    GatherForward,
+    SumGroups,
+    SumPeriods,
+    UnfoldForward,
+    UnfoldBackward,
+    Mix,
+    InterleaveForward,
+    InterleaveBackward,
+    JoinStepsForward,
+    JoinStepsBackward,
+}
+
+/// Whether a node is recorded as links of a chain.
+pub fn takes(node: &Node) -> bool {
+    match &node.op {
+        Op::Linear { .. } | Op::Fourier { .. } | Op::Dropout { .. } | Op::Residual { .. } => true,
+        Op::LayerNorm { gamma, .. } => gamma.len <= WIDEST_NORM,
+        Op::Neighborhood { length, heads, window, bias } => super::neighborhood::shared(*length, *heads, *window, bias.len) <= MOST_SHARED,
+        Op::Add { .. } | Op::Outer | Op::Unfold { .. } | Op::Mix { .. } | Op::Interleave | Op::JoinSteps { .. } => true,
+        Op::Gather { .. } => node.pass == Pass::Forward,
+        _ => false,
+    }
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Branch {
+    units: RowCount,
+    first_block: i32,
+    blocks: i32,
+    first_link: i32,
+    links: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Arguments {
+    step: Address,
+    branches: Address,
+    links: Address,
+    data: Address,
+    count: i32,
+    pad: i32,
+}
+
+/// The chain that is being recorded.
+#[derive(Debug, Default)]
+pub struct Chain {
+    branches: Vec<Branch>,
+    /// Kind and first byte in `data`.
+    links: Vec<[i32; 2]>,
+    data: Vec<u8>,
+    blocks: usize,
+    shared: usize,
+    /// Sums that are left to its end.
+    pub sums: Vec<PartialSum>,
+}
+
+impl Chain {
+    /// Blocks of the branch that is being recorded.
+    pub fn blocks(&self) -> usize {
+        self.branches.last().map_or(1, |branch| branch.blocks as usize)
+    }
+    /// Appends a link with its arguments and the dynamic shared memory that it needs.
+    pub fn link<A: Pod>(&mut self, kind: Kind, shared: usize, arguments: &A) {
+        self.links.push([kind as i32, self.data.len() as i32]);
+        self.data.extend_from_slice(bytemuck::bytes_of(arguments));
+        self.data.resize(self.data.len().next_multiple_of(16), 0);
+        self.shared = self.shared.max(shared);
+        if let Some(branch) = self.branches.last_mut() {
+            branch.links += 1;
+        }
+    }
+}
+
+/// Records a group of nodes that [`takes`] accepts.
+pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
+    r.chain = Some(Chain::default());
+    for branch in &group.branches {
+        begin(r, branch);
+        branch.iter().try_for_each(|&n| node(r, n))?;
+    }
+    let Some(chain) = r.chain.take() else { return Ok(()) };
+    if chain.links.is_empty() {
+        return Ok(());
+    }
+    let links: Vec<i32> = chain.links.iter().flatten().copied().collect();
+    let arguments = Arguments {
+        step: r.step(),
+        branches: r.constant_values(&chain.branches),
+        links: r.constant_indexes(&links),
+        data: r.constant_values(&chain.data),
+        count: chain.branches.len() as i32,
+        pad: 0,
+    };
+    r.launch(&format!("chain_{}", r.multiply.suffix()), [chain.blocks as u32, 1, 1], BLOCK, chain.shared, &arguments);
+    if !chain.sums.is_empty() {
+        partials::add_up(r, chain.sums);
+    }
+    Ok(())
+}
+
+/// Begins a branch: its units are shared out so that a block has a tile of rows.
+fn begin(r: &mut Recorder, nodes: &[usize]) {
+    let graph = &r.plan.graph;
+    let symbol = schedule::symbol(graph, &graph.nodes[nodes[0]]);
+    let tensors = nodes.iter().map(|&n| &graph.nodes[n]).flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten();
+    let most = tensors.map(|&id| graph.tensor(id).rows).filter(|rows| rows.symbol == symbol).map(|rows| rows.times).max().unwrap_or(1);
+    let units = Rows { symbol, times: 1 };
+    let blocks = units.resolve(&r.plan.capacity).div_ceil((ROWS / most.max(1)).max(1)).clamp(1, MOST_BLOCKS);
+    let Some(chain) = &mut r.chain else { return };
+    let [first_block, first_link] = [chain.blocks, chain.links.len()].map(|n| n as i32);
+    chain.blocks += blocks;
+    chain.branches.push(Branch { units: units.into(), first_block, blocks: blocks as i32, first_link, links: 0 });
+}
