@@ -74,3 +74,4 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
 CHAIN(tf32x3, TF32X3)
 CHAIN(tf32, TF32)
 CHAIN(bf16, BF16)
+CHAIN(f16, F16)

@@ -80,9 +80,11 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
 LINEAR_KERNELS(tf32x3, TF32X3, large, Large)
 LINEAR_KERNELS(tf32, TF32, large, Large)
 LINEAR_KERNELS(bf16, BF16, large, Large)
+LINEAR_KERNELS(f16, F16, large, Large)
 LINEAR_KERNELS(tf32x3, TF32X3, small, Small)
 LINEAR_KERNELS(tf32, TF32, small, Small)
 LINEAR_KERNELS(bf16, BF16, small, Small)
+LINEAR_KERNELS(f16, F16, small, Small)
 
 // ---- s = B a + b of a pair of layers: B [n, m], rows `stride` apart; one warp a row.
 struct PairBias {

@@ -1,8 +1,8 @@
 // Tensor-core products and asynchronous copies: all inline PTX of the library. The emulator has the same functions for the host.
 //
 // Fragments as PTX lays them out, with g = lane / 4 and t = lane % 4 (rows x columns):
-//   m16n8k16 bf16, two a register, lower column first: a[0] (g, 2t) a[1] (g + 8, 2t) a[2] (g, 2t + 8) a[3] (g + 8, 2t + 8);
-//                                                      b[0] (k = 2t, n = g) b[1] (k = 2t + 8, n = g)
+//   m16n8k16 bf16 and f16, two a register, lower column first: a[0] (g, 2t) a[1] (g + 8, 2t) a[2] (g, 2t + 8) a[3] (g + 8, 2t + 8);
+//                                                              b[0] (k = 2t, n = g) b[1] (k = 2t + 8, n = g)
 //   m16n8k8 tf32:  a[0] (g, t) a[1] (g + 8, t) a[2] (g, t + 4) a[3] (g + 8, t + 4);  b[0] (k = t, n = g) b[1] (k = t + 4, n = g)
 //   sums of both:  d[0] (g, 2t) d[1] (g, 2t + 1) d[2] (g + 8, 2t) d[3] (g + 8, 2t + 1)
 #pragma once
@@ -12,6 +12,11 @@
 // d += a b
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -31,6 +36,12 @@ __device__ __forceinline__ unsigned to_tf32(float x) {
 __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     unsigned bits;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+// Two f16, each to nearest even; infinite from 65520 on.
+__device__ __forceinline__ unsigned pack_f16(float low, float high) {
+    unsigned bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
 

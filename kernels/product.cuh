@@ -14,18 +14,28 @@ enum Multiply {
     TF32X3, // tf32 parts of both factors, three products: as exact as f32
     TF32,
     BF16,
+    F16, // what is too large for it is infinite
 };
 
 // Fragments of the tf32 step m16n8k8, as f32.
 using Left = float[4];
 using Right = float[2];
 
+// Of 16 bits: two as one register, and d += a b.
+template <Multiply MULTIPLY> __device__ __forceinline__ unsigned pack(float low, float high) {
+    return MULTIPLY == F16 ? pack_f16(low, high) : pack_bf16(low, high);
+}
+template <Multiply MULTIPLY> __device__ __forceinline__ void multiply_packed(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    if constexpr (MULTIPLY == F16) mma_m16n8k16_f16(d, a, b);
+    else mma_m16n8k16_bf16(d, a, b);
+}
+
 // sums += a b over 16 of the summed dimension, in two halves. `left_of(fragment, i, half)` and `right_of(fragment, next fragment, j, half)`
 // give the factors of row tile i and column tiles j, j + 1. Any order of the summed dimension is right as long as both factors have the
-// same: that is why the pairs of bf16 may be columns t and t + 4.
+// same: that is why the pairs of 16 bits may be columns t and t + 4.
 template <Multiply MULTIPLY, int ROWS, int COLUMNS, class LeftOf, class RightOf>
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
-    if constexpr (MULTIPLY == BF16) {
+    if constexpr (MULTIPLY == BF16 || MULTIPLY == F16) {
         unsigned right[COLUMNS][2];
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 2)
@@ -33,7 +43,7 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
             for (int half = 0; half < 2; half++) {
                 Right b[2];
                 right_of(b[0], b[1], j, half);
-                right[j][half] = pack_bf16(b[0][0], b[0][1]), right[j + 1][half] = pack_bf16(b[1][0], b[1][1]);
+                right[j][half] = pack<MULTIPLY>(b[0][0], b[0][1]), right[j + 1][half] = pack<MULTIPLY>(b[1][0], b[1][1]);
             }
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
@@ -42,10 +52,10 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
             for (int half = 0; half < 2; half++) {
                 Left a;
                 left_of(a, i, half);
-                left[2 * half] = pack_bf16(a[0], a[2]), left[2 * half + 1] = pack_bf16(a[1], a[3]);
+                left[2 * half] = pack<MULTIPLY>(a[0], a[2]), left[2 * half + 1] = pack<MULTIPLY>(a[1], a[3]);
             }
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) mma_m16n8k16_bf16(sums[i][j], left, right[j]);
+            for (int j = 0; j < COLUMNS; j++) multiply_packed<MULTIPLY>(sums[i][j], left, right[j]);
         }
     } else {
         // x as tf32, and what is lost.

@@ -185,3 +185,4 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
 LINEAR_MAX_KERNEL(tf32x3, TF32X3)
 LINEAR_MAX_KERNEL(tf32, TF32)
 LINEAR_MAX_KERNEL(bf16, BF16)
+LINEAR_MAX_KERNEL(f16, F16)

@@ -4,6 +4,7 @@ mod emulator;
 
 use bytemuck::{Pod, Zeroable};
 use emulator::{Emulator, Schedule};
+use half::f16;
 use training_engine::{
     backend::cuda::device::{Address, Device, Launch},
     error::Result,
@@ -153,7 +154,7 @@ fn random_words_are_the_hosts() {
 fn tiles_multiply() {
     for (m, n, k) in [(1, 1, 4), (31, 33, 20), (64, 40, 96)] {
         let (a, b) = (values(4, m * k), values(5, n * k));
-        for kernel in ["sample_product_tf32", "sample_product_bf16"] {
+        for kernel in ["sample_product_tf32", "sample_product_bf16", "sample_product_f16"] {
             let y = same_everywhere(|device| {
                 let (a, b, y) = (upload(device, &a), upload(device, &b), device.allocate(m * n * 4).unwrap());
                 let arguments = Product { a, b, y, m: m as i32, n: n as i32, k: k as i32, pad: 0 };
@@ -163,10 +164,29 @@ fn tiles_multiply() {
             });
             for (i, y) in y.iter().enumerate() {
                 let (a, b) = (&a[i / n * k..][..k], &b[i % n * k..][..k]);
-                // Factors have 7 bits and sums fewer than 24: both precisions are exact.
+                // Factors have 7 bits and sums fewer than 24: all of these precisions are exact.
                 assert_eq!(*y, a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>(), "{kernel} {m} x {n} x {k}: element {i}");
             }
         }
+    }
+}
+
+/// Factors of 16 bits: normal, subnormal, between two of them, too large.
+#[test]
+fn halves_round_as_the_host_does() {
+    let mut a: Vec<f32> = (0..0x7f80).map(|high| f32::from_bits(high << 16 | 0x1000)).chain((0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f32())).collect();
+    const SMALLEST: f32 = 1.0 / 16_777_216.0;
+    let ends = [65_504.0, 65_519.996, 65_520.0, 65_536.0, 3e38, SMALLEST, SMALLEST / 2.0, 1.000_001 * SMALLEST / 2.0];
+    a.extend(ends.into_iter().chain([f32::INFINITY, f32::NAN]).flat_map(|x| [x, -x]));
+    let rows: Vec<f32> = a.iter().flat_map(|&x| [x, 0.0, 0.0, 0.0]).collect();
+    let device = Emulator::new();
+    let (m, n, k) = (a.len(), 1, 4);
+    let (left, right, y) = (upload(&device, &rows), upload(&device, &[1.0f32, 0.0, 0.0, 0.0]), device.allocate(m * 4).unwrap());
+    let arguments = Product { a: left, b: right, y, m: m as i32, n, k, pad: 0 };
+    launch(&device, "sample_product_f16", [1, m.div_ceil(32) as u32, 1], 128, STAGES, &arguments).unwrap();
+    for (x, y) in a.iter().zip(download::<f32>(&device, y, m)) {
+        let rounded = f16::from_f32(*x).to_f32();
+        assert!(y == rounded || (y.is_nan() && rounded.is_nan()), "{x:e} is {y:e}, not {rounded:e}");
     }
 }
 

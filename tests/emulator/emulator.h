@@ -77,6 +77,7 @@ unsigned ballot(unsigned mask, bool predicate, const char* what, Site site);
 void atomic_access(const void* address, unsigned bytes);
 
 void mma_bf16(float* d, const unsigned* a, const unsigned* b, Site site);
+void mma_f16(float* d, const unsigned* a, const unsigned* b, Site site);
 void mma_tf32(float* d, const unsigned* a, const unsigned* b, Site site);
 void ldmatrix(unsigned* result, const void* row, unsigned count, bool transposed, Site site);
 // The last `bytes - valid` bytes become zero.
@@ -221,6 +222,9 @@ template <class T> inline void __stcg(T* address, T value) { *address = value; }
 inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
     emulator::mma_bf16(d, a, b, site);
 }
+inline void mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
+    emulator::mma_f16(d, a, b, site);
+}
 inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
     emulator::mma_tf32(d, a, b, site);
 }
@@ -247,6 +251,18 @@ inline unsigned pack_bf16(float low, float high) {
     auto round = [](float x) {
         unsigned bits = __float_as_uint(x);
         return isnan(x) ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    };
+    return round(low) | round(high) << 16;
+}
+// Two f16, each to nearest even: infinite from 65520 on, NaN stays NaN.
+inline unsigned pack_f16(float low, float high) {
+    auto round = [](float x) {
+        unsigned bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+        if (isnan(x)) return 0x7fffu;
+        if (size >= __float_as_uint(65520)) return sign | 0x7c00u;
+        // Below the smallest normal number, the sum with 1/2 has as many bits as are there.
+        if (size < __float_as_uint(0x1p-14f)) return sign | (__float_as_uint(__uint_as_float(size) + 0.5f) - __float_as_uint(0.5f));
+        return sign | (size - (112u << 23) + 0xfffu + (size >> 13 & 1)) >> 13;
     };
     return round(low) | round(high) << 16;
 }

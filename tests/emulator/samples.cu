@@ -1,6 +1,7 @@
 // Kernels that test the emulator: correct ones, and under `BUG` ones with a fault that the checker must find.
 #include "mma.cuh"
 
+enum Kind { TF32, BF16, F16 };
 enum Bug { NONE, NO_BARRIER_BEFORE_USE, NO_BARRIER_AFTER_USE, NO_WAIT };
 
 struct Add {
@@ -49,7 +50,7 @@ struct Product {
     float* y;
     int m, n, k, pad;
 };
-template <bool BF16, Bug BUG> __device__ void product(const Product& p) {
+template <Kind KIND, Bug BUG> __device__ void product(const Product& p) {
     constexpr int TILE = 32, DEPTH = 16, STRIDE = DEPTH + 4;
     SHARED(float, stages); // [2][2 * TILE][STRIDE]: rows of a, then of b
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -76,14 +77,15 @@ template <bool BF16, Bug BUG> __device__ void product(const Product& p) {
         }
         if (BUG != NO_BARRIER_BEFORE_USE) __syncthreads();
         const float *a = stages + (stage * 2 * TILE + wm) * STRIDE, *b = stages + (stage * 2 * TILE + TILE + wn) * STRIDE;
-        if (BF16) {
-            auto pair = [](const float* x) { return pack_bf16(x[0], x[1]); };
+        if (KIND != TF32) {
+            auto pair = [](const float* x) { return KIND == F16 ? pack_f16(x[0], x[1]) : pack_bf16(x[0], x[1]); };
             const float* at = a + g * STRIDE + 2 * t;
             unsigned fa[4] = {pair(at), pair(at + 8 * STRIDE), pair(at + 8), pair(at + 8 * STRIDE + 8)};
             for (int j = 0; j < 2; j++) {
                 const float* bt = b + (8 * j + g) * STRIDE + 2 * t;
                 unsigned fb[2] = {pair(bt), pair(bt + 8)};
-                mma_m16n8k16_bf16(sums[j], fa, fb);
+                if (KIND == F16) mma_m16n8k16_f16(sums[j], fa, fb);
+                else mma_m16n8k16_bf16(sums[j], fa, fb);
             }
         } else {
             for (int k = 0; k < DEPTH; k += 8) {
@@ -107,9 +109,11 @@ template <bool BF16, Bug BUG> __device__ void product(const Product& p) {
             if (row < p.m && column < p.n) p.y[row * p.n + column] = sums[j][i];
         }
 }
-extern "C" __global__ void __launch_bounds__(128) sample_product_bf16(Product p) { product<true, NONE>(p); }
+extern "C" __global__ void __launch_bounds__(128) sample_product_bf16(Product p) { product<BF16, NONE>(p); }
 KERNEL(sample_product_bf16, Product)
-extern "C" __global__ void __launch_bounds__(128) sample_product_tf32(Product p) { product<false, NONE>(p); }
+extern "C" __global__ void __launch_bounds__(128) sample_product_f16(Product p) { product<F16, NONE>(p); }
+KERNEL(sample_product_f16, Product)
+extern "C" __global__ void __launch_bounds__(128) sample_product_tf32(Product p) { product<TF32, NONE>(p); }
 KERNEL(sample_product_tf32, Product)
 
 // y (rows x 8) of 16-bit x (8 x rows): transposing loads. One warp a matrix of 8 x 8.
@@ -132,11 +136,11 @@ extern "C" __global__ void __launch_bounds__(32) sample_transpose(Transpose a) {
 KERNEL(sample_transpose, Transpose)
 
 // ---------------------------------------------------------------------------------------------------- planted faults
-extern "C" __global__ void __launch_bounds__(128) bug_no_barrier_before_use(Product p) { product<false, NO_BARRIER_BEFORE_USE>(p); }
+extern "C" __global__ void __launch_bounds__(128) bug_no_barrier_before_use(Product p) { product<TF32, NO_BARRIER_BEFORE_USE>(p); }
 KERNEL(bug_no_barrier_before_use, Product)
-extern "C" __global__ void __launch_bounds__(128) bug_no_barrier_after_use(Product p) { product<true, NO_BARRIER_AFTER_USE>(p); }
+extern "C" __global__ void __launch_bounds__(128) bug_no_barrier_after_use(Product p) { product<BF16, NO_BARRIER_AFTER_USE>(p); }
 KERNEL(bug_no_barrier_after_use, Product)
-extern "C" __global__ void __launch_bounds__(128) bug_no_wait(Product p) { product<true, NO_WAIT>(p); }
+extern "C" __global__ void __launch_bounds__(128) bug_no_wait(Product p) { product<BF16, NO_WAIT>(p); }
 KERNEL(bug_no_wait, Product)
 
 // Writes one value too many.

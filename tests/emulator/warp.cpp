@@ -55,8 +55,12 @@ unsigned ballot(unsigned mask, bool predicate, const char* what, Site site) {
 }
 
 // ------------------------------------------------------------------------------------------------- tensor products
-static float high_half(unsigned bits) { return __uint_as_float(bits & 0xffff0000u); }
-static float low_half(unsigned bits) { return __uint_as_float(bits << 16); }
+
+static float of_f16(unsigned bits) {
+    float size = __uint_as_float((bits & 0x7fffu) << 13) * 0x1p112f;
+    if ((bits & 0x7c00u) == 0x7c00u) size = bits & 0x3ffu ? NAN : INFINITY;
+    return bits & 0x8000u ? -size : size;
+}
 
 // C (16 x 8) += A (16 x K) B (K x 8), the last lane for all; `unpack` fills A and B from the fragments of one lane.
 template <int K, class Unpack> static void multiply(float* d, const unsigned* a, const unsigned* b, const char* what, Site site, Unpack unpack) {
@@ -82,15 +86,24 @@ template <int K, class Unpack> static void multiply(float* d, const unsigned* a,
     memcpy(d, warp.sums[me.lane], 16);
 }
 
-void mma_bf16(float* d, const unsigned* a, const unsigned* b, Site site) {
-    auto unpack = [](float (&A)[16][16], float (&B)[16][8], const unsigned* a, const unsigned* b, int g, int t) {
+// `low` and `high`: a register's two numbers.
+template <class Low, class High>
+static void multiply_pairs(float* d, const unsigned* a, const unsigned* b, const char* what, Site site, Low low, High high) {
+    auto unpack = [=](float (&A)[16][16], float (&B)[16][8], const unsigned* a, const unsigned* b, int g, int t) {
         for (int i = 0; i < 4; i++) {
             int row = g + i % 2 * 8, column = 2 * t + i / 2 * 8;
-            A[row][column] = low_half(a[i]), A[row][column + 1] = high_half(a[i]);
+            A[row][column] = low(a[i]), A[row][column + 1] = high(a[i]);
         }
-        for (int i = 0; i < 2; i++) B[2 * t + 8 * i][g] = low_half(b[i]), B[2 * t + 8 * i + 1][g] = high_half(b[i]);
+        for (int i = 0; i < 2; i++) B[2 * t + 8 * i][g] = low(b[i]), B[2 * t + 8 * i + 1][g] = high(b[i]);
     };
-    multiply<16>(d, a, b, "mma.m16n8k16", site, unpack);
+    multiply<16>(d, a, b, what, site, unpack);
+}
+void mma_bf16(float* d, const unsigned* a, const unsigned* b, Site site) {
+    multiply_pairs(d, a, b, "mma.m16n8k16.bf16", site, [](unsigned x) { return __uint_as_float(x << 16); },
+                   [](unsigned x) { return __uint_as_float(x & 0xffff0000u); });
+}
+void mma_f16(float* d, const unsigned* a, const unsigned* b, Site site) {
+    multiply_pairs(d, a, b, "mma.m16n8k16.f16", site, of_f16, [](unsigned x) { return of_f16(x >> 16); });
 }
 
 void mma_tf32(float* d, const unsigned* a, const unsigned* b, Site site) {

@@ -34,6 +34,9 @@ pub enum Multiply {
     Tf32,
     /// bfloat16 on tensor cores, sums in single precision.
     Bf16,
+    /// Half precision on tensor cores, sums in single precision; the gradient of the loss is scaled, see
+    /// [`LossScale`](crate::backend::LossScale).
+    F16,
 }
 
 impl Multiply {
@@ -43,6 +46,7 @@ impl Multiply {
             Self::Tf32x3 => "matrix products in three tf32 parts, as exact as single precision",
             Self::Tf32 => "matrix products in tf32",
             Self::Bf16 => "matrix products in bfloat16",
+            Self::F16 => "matrix products in half precision",
         }
     }
     /// The end of the names of kernels that compute so.
@@ -51,6 +55,7 @@ impl Multiply {
             Self::Tf32x3 => "tf32x3",
             Self::Tf32 => "tf32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }
