@@ -1,10 +1,12 @@
-//! Updates of the CUDA backend on the emulated device against those of the CPU backend in the same precision.
+//! Updates of the CUDA backend against those of the CPU backend in the same precision.
 
-mod emulator;
+mod device;
 
-use emulator::{Emulator, Schedule};
 use training_engine::{
-    backend::{Backend, Buffer, Clip, Rule, Update, cpu, cuda},
+    backend::{
+        Backend, Buffer, Clip, Rule, Update, cpu,
+        cuda::{self, device::Device},
+    },
     graph::{Scalar, Vector},
 };
 
@@ -16,9 +18,9 @@ fn numbers(seed: usize, count: usize) -> Vec<f64> {
 }
 
 /// The backend of the CPU and one of a device, with these parameters.
-fn pair(device: &Emulator, parameters: &[f64]) -> [Box<dyn Backend>; 2] {
+fn pair(device: Box<dyn Device>, parameters: &[f64]) -> [Box<dyn Backend>; 2] {
     let len = parameters.len();
-    let cuda = cuda::with_device(Box::new(device.clone()), cuda::Multiply::default(), len, STATISTICS).unwrap();
+    let cuda = cuda::with_device(device, cuda::Multiply::default(), len, STATISTICS).unwrap();
     let mut backends = [cpu::new(Scalar::F32, 1, len, STATISTICS), cuda];
     for backend in &mut backends {
         backend.write(Buffer::Parameters, parameters).unwrap();
@@ -44,7 +46,7 @@ fn close(ours: &[f64], theirs: &[f64], what: &str) {
 }
 
 /// Some updates on both backends; gives the numbers that the device ends with.
-fn updates(device: &Emulator, len: usize, rule: Rule, clip: Option<Clip>) -> Vec<Vec<f64>> {
+fn updates(device: Box<dyn Device>, len: usize, rule: Rule, clip: Option<Clip>) -> Vec<Vec<f64>> {
     let mut backends = pair(device, &numbers(1, len));
     let buffers = [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics];
     for count in 1..=3 {
@@ -76,11 +78,10 @@ const RULES: [Rule; 5] = [
 
 #[test]
 fn updates_are_those_of_the_cpu() {
-    let device = Emulator::new();
     for len in [1, 3, 1026, 4099] {
         for rule in RULES {
             for clip in [None, Some(Clip::Norm(0.1)), Some(Clip::Norm(1e6)), Some(Clip::Value(0.2))] {
-                updates(&device, len, rule, clip);
+                updates(device::open(), len, rule, clip);
             }
         }
     }
@@ -89,19 +90,19 @@ fn updates_are_those_of_the_cpu() {
 #[test]
 fn updates_have_the_same_bits_in_every_order_and_no_races() {
     for rule in RULES {
-        let all = Schedule::ALL.map(|schedule| updates(&Emulator::new().with_schedule(schedule), 4099, rule, Some(Clip::Norm(0.1))));
+        let all: Vec<_> = device::orders().into_iter().map(|device| updates(device, 4099, rule, Some(Clip::Norm(0.1)))).collect();
         assert!(all.iter().all(|outcome| *outcome == all[0]), "{rule:?}");
-        let checked = Emulator::checked();
-        updates(&checked, 1026, rule, Some(Clip::Norm(0.1)));
-        assert_eq!(checked.reports(), Vec::<String>::new());
+        let (device, reports) = device::checked();
+        updates(device, 1026, rule, Some(Clip::Norm(0.1)));
+        assert_eq!(reports(), Vec::<String>::new());
     }
 }
 
 #[test]
 fn a_gradient_that_is_not_finite_changes_nothing() {
     let len = 1026;
-    let device = Emulator::checked();
-    let [_, mut backend] = pair(&device, &numbers(1, len));
+    let (device, reports) = device::checked();
+    let [_, mut backend] = pair(device, &numbers(1, len));
     let update = |scale| Update { rule: RULES[1], learning_rate: 0.01, weight_decay: 0.1, count: 1, scale, clip: Some(Clip::Norm(1.0)) };
     let buffers = [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics];
     let before = buffers.map(|buffer| backend.read(buffer).unwrap());
@@ -120,5 +121,5 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     backend.write(Buffer::Gradients, &vec![1e30; len]).unwrap();
     let done = backend.update(&update(1.0), &parts(len)).unwrap();
     assert!(done.applied && (done.gradient_norm / (1e30 * (len as f64).sqrt()) - 1.0).abs() <= 1e-6, "{done:?}");
-    assert_eq!(device.reports(), Vec::<String>::new());
+    assert_eq!(reports(), Vec::<String>::new());
 }

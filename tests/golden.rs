@@ -3,7 +3,7 @@
 //! Cases are those in `tests/data/golden`, and those in `$TE_SHARED/golden` where that is set; with `TE_GOLDEN_DIR=FOLDER`
 //! every `*.safetensors` of that folder instead. They take the way of production: padded scenarios are packed, then run.
 
-mod emulator;
+mod device;
 mod golden_case;
 
 use golden_case::{Array, Case};
@@ -52,7 +52,7 @@ fn golden_f32() {
     check_cpu(Scalar::F32, &SINGLE);
 }
 
-/// On the emulated device, which is slow: the small cases; products as exact as single precision.
+/// On the emulated device, which is slow, the small cases alone; products as exact as single precision.
 #[test]
 fn golden_cuda() {
     check_device(Multiply::Tf32x3, "", &SINGLE);
@@ -69,12 +69,11 @@ fn golden_cuda_bf16() {
 }
 
 fn check_device(multiply: Multiply, name: &str, bounds: &Bounds) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
-    let mut paths = list(&folder, ".safetensors.gz");
+    let mut paths = if device::is_gpu() { paths() } else { list(&device::repository().join("tests/data/golden"), ".safetensors.gz") };
     paths.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(name));
-    check_all(&paths, &format!("emulated {multiply:?}"), bounds, |case| {
+    check_all(&paths, &format!("{} {multiply:?}", device::name()), bounds, |case| {
         Session::with_backend(&case.model, &case.objectives, 0, |parameters, statistics| {
-            cuda::with_device(Box::new(emulator::Emulator::new()), multiply, parameters, statistics)
+            cuda::with_device(device::open(), multiply, parameters, statistics)
         })
     });
 }
@@ -105,7 +104,7 @@ fn paths() -> Vec<PathBuf> {
     if let Some(folder) = std::env::var_os("TE_GOLDEN_DIR") {
         return list(Path::new(&folder), ".safetensors");
     }
-    let mut all = list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden"), ".safetensors.gz");
+    let mut all = list(&device::repository().join("tests/data/golden"), ".safetensors.gz");
     if let Some(shared) = std::env::var_os("TE_SHARED") {
         all.extend(list(&Path::new(&shared).join("golden"), ".safetensors"));
     }

@@ -1,0 +1,129 @@
+//! The device that the CUDA backend is tested on: the emulated one, or with `TE_TEST_DEVICE=gpu` the first GPU of the machine, which
+//! then must be there.
+
+#![allow(dead_code, reason = "every test program uses a part")]
+
+#[path = "../emulator/mod.rs"]
+pub mod emulator;
+
+use emulator::{Emulator, Schedule};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+use training_engine::{
+    backend::cuda::{
+        self,
+        device::{Address, Captured, Device, Launch, Memory},
+    },
+    error::Result,
+};
+
+/// Whether a GPU was asked for.
+pub fn is_gpu() -> bool {
+    match std::env::var("TE_TEST_DEVICE").as_deref() {
+        Ok("gpu") => true,
+        Ok("emulator" | "") | Err(_) => false,
+        Ok(other) => panic!("TE_TEST_DEVICE is '{other}', not 'gpu' or 'emulator'"),
+    }
+}
+
+/// The device to test on.
+///
+/// # Panics
+/// A GPU was asked for and cannot be had: with the reason.
+pub fn open() -> Box<dyn Device> {
+    if is_gpu() { Box::new(gpu().unwrap_or_else(|e| panic!("TE_TEST_DEVICE=gpu, but {e}"))) } else { Box::new(Emulator::new()) }
+}
+
+/// The device to test on, the emulated one with its checker, and what that has found since the last call.
+pub fn checked() -> (Box<dyn Device>, Box<dyn Fn() -> Vec<String>>) {
+    if is_gpu() {
+        return (open(), Box::new(Vec::new));
+    }
+    let device = Emulator::checked();
+    (Box::new(device.clone()), Box::new(move || device.reports()))
+}
+
+/// The device to test on several times: the emulated one with threads in every order.
+pub fn orders() -> Vec<Box<dyn Device>> {
+    if is_gpu() {
+        return vec![open(), open()];
+    }
+    Schedule::ALL.iter().map(|&schedule| Box::new(Emulator::new().with_schedule(schedule)) as Box<dyn Device>).collect()
+}
+
+/// Its name in what tests print.
+pub fn name() -> &'static str {
+    if is_gpu() { "GPU" } else { "emulated" }
+}
+
+/// The folder of the repository, or what takes its place where a test program was carried to another machine.
+pub fn repository() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
+/// The first GPU, with its kernels loaded once for all backends of the process.
+///
+/// # Errors
+/// There is none.
+pub fn gpu() -> Result<Shared> {
+    static GPU: OnceLock<Result<Shared>> = OnceLock::new();
+    let open = || cuda::available().and_then(|_| cuda::device(0)).map(|device| Shared(Arc::new(Mutex::new(device))));
+    match GPU.get_or_init(open) {
+        Ok(device) => Ok(device.clone()),
+        Err(e) => Err(training_engine::error::Error::Backend(e.to_string())),
+    }
+}
+
+/// One device for several backends; clones are the same.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Box<dyn Device>>>);
+
+impl Shared {
+    fn device(&self) -> MutexGuard<'_, Box<dyn Device>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Device for Shared {
+    fn describe(&self) -> String {
+        self.device().describe()
+    }
+    fn memory(&self) -> Result<Memory> {
+        self.device().memory()
+    }
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        self.device().allocate(bytes)
+    }
+    fn free(&self, address: Address) {
+        self.device().free(address);
+    }
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.device().upload(to, bytes)
+    }
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.device().download(from, bytes)
+    }
+    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        self.device().copy(from, to, bytes)
+    }
+    fn clear(&self, address: Address, bytes: usize) -> Result<()> {
+        self.device().clear(address, bytes)
+    }
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        self.device().launch(launch)
+    }
+    fn synchronise(&self) -> Result<()> {
+        self.device().synchronise()
+    }
+    fn capture(&self, launches: &[Launch]) -> Result<Captured> {
+        self.device().capture(launches)
+    }
+    fn replay(&self, captured: Captured) -> Result<()> {
+        self.device().replay(captured)
+    }
+    fn release(&self, captured: Captured) {
+        self.device().release(captured);
+    }
+}
