@@ -87,6 +87,9 @@ impl Device for Recording {
     fn launch(&self, launch: &Launch) -> Result<()> {
         self.call(|log| log.launches.push(launch.clone()))
     }
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        self.call(|log| log.launches.extend_from_slice(launches)).map(|()| vec![0.0; launches.len()])
+    }
     fn synchronise(&self) -> Result<()> {
         self.call(|log| log.waits += 1)
     }

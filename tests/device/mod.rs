@@ -16,7 +16,7 @@ use training_engine::{
         self,
         device::{Address, Captured, Device, Launch, Memory},
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// Whether a GPU was asked for.
@@ -36,8 +36,11 @@ pub fn open() -> Box<dyn Device> {
     if is_gpu() { Box::new(gpu().unwrap_or_else(|e| panic!("TE_TEST_DEVICE=gpu, but {e}"))) } else { Box::new(Emulator::new()) }
 }
 
-/// The device to test on, the emulated one with its checker, and what that has found since the last call.
-pub fn checked() -> (Box<dyn Device>, Box<dyn Fn() -> Vec<String>>) {
+/// What a checker has found since the last call.
+pub type Reports = Box<dyn Fn() -> Vec<String>>;
+
+/// The device to test on, the emulated one with its checker.
+pub fn checked() -> (Box<dyn Device>, Reports) {
     if is_gpu() {
         return (open(), Box::new(Vec::new));
     }
@@ -69,61 +72,87 @@ pub fn repository() -> PathBuf {
 /// There is none.
 pub fn gpu() -> Result<Shared> {
     static GPU: OnceLock<Result<Shared>> = OnceLock::new();
-    let open = || cuda::available().and_then(|_| cuda::device(0)).map(|device| Shared(Arc::new(Mutex::new(device))));
+    let open = || cuda::available().and_then(|_| cuda::device(0)).map(Shared::new);
     match GPU.get_or_init(open) {
         Ok(device) => Ok(device.clone()),
-        Err(e) => Err(training_engine::error::Error::Backend(e.to_string())),
+        Err(e) => Err(Error::Backend(e.to_string())),
     }
 }
 
-/// One device for several backends; clones are the same.
+/// One device for several backends, and what it was asked for; clones are the same.
 #[derive(Clone)]
-pub struct Shared(Arc<Mutex<Box<dyn Device>>>);
+pub struct Shared(Arc<Mutex<Inner>>);
+
+struct Inner {
+    device: Box<dyn Device>,
+    captured: Option<Captured>,
+    timed: Vec<(Launch, f64)>,
+}
 
 impl Shared {
-    fn device(&self) -> MutexGuard<'_, Box<dyn Device>> {
+    pub fn new(device: Box<dyn Device>) -> Self {
+        Self(Arc::new(Mutex::new(Inner { device, captured: None, timed: Vec::new() })))
+    }
+    /// What was captured last.
+    pub fn captured(&self) -> Option<Captured> {
+        self.inner().captured
+    }
+    /// The launches that were timed last, with the seconds of each.
+    pub fn timed(&self) -> Vec<(Launch, f64)> {
+        self.inner().timed.clone()
+    }
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Device for Shared {
     fn describe(&self) -> String {
-        self.device().describe()
+        self.inner().device.describe()
     }
     fn memory(&self) -> Result<Memory> {
-        self.device().memory()
+        self.inner().device.memory()
     }
     fn allocate(&self, bytes: usize) -> Result<Address> {
-        self.device().allocate(bytes)
+        self.inner().device.allocate(bytes)
     }
     fn free(&self, address: Address) {
-        self.device().free(address);
+        self.inner().device.free(address);
     }
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        self.device().upload(to, bytes)
+        self.inner().device.upload(to, bytes)
     }
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
-        self.device().download(from, bytes)
+        self.inner().device.download(from, bytes)
     }
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        self.device().copy(from, to, bytes)
+        self.inner().device.copy(from, to, bytes)
     }
     fn clear(&self, address: Address, bytes: usize) -> Result<()> {
-        self.device().clear(address, bytes)
+        self.inner().device.clear(address, bytes)
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
-        self.device().launch(launch)
+        self.inner().device.launch(launch)
+    }
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        let mut inner = self.inner();
+        let seconds = inner.device.time(launches)?;
+        inner.timed = launches.iter().cloned().zip(seconds.iter().copied()).collect();
+        Ok(seconds)
     }
     fn synchronise(&self) -> Result<()> {
-        self.device().synchronise()
+        self.inner().device.synchronise()
     }
     fn capture(&self, launches: &[Launch]) -> Result<Captured> {
-        self.device().capture(launches)
+        let mut inner = self.inner();
+        let captured = inner.device.capture(launches)?;
+        inner.captured = Some(captured);
+        Ok(captured)
     }
     fn replay(&self, captured: Captured) -> Result<()> {
-        self.device().replay(captured)
+        self.inner().device.replay(captured)
     }
     fn release(&self, captured: Captured) {
-        self.device().release(captured);
+        self.inner().device.release(captured);
     }
 }

@@ -16,6 +16,7 @@ use std::{
     collections::HashMap,
     ffi::{CStr, CString, c_void},
     sync::{Arc, Mutex},
+    time::Instant,
 };
 use training_engine::{
     backend::cuda::device::{Address, Captured, Device, Launch, Memory},
@@ -190,6 +191,13 @@ impl Device for Emulator {
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
         self.inner().launch(launch)
+    }
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        let seconds = |launch| {
+            let start = Instant::now();
+            self.launch(launch).map(|()| start.elapsed().as_secs_f64())
+        };
+        launches.iter().map(seconds).collect()
     }
     fn synchronise(&self) -> Result<()> {
         Ok(())

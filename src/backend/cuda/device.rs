@@ -102,6 +102,12 @@ pub trait Device: Send {
     /// There is no such kernel, the grid is not possible, or the device failed.
     fn launch(&self, launch: &Launch) -> Result<()>;
 
+    /// Runs kernels one after another, waits for them, and gives the seconds that each took on the device.
+    ///
+    /// # Errors
+    /// As [`Device::launch`].
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>>;
+
     /// Waits for all that was launched.
     ///
     /// # Errors

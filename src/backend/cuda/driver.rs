@@ -55,6 +55,16 @@ struct Stage {
     done: sys::CUevent,
 }
 
+/// Events with times.
+struct Marks(Vec<sys::CUevent>);
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        // SAFETY: they were created, and are forgotten.
+        self.0.iter().for_each(|&mark| _ = unsafe { event::destroy(mark) });
+    }
+}
+
 struct Function {
     handle: sys::CUfunction,
     /// Dynamic shared memory that it may use.
@@ -279,6 +289,26 @@ impl Device for Driver {
     fn launch(&self, launch: &Launch) -> Result<()> {
         self.enter("launching")?;
         self.start(self.function(launch)?, launch)
+    }
+
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        self.enter("timing")?;
+        let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
+        let mut marks = Marks(Vec::with_capacity(launches.len() + 1));
+        for _ in 0..=launches.len() {
+            marks.0.push(event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT).map_err(|e| self.failed("an event", &e))?);
+        }
+        // SAFETY: event and stream are there.
+        let mark = |i: usize| unsafe { event::record(marks.0[i], self.stream) }.map_err(|e| self.failed("recording an event", &e));
+        mark(0)?;
+        for (i, (function, launch)) in functions.into_iter().zip(launches).enumerate() {
+            self.start(function, launch)?;
+            mark(i + 1)?;
+        }
+        self.synchronise()?;
+        // SAFETY: both are there and have happened.
+        let between = |pair: &[sys::CUevent]| unsafe { event::elapsed(pair[0], pair[1]) }.map(|milliseconds| f64::from(milliseconds) / 1e3);
+        marks.0.windows(2).map(|pair| between(pair).map_err(|e| self.failed("the time between two events", &e))).collect()
     }
 
     fn synchronise(&self) -> Result<()> {
