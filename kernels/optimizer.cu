@@ -14,11 +14,29 @@ struct UpdateBlock {
     int ranges[MOST_DECAYED][2]; // start and end, in order
 };
 
+// The factor of the loss's gradient; after each update it goes on as that of torch.amp.GradScaler.
+struct LossScale {
+    double growth_factor, backoff_factor;
+    float scale;
+    float used; // that of the gradients that are being applied
+    int growth_interval, growth_tracker;
+
+    __device__ void advance(bool applied) {
+        if (!applied) {
+            scale = float(scale * backoff_factor), growth_tracker = 0;
+        } else if (++growth_tracker == growth_interval) {
+            float grown = float(scale * growth_factor);
+            if (isfinite(grown)) scale = grown;
+            growth_tracker = 0;
+        }
+    }
+};
+
 // What an update did.
 struct Outcome {
     double norm; // of the whole scaled gradient before clipping
     int applied; // 0: it was not finite, nothing is changed
-    int pad;
+    float loss_scale;
 };
 
 struct Optimizer {
@@ -26,8 +44,18 @@ struct Optimizer {
     float *parameters, *gradients, *first, *second, *statistics, *pending;
     Outcome* outcome;
     double* partials; // [norm_blocks]
+    LossScale* loss_scale; // null: the loss is not scaled
     int length, statistics_length, norm_blocks, pad;
 };
+
+struct ScaleLoss {
+    float* gradient;
+    const LossScale* loss_scale;
+};
+extern "C" __global__ void __launch_bounds__(32) scale_loss(ScaleLoss a) {
+    if (threadIdx.x == 0) *a.gradient = a.loss_scale->scale;
+}
+KERNEL(scale_loss, ScaleLoss)
 
 // partials: sum of squares of the block's part of the gradient.
 extern "C" __global__ void __launch_bounds__(256) gradient_norm(Optimizer a) {
@@ -42,6 +70,8 @@ extern "C" __global__ void __launch_bounds__(256) gradient_norm(Optimizer a) {
     if (rest < a.length) sum += double(a.gradients[rest]) * a.gradients[rest];
     Sum total = block_sum(Sum{sum, 0});
     if (threadIdx.x == 0) a.partials[blockIdx.x] = total.total;
+    // The next launch reads this one while it changes the other.
+    if (a.loss_scale && global_thread() == 0) a.loss_scale->used = a.loss_scale->scale;
 }
 KERNEL(gradient_norm, Optimizer)
 
@@ -70,9 +100,13 @@ template <class Rule> __device__ void update(const Optimizer& a) {
     const UpdateBlock& u = *a.update;
     double sum = 0;
     for (int i = int(threadIdx.x); i < a.norm_blocks; i += int(blockDim.x)) sum += a.partials[i];
-    double norm = u.scale * sqrt(block_sum(Sum{sum, 0}).total);
+    float loss_scale = a.loss_scale ? a.loss_scale->used : 1;
+    double unscale = u.scale / loss_scale, norm = unscale * sqrt(block_sum(Sum{sum, 0}).total);
     bool applied = isfinite(norm);
-    if (global_thread() == 0) *a.outcome = {norm, applied, 0};
+    if (global_thread() == 0) {
+        *a.outcome = {norm, applied, loss_scale};
+        if (a.loss_scale) a.loss_scale->advance(applied);
+    }
     for (int i = global_thread(); i < a.statistics_length; i += global_threads()) {
         if (applied) a.statistics[i] = a.pending[i];
         else a.pending[i] = a.statistics[i];
@@ -82,7 +116,7 @@ template <class Rule> __device__ void update(const Optimizer& a) {
         return;
     }
     double most = u.most_norm / (norm + 1e-6);
-    float scale = float(most < 1 ? u.scale * most : u.scale), bound = u.bound;
+    float scale = float(most < 1 ? unscale * most : unscale), bound = u.bound;
     float factors[7];
     for (int i = 0; i < 7; i++) factors[i] = u.factors[i];
 

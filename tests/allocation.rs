@@ -60,7 +60,7 @@ fn warm_steps_allocate_nothing() {
         let mut step = |number: usize| {
             let trained = module.train_batch(&batch, number as u64).unwrap();
             assert!(trained.finite && trained.metrics[0].1.is_finite());
-            assert!(module.update(1).unwrap().applied);
+            assert!(module.update(1, false).unwrap().applied);
             module.end_batch(number);
         };
         (1..=3).for_each(&mut step);

@@ -174,7 +174,10 @@ fn tiles_multiply() {
 /// Factors of 16 bits: normal, subnormal, between two of them, too large.
 #[test]
 fn halves_round_as_the_host_does() {
-    let mut a: Vec<f32> = (0..0x7f80).map(|high| f32::from_bits(high << 16 | 0x1000)).chain((0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f32())).collect();
+    let mut a: Vec<f32> = (0..0x7f80)
+        .map(|high| f32::from_bits(high << 16 | 0x1000))
+        .chain((0..=u16::MAX).map(|bits| f16::from_bits(bits).to_f32()))
+        .collect();
     const SMALLEST: f32 = 1.0 / 16_777_216.0;
     let ends = [65_504.0, 65_519.996, 65_520.0, 65_536.0, 3e38, SMALLEST, SMALLEST / 2.0, 1.000_001 * SMALLEST / 2.0];
     a.extend(ends.into_iter().chain([f32::INFINITY, f32::NAN]).flat_map(|x| [x, -x]));

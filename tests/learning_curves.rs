@@ -109,7 +109,7 @@ fn train<const N: usize>(config: &Config, lesson: &Lesson, names: [&str; N]) -> 
         for (curve, name) in curves.iter_mut().zip(names) {
             curve.push(losses.values.iter().find(|(n, _)| *n == name).unwrap().1);
         }
-        assert!(module.update(1).unwrap().applied);
+        assert!(module.update(1, false).unwrap().applied);
         if (step + 1).is_multiple_of(lesson.steps_per_epoch) {
             module.end_epoch();
         }

@@ -3,6 +3,9 @@
 #[allow(unsafe_code)]
 pub mod cpu;
 pub mod cuda;
+mod loss_scale;
+
+pub use loss_scale::LossScale;
 
 use crate::{
     error::{Error, Result},
@@ -79,7 +82,7 @@ pub struct Update {
     pub weight_decay: f64,
     /// Number of this update, from 1.
     pub count: u64,
-    /// Factor of the gathered gradient: 1 / the number of batches that were accumulated.
+    /// Factor of the gathered gradient: 1 / the number of batches that were accumulated; not a number: it is dropped.
     pub scale: f64,
     /// What keeps the scaled gradient small.
     pub clip: Option<Clip>,
@@ -92,6 +95,8 @@ pub struct Updated {
     pub gradient_norm: f64,
     /// False if the norm was not finite; parameters, moments and statistics are then as before.
     pub applied: bool,
+    /// Factor that the loss's gradient had, where it is scaled.
+    pub loss_scale: Option<f64>,
 }
 
 /// Where a value first was not finite.
@@ -153,6 +158,23 @@ pub trait Backend: Send {
     /// # Errors
     /// The device failed.
     fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated>;
+
+    /// How the loss's gradient is scaled from now on; none if it is not. Gradients that can be read are scaled so.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn loss_scale(&self) -> Result<Option<LossScale>> {
+        Ok(None)
+    }
+
+    /// Scales the loss's gradient otherwise; nothing where it is not scaled.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn set_loss_scale(&mut self, scale: &LossScale) -> Result<()> {
+        let _ = scale;
+        Ok(())
+    }
 
     /// Sets parts of the gradient to zero.
     ///

@@ -270,9 +270,9 @@ fn check(config: &Config) -> Result<()> {
         return fail("custom_trainer.use_contrast_loss", "needs 'model.use_hidden_proj': true".into());
     }
     let reason = match (config.run.precision, config.run.accelerator) {
-        (Precision::HalfMixed, _) => "16-mixed is not there; bf16-mixed needs no scaling of the loss",
+        (Precision::HalfMixed, Accelerator::Cpu) => "16-mixed needs a GPU; use 32 or 64",
         (Precision::BrainMixed, Accelerator::Cpu) => "bf16-mixed needs a GPU; use 32 or 64",
-        (Precision::Double, Accelerator::Gpu) => "64 is for the CPU alone; a GPU has 32 and bf16-mixed",
+        (Precision::Double, Accelerator::Gpu) => "64 is for the CPU alone; a GPU has 32, 16-mixed and bf16-mixed",
         _ => "",
     };
     if !reason.is_empty() {

@@ -215,9 +215,9 @@ pub enum Precision {
     Single,
     /// `64`.
     Double,
-    /// `16-mixed`.
+    /// `16-mixed`: products on a GPU in half precision, the loss scaled.
     HalfMixed,
-    /// `bf16-mixed`.
+    /// `bf16-mixed`: products on a GPU in bfloat16.
     BrainMixed,
 }
 

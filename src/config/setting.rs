@@ -169,7 +169,7 @@ impl Setting for [f64; 7] {
 }
 
 impl Setting for Precision {
-    const EXPECTED: &'static str = "32 or 64, or bf16-mixed, which needs a GPU";
+    const EXPECTED: &'static str = "32 or 64, or 16-mixed or bf16-mixed, which need a GPU";
     fn read(node: &Value) -> Option<Self> {
         match String::read(node)?.as_str() {
             "32" | "32-true" => Some(Self::Single),

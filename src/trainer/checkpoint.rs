@@ -1,10 +1,11 @@
 //! Checkpoints of runs: safetensors with parameters and running statistics by their published names.
 //!
 //! A checkpoint holds the optimiser's moments besides, as `optimizer.exp_avg.NAME` and `optimizer.exp_avg_sq.NAME`, and the
-//! trainer's state as JSON in the metadata under `training_engine`. Numbers are stored in the precision of the run.
+//! trainer's state as JSON in the metadata under `training_engine`, with the scale of the loss under Lightning's key, where it is scaled.
+//! Numbers are stored in the precision of the run.
 
 use super::{
-    session::{Buffer, Session},
+    session::{Buffer, LossScale, Session},
     state::State,
     weights::{self, GATHERED, MOMENTS, Missing},
 };
@@ -29,6 +30,9 @@ pub struct Header {
     pub config: String,
     /// State of the trainer; none in files of weights alone.
     pub state: Option<State>,
+    /// How the loss was scaled, if it was.
+    #[serde(default, rename = "MixedPrecision", skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
 }
 
 /// Writes a checkpoint.
@@ -36,7 +40,7 @@ pub struct Header {
 /// # Errors
 /// [`Error::File`].
 pub fn save(path: &Path, session: &Session, config: &str, state: &State) -> Result<()> {
-    weights::save_safetensors(path, session, &parts(state), metadata(path, config, Some(state))?)
+    weights::save_safetensors(path, session, &parts(state), metadata(path, config, Some(state), session.loss_scale()?)?)
 }
 
 /// Prefixes and buffers of a run's file.
@@ -50,8 +54,8 @@ fn parts(state: &State) -> Vec<(&'static str, Buffer)> {
 }
 
 /// Metadata of a file.
-pub(super) fn metadata(path: &Path, config: &str, state: Option<&State>) -> Result<HashMap<String, String>> {
-    let header = Header { version: VERSION, config: config.to_owned(), state: state.cloned() };
+pub(super) fn metadata(path: &Path, config: &str, state: Option<&State>, loss_scale: Option<LossScale>) -> Result<HashMap<String, String>> {
+    let header = Header { version: VERSION, config: config.to_owned(), state: state.cloned(), loss_scale };
     let header = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
     Ok(HashMap::from([(METADATA.to_owned(), header)]))
 }
@@ -71,14 +75,20 @@ pub fn header(file: &weights::File) -> Result<Header> {
     Ok(header)
 }
 
-/// Overwrites the session's weights, the optimiser's moments, and what was gathered for its next update. If anything is wrong,
-/// nothing changes.
+/// Overwrites the session's weights, the optimiser's moments, the scale of the loss, and what was gathered for the next update. If
+/// anything is wrong, nothing changes.
 ///
 /// # Errors
 /// [`Error::File`] that names the tensor that is missing, extra, misshapen, or not finite; if it is no checkpoint of a run.
 pub fn restore(file: &weights::File, session: &mut Session) -> Result<()> {
     let tensors = file.tensors()?;
     file.refuse_extra(session, &tensors)?;
-    let parts = parts(&header(file)?.state.ok_or_else(|| file.fail("holds weights alone and no state of a run"))?);
-    file.write(session, &tensors, &parts, Missing::Error).map(drop)
+    let header = header(file)?;
+    let parts = parts(&header.state.ok_or_else(|| file.fail("holds weights alone and no state of a run"))?);
+    let loss_scale = header.loss_scale;
+    if loss_scale.is_some_and(|scale| !scale.is_usable()) {
+        return Err(file.fail(weights::BAD_LOSS_SCALE));
+    }
+    file.write(session, &tensors, &parts, Missing::Error)?;
+    loss_scale.map_or(Ok(()), |scale| session.set_loss_scale(&scale))
 }

@@ -186,22 +186,18 @@ impl Fit<'_, '_> {
 
     /// Updates the parameters with the mean of the gathered gradients, unless it is not finite.
     fn update(&mut self) -> Result<Outcome> {
-        let applied = if self.state.spoiled {
-            self.module.session_mut().discard()?;
-            false
-        } else {
-            self.module.update(self.stage.limits.accumulate)?.applied
-        };
+        let updated = self.module.update(self.stage.limits.accumulate, self.state.spoiled)?;
         self.module.end_batch(self.state.batch);
         (self.state.gathered, self.state.spoiled) = (0, false);
         self.state.stepped += 1;
-        if applied {
-            self.state.step += 1;
+        // As in Lightning, a step that the scaling of the loss skips counts; while the scale has far to fall, that is no fault.
+        self.state.step += u64::from(updated.applied || updated.loss_scale.is_some());
+        if updated.applied {
             self.state.nonfinite_in_a_row = 0;
             return Ok(Outcome::Applied);
         }
         self.skipped_steps += 1;
-        self.state.nonfinite_in_a_row += 1;
+        self.state.nonfinite_in_a_row += usize::from(updated.loss_scale.is_none_or(|scale| scale <= 1.0));
         Ok(Outcome::Skipped)
     }
 

@@ -133,18 +133,19 @@ impl TrainingModule {
         Ok(Trained { losses, metrics: self.session.metrics(batch)?, finite: true })
     }
 
-    /// Applies the gradients that were gathered, divided by `batches`, the number to accumulate; drops them if they are not finite.
+    /// Applies the gradients that were gathered, divided by `batches`, the number to accumulate; drops them if they are not finite, or if
+    /// one of the batches was `spoiled` by a loss that is not finite.
     ///
     /// # Errors
     /// The device failed.
-    pub fn update(&mut self, batches: usize) -> Result<Updated> {
+    pub fn update(&mut self, batches: usize, spoiled: bool) -> Result<Updated> {
         let (rule, weight_decay) = self.rule();
         let update = Update {
             rule,
             learning_rate: self.learning_rate(),
             weight_decay,
             count: self.state.updates + 1,
-            scale: 1.0 / batches.max(1) as f64,
+            scale: if spoiled { f64::NAN } else { 1.0 / batches.max(1) as f64 },
             clip: self.clip(),
         };
         let updated = self.session.update(&update)?;

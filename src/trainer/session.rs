@@ -5,7 +5,7 @@ mod device;
 pub use device::cuda_architectures;
 
 use super::trace::{Phase, Trace};
-pub use crate::backend::{Buffer, Clip, Rule, Update, Updated};
+pub use crate::backend::{Buffer, Clip, LossScale, Rule, Update, Updated};
 use crate::{
     backend::{Backend, NonFinite, cpu},
     config::{ModelConfig, ObjectiveConfig, RunConfig},
@@ -365,6 +365,22 @@ impl Session {
     /// It ends behind the buffer.
     pub fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()> {
         self.backend.write_part(buffer, start, values)
+    }
+
+    /// How the loss's gradient is scaled, if it is.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        self.backend.loss_scale()
+    }
+
+    /// Scales the loss's gradient otherwise, if it is scaled.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn set_loss_scale(&mut self, scale: &LossScale) -> Result<()> {
+        self.backend.set_loss_scale(scale)
     }
 
     fn run(&mut self, purpose: Purpose, batch: &Batch, step: u64) -> Result<()> {

@@ -27,13 +27,13 @@ pub struct State {
     pub gathered: usize,
     /// One of them had a loss that is not finite: they will be dropped.
     pub spoiled: bool,
-    /// Updates applied.
+    /// Updates applied; those that the scaling of the loss skipped are counted too, as in Lightning.
     pub step: u64,
     /// Updates tried, those that were not applied included.
     pub stepped: u64,
     /// Updates and steps of the schedule.
     pub module: ModuleState,
-    /// Steps not applied since the last one that was.
+    /// Steps not applied since the last one that was; none while the loss is scaled by more than 1.
     pub nonfinite_in_a_row: usize,
     /// Seconds spent in training.
     pub seconds: f64,

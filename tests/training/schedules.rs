@@ -478,7 +478,7 @@ fn limits_that_do_not_go_with_the_data_are_errors() {
         ("lightning.trainer.params.check_val_every_n_epoch=null", "val_check_interval"),
         ("lightning.trainer.params.max_time='1:00'", "DD:HH:MM:SS"),
         ("lightning.trainer.checkpoint.monitor=null", "save_top_k"),
-        ("lightning.trainer.params.precision=16", "bf16-mixed"),
+        ("lightning.trainer.params.precision=16-true", "16-mixed"),
         ("lightning.trainer.params.precision=8", "precision"),
     ] {
         let error = Config::from_text(SMALL, &[text]).unwrap_err().to_string();

@@ -23,6 +23,7 @@ use training_engine::{
     features::Features,
     graph::Scalar,
     trainer::{
+        module::ModuleState,
         session::{Buffer, Outputs, Session},
         state::State,
     },
@@ -111,7 +112,16 @@ fn trained(case: &Case) -> (Session, State) {
     let numbers = |scale: f64| (0..count).map(|i| scale * f64::from((i % 97) as u32 + 1)).collect::<Vec<f64>>();
     session.write(Buffer::FirstMoments, &numbers(1e-4)).unwrap();
     session.write(Buffer::SecondMoments, &numbers(1e-6)).unwrap();
-    let state = State { epoch: 2, batch: 5, epoch_ended: true, batches: 15, step: 15, stepped: 15, ..State::default() };
+    let state = State {
+        epoch: 2,
+        batch: 5,
+        epoch_ended: true,
+        batches: 15,
+        step: 15,
+        stepped: 15,
+        module: ModuleState { updates: 15, schedule: 3 },
+        ..State::default()
+    };
     (session, state)
 }
 

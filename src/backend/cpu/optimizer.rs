@@ -16,7 +16,7 @@ const BLOCK: usize = 16 * 1024;
 pub fn update<T: Real>(backend: &mut CpuBackend<T>, update: &Update, decayed: &[Vector]) -> Updated {
     let norm = update.scale * gradient_norm(backend);
     if !norm.is_finite() {
-        return Updated { gradient_norm: norm, applied: false };
+        return Updated { gradient_norm: norm, applied: false, loss_scale: None };
     }
     let mut scale = update.scale;
     let mut bound = f64::INFINITY;
@@ -54,7 +54,7 @@ pub fn update<T: Real>(backend: &mut CpuBackend<T>, update: &Update, decayed: &[
             }
         }
     });
-    Updated { gradient_norm: norm, applied: true }
+    Updated { gradient_norm: norm, applied: true, loss_scale: None }
 }
 
 /// b₁, b₂, 1 - b₁, 1 - b₂, rate / (1 - b₁ᶜ), √(1 - b₂ᶜ), epsilon.

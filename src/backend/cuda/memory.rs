@@ -2,6 +2,7 @@
 
 use super::{
     device::{ALIGNMENT, Address, Device},
+    loss_scale,
     optimizer::{self, Buffers, Outcome, UpdateBlock},
     recorder::{Addresses, SCALARS, StepBlock},
 };
@@ -18,10 +19,10 @@ pub struct State {
 }
 
 impl State {
-    /// All of it, zeroed.
-    pub fn new(device: &dyn Device, parameters: usize, statistics: usize) -> Result<Self> {
+    /// All of it, zeroed; `scaled`: the loss's gradient has a factor.
+    pub fn new(device: &dyn Device, parameters: usize, statistics: usize, scaled: bool) -> Result<Self> {
         let numbers = [4 * parameters; 4].into_iter().chain([4 * statistics; 2]);
-        let rest = [size_of::<UpdateBlock>(), size_of::<Outcome>(), optimizer::partial_bytes(parameters)];
+        let rest = [size_of::<UpdateBlock>(), size_of::<Outcome>(), optimizer::partial_bytes(parameters), size_of::<loss_scale::Block>()];
         let sizes: Vec<usize> = numbers.chain(rest).collect();
         let (start, at) = allocate(device, &sizes, "parameters, gradients and moments")?;
         at[..6].iter().zip(&sizes).try_for_each(|(&part, &size)| device.clear(part, size))?;
@@ -34,6 +35,7 @@ impl State {
             block: at[6],
             outcome: at[7],
             partials: at[8],
+            loss_scale: if scaled { at[9] } else { 0 },
             len: parameters,
             statistics_len: statistics,
         };
@@ -67,8 +69,8 @@ impl State {
 
     /// Where launches find everything, given the places of the work.
     pub fn addresses(&self, work: Addresses) -> Addresses {
-        let Buffers { parameters, gradients, statistics, pending, .. } = self.buffers;
-        Addresses { parameters, gradients, statistics, pending, ..work }
+        let Buffers { parameters, gradients, statistics, pending, loss_scale, .. } = self.buffers;
+        Addresses { parameters, gradients, statistics, pending, loss_scale, ..work }
     }
 
     pub fn free(&self, device: &dyn Device) {

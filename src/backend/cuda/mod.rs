@@ -17,6 +17,7 @@ mod fourier;
 mod imitation;
 pub mod kernels;
 mod linear;
+mod loss_scale;
 mod losses;
 mod memory;
 mod neighborhood;
@@ -37,7 +38,7 @@ use self::{
     memory::{Needs, State, Work},
     recorder::{Program, Recorder, StepBlock, bytes},
 };
-use super::{Backend, Buffer, NonFinite, Update, Updated};
+use super::{Backend, Buffer, LossScale, NonFinite, Update, Updated};
 use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
@@ -69,13 +70,14 @@ pub fn device(number: usize) -> Result<Box<dyn Device>> {
     Ok(Box::new(driver::Driver::new(number)?))
 }
 
-/// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says.
+/// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says; the loss is scaled for those
+/// in half precision.
 ///
 /// # Errors
 /// The device failed, or its memory is too small.
 pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usize, statistics: usize) -> Result<Box<dyn Backend>> {
-    let state = State::new(&*device, parameters, statistics)?;
-    Ok(Box::new(CudaBackend {
+    let state = State::new(&*device, parameters, statistics, multiply == Multiply::F16)?;
+    let mut backend = Box::new(CudaBackend {
         device,
         multiply,
         state,
@@ -84,7 +86,9 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
         outputs: Vec::new(),
         scalars: OnceCell::new(),
         values: Vec::new(),
-    }))
+    });
+    backend.set_loss_scale(&LossScale::default())?;
+    Ok(backend)
 }
 
 /// The launches of a plan, ready to run.
@@ -294,7 +298,25 @@ impl Backend for CudaBackend {
         }
         let mut outcome: optimizer::Outcome = bytemuck::Zeroable::zeroed();
         self.device.download(buffers.outcome, bytemuck::bytes_of_mut(&mut outcome))?;
-        Ok(Updated { gradient_norm: outcome.norm, applied: outcome.applied != 0 })
+        let loss_scale = (buffers.loss_scale != 0).then_some(f64::from(outcome.loss_scale));
+        Ok(Updated { gradient_norm: outcome.norm, applied: outcome.applied != 0, loss_scale })
+    }
+
+    fn loss_scale(&self) -> Result<Option<LossScale>> {
+        let from = self.state.update_buffers().loss_scale;
+        if from == 0 {
+            return Ok(None);
+        }
+        let mut block: loss_scale::Block = bytemuck::Zeroable::zeroed();
+        self.device.download(from, bytemuck::bytes_of_mut(&mut block))?;
+        Ok(Some(block.into()))
+    }
+
+    fn set_loss_scale(&mut self, scale: &LossScale) -> Result<()> {
+        match self.state.update_buffers().loss_scale {
+            0 => Ok(()),
+            to => self.device.upload(to, bytemuck::bytes_of(&loss_scale::Block::from(scale))),
+        }
     }
 
     fn clear_gradients(&mut self, parts: &[Vector]) -> Result<()> {

@@ -22,6 +22,8 @@ pub struct Buffers {
     pub outcome: Address,
     /// Room for [`partial_bytes`] of any content.
     pub partials: Address,
+    /// A [`Block`](super::loss_scale::Block); 0 if the loss is not scaled.
+    pub loss_scale: Address,
     /// Elements of the parameters, and of the statistics.
     pub len: usize,
     pub statistics_len: usize,
@@ -53,7 +55,8 @@ pub struct Outcome {
     pub norm: f64,
     /// 0 if the norm was not finite and nothing was changed.
     pub applied: i32,
-    pub pad: i32,
+    /// Factor that the loss's gradient had.
+    pub loss_scale: f32,
 }
 
 impl UpdateBlock {
@@ -124,6 +127,7 @@ struct Optimizer {
     pending: Address,
     outcome: Address,
     partials: Address,
+    loss_scale: Address,
     length: i32,
     statistics_length: i32,
     norm_blocks: i32,
@@ -146,7 +150,7 @@ pub fn partial_bytes(len: usize) -> usize {
 }
 
 /// The launches of an update by a rule: norm of the gradient, scale and clip, the rule, gradients to zero; statistics become the
-/// pending ones. Where the norm is not finite: gradients to zero, pending statistics become those of before.
+/// pending ones. Where the norm is not finite: gradients to zero, pending statistics become those of before. The loss's factor goes on.
 pub fn launches(buffers: &Buffers, rule: &Rule) -> Vec<Launch> {
     let blocks = blocks(buffers.len);
     let arguments = Optimizer {
@@ -159,6 +163,7 @@ pub fn launches(buffers: &Buffers, rule: &Rule) -> Vec<Launch> {
         pending: buffers.pending,
         outcome: buffers.outcome,
         partials: buffers.partials,
+        loss_scale: buffers.loss_scale,
         length: buffers.len as i32,
         statistics_length: buffers.statistics_len as i32,
         norm_blocks: blocks as i32,

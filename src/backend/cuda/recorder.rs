@@ -183,6 +183,8 @@ pub struct Addresses {
     pub scratch: Address,
     pub scalars: Address,
     pub constants: Address,
+    /// Factor of the loss's gradient; 0: it has none.
+    pub loss_scale: Address,
 }
 
 /// A plan as launches.
@@ -248,7 +250,10 @@ impl<'a> Recorder<'a> {
         let Some(first) = plan.graph.nodes.first() else { return Ok(Program::default()) };
         let mut r = Self { plan, node: first, multiply, at, program: Program::default(), lasting: 0, taken: 0, sums: Vec::new(), gradients: Vec::new(), chain: None };
         if let Some(seed) = plan.graph.seed {
-            super::rows::fill(&mut r, seed, 1.0);
+            match at.loss_scale {
+                0 => super::rows::fill(&mut r, seed, 1.0),
+                factor => super::loss_scale::scale_loss(&mut r, seed, factor),
+            }
         }
         r.program.start = r.program.launches.len();
         let one = |r: &mut Self, n: usize| {

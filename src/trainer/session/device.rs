@@ -24,21 +24,26 @@ pub fn open(run: &RunConfig, parameters: usize, statistics: usize) -> Result<(Bo
         Err(Error::config(format!("lightning.trainer.params.{key}"), format!("{what}, but {reason}")))
     };
     match (run.accelerator, run.precision) {
-        (_, Precision::HalfMixed) => no_gpu("precision", "16-mixed was asked for", "it is not there"),
+        (Accelerator::Cpu, Precision::HalfMixed) => no_gpu("precision", "16-mixed needs a GPU", "the accelerator is the CPU"),
         (Accelerator::Cpu, Precision::BrainMixed) => no_gpu("precision", "bf16-mixed needs a GPU", "the accelerator is the CPU"),
-        (Accelerator::Gpu, Precision::Double) => no_gpu("precision", "64 was asked for", "a GPU computes in 32 or bf16-mixed"),
+        (Accelerator::Gpu, Precision::Double) => no_gpu("precision", "64 was asked for", "a GPU computes in 32, 16-mixed or bf16-mixed"),
         (Accelerator::Cpu, Precision::Single) => on_cpu(Scalar::F32, ""),
         (Accelerator::Cpu, Precision::Double) => on_cpu(Scalar::F64, ""),
         (Accelerator::Auto, Precision::Double) => on_cpu(Scalar::F64, ", which a GPU does not have"),
         (accelerator, precision) => match (cuda::available(), accelerator, precision) {
             (Ok(count), ..) => {
-                let multiply = if precision == Precision::BrainMixed { Multiply::Bf16 } else { multiply(run.matmul_precision) };
+                let multiply = match precision {
+                    Precision::HalfMixed => Multiply::F16,
+                    Precision::BrainMixed => Multiply::Bf16,
+                    Precision::Single | Precision::Double => multiply(run.matmul_precision),
+                };
                 let number = if let Devices::These(numbers) = &run.devices { numbers[0] } else { 0 };
                 let device = cuda::device(number)?;
                 let description = format!("computing on {}, device {number} of {count}; {}", device.describe(), multiply.describe());
                 Ok((cuda::with_device(device, multiply, parameters, statistics)?, description))
             }
             (Err(reason), Accelerator::Gpu, _) => no_gpu("accelerator", "gpu was asked for", &reason.to_string()),
+            (Err(reason), _, Precision::HalfMixed) => no_gpu("precision", "16-mixed needs a GPU", &reason.to_string()),
             (Err(reason), _, Precision::BrainMixed) => no_gpu("precision", "bf16-mixed needs a GPU", &reason.to_string()),
             (Err(reason), ..) => on_cpu(Scalar::F32, &format!(", no GPU can be used: {reason}")),
         },
@@ -94,6 +99,7 @@ mod tests {
             for (change, named) in [
                 ((|run| run.accelerator = Accelerator::Gpu) as fn(&mut RunConfig), "accelerator"),
                 (|run| run.precision = Precision::BrainMixed, "precision"),
+                (|run| run.precision = Precision::HalfMixed, "precision"),
             ] {
                 let (key, reason) = key(opened(change));
                 assert!(key == named && why.to_string().contains(reason.rsplit("but ").next().unwrap_or("?")), "{key}: {reason}");
@@ -101,6 +107,9 @@ mod tests {
         }
         let double = |run: &mut RunConfig| (run.accelerator, run.precision) = (Accelerator::Gpu, Precision::Double);
         assert_eq!(key(opened(double)).0, "precision");
-        assert_eq!(key(opened(|run| run.precision = Precision::HalfMixed)).0, "precision");
+        for precision in [Precision::HalfMixed, Precision::BrainMixed] {
+            let on_cpu = opened(|run| (run.accelerator, run.precision) = (Accelerator::Cpu, precision));
+            assert_eq!(key(on_cpu).0, "precision");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A checkpoint as PyTorch Lightning 2 writes it, of the published training module.
 
 use super::{
-    BATCH_COUNTER, MOMENTS, encode,
+    BATCH_COUNTER, LOSS_SCALE, MOMENTS, encode,
     groups::decays,
     pickle::{Pickler, Storage},
     zip::Writer,
@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     optim::{self, schedule},
     trainer::{
-        session::{Buffer, Session},
+        session::{Buffer, LossScale, Session},
         state::State,
     },
 };
@@ -58,8 +58,9 @@ struct Contents<'a> {
 /// What cannot be written.
 pub fn write(session: &Session, config: &Config, state: &State, prefix: &str, moments: bool) -> Result<Vec<u8>, String> {
     let mut contents = Contents { session, config, state, storages: Vec::new() };
+    let loss_scale = session.loss_scale().map_err(|e| e.to_string())?;
     let mut p = Pickler::new();
-    contents.root(&mut p, prefix, moments);
+    contents.root(&mut p, prefix, moments, loss_scale);
     let pickle = p.finish();
 
     let scalar = session.batch_options(false).scalar;
@@ -88,7 +89,7 @@ pub fn write(session: &Session, config: &Config, state: &State, prefix: &str, mo
 }
 
 impl Contents<'_> {
-    fn root(&mut self, p: &mut Pickler, prefix: &str, moments: bool) {
+    fn root(&mut self, p: &mut Pickler, prefix: &str, moments: bool, loss_scale: Option<LossScale>) {
         let (config, state) = (self.config, self.state);
         p.dict(|p| {
             p.text("epoch");
@@ -118,6 +119,10 @@ impl Contents<'_> {
                     scheduler(p, config, state);
                 }
             });
+            if let Some(scale) = loss_scale.filter(|_| moments) {
+                p.text(LOSS_SCALE);
+                p.dict(|p| scaler(p, &scale));
+            }
             p.text("hparams_name");
             p.text("kwargs");
             p.text("hyper_parameters");
@@ -161,7 +166,7 @@ impl Contents<'_> {
                     p.int(id as u64);
                     p.dict(|p| {
                         p.text("step");
-                        self.tensor(p, Storage::Real(crate::graph::Scalar::F32), &[], Data::Count(self.state.step));
+                        self.tensor(p, Storage::Real(crate::graph::Scalar::F32), &[], Data::Count(self.state.module.updates));
                         for (key, (_, buffer)) in ["exp_avg", "exp_avg_sq"].iter().zip(MOMENTS) {
                             p.text(key);
                             self.tensor(p, self.real(), &parameter.shape, Data::Part(buffer, parameter.range()));
@@ -207,6 +212,18 @@ fn group(p: &mut Pickler, ids: Range<usize>, weight_decay: f64, [lr, initial_lr]
         p.text("params");
         p.list(|p| ids.for_each(|id| p.int(id as u64)));
     });
+}
+
+/// State of `torch.amp.GradScaler`.
+fn scaler(p: &mut Pickler, scale: &LossScale) {
+    for (key, value) in [("scale", scale.scale), ("growth_factor", scale.growth_factor), ("backoff_factor", scale.backoff_factor)] {
+        p.text(key);
+        p.float(value);
+    }
+    for (key, value) in [("growth_interval", scale.growth_interval), ("_growth_tracker", scale.growth_tracker)] {
+        p.text(key);
+        p.int(value.into());
+    }
 }
 
 /// State of the published schedule, which takes on what it finds here.

@@ -35,6 +35,9 @@ use tensor::{Element, Tensor};
 const BATCH_COUNTER: &str = "num_batches_tracked";
 /// What Lightning puts in front of every name: the network is the module's attribute `model`.
 const LIGHTNING_PREFIX: &str = "model.";
+/// Lightning's key of the state of its plugin for mixed precision, and what is wrong where it is not what it should be.
+pub(super) const LOSS_SCALE: &str = "MixedPrecision";
+pub(super) const BAD_LOSS_SCALE: &str = "its 'MixedPrecision' is no state of a scaled loss";
 /// Numbers that are written at a time.
 const PIECE: usize = 4096;
 /// Prefixes of the optimiser's tensors.
@@ -95,7 +98,7 @@ pub fn save(path: &Path, session: &Session, config: &Config, state: &State, opti
         return Err(Error::Argument("the optimiser's state goes to a '.ckpt' alone".into()));
     }
     let prefix = options.prefix.as_deref().unwrap_or_default();
-    let metadata = checkpoint::metadata(path, &config.to_text(), None)?;
+    let metadata = checkpoint::metadata(path, &config.to_text(), None, None)?;
     save_safetensors(path, session, &[(prefix, Buffer::Parameters), (prefix, Buffer::Statistics)], metadata)
 }
 
@@ -310,14 +313,16 @@ impl File {
         state.map(Some).ok_or_else(|| self.fail("holds weights alone and no state of a run; start from them with 'pretrained.path'"))
     }
 
-    /// Overwrites the session's weights with those of a Lightning checkpoint, and the optimiser's moments where the file has them
-    /// for this model and this is `pluto`'s trainer; says why not.
+    /// Overwrites the session's weights with those of a Lightning checkpoint, the scale of the loss where the file has one, and the
+    /// optimiser's moments where it has them for this model and this is `pluto`'s trainer; says why not.
     ///
     /// # Errors
     /// See [`File::load`].
     pub fn restore_lightning(&self, session: &mut Session, pluto: bool) -> Result<std::result::Result<(), String>> {
-        self.load(session, &LoadOptions::default())?;
         let torch = self.torch()?;
+        let loss_scale = torch.loss_scale().ok_or_else(|| self.fail(BAD_LOSS_SCALE))?;
+        self.load(session, &LoadOptions::default())?;
+        loss_scale.map_or(Ok(()), |scale| session.set_loss_scale(&scale))?;
         let names = lightning::optimizer_order(session);
         let moments = match if pluto { torch.moments(&names) } else { Err("it is that of PLUTO's trainer".into()) } {
             Ok(moments) => moments,

@@ -2,11 +2,12 @@
 //! Lightning run are read.
 
 use super::{
+    LOSS_SCALE,
     tensor::{Element, Tensor},
     unpickle::{Object, Pickle, Value},
     zip::Archive,
 };
-use crate::trainer::{module::ModuleState, state::State};
+use crate::trainer::{module::ModuleState, session::LossScale, state::State};
 use std::collections::HashMap;
 
 /// First bytes of a pickle of protocol 2.
@@ -161,9 +162,38 @@ impl<'a> Checkpoint<'a> {
             batches: within(&[batches, "total", "processed"]).unwrap_or(step),
             step,
             stepped: step,
-            module: ModuleState { updates: step, schedule: epochs },
+            // Steps count that the scaling of the loss has skipped; the optimiser does not know of them.
+            module: ModuleState { updates: self.updates().unwrap_or(step), schedule: epochs },
             ..State::default()
         })
+    }
+
+    /// How the loss was scaled in a Lightning run, if it was; none if that is not understood.
+    pub fn loss_scale(&self) -> Option<Option<LossScale>> {
+        let Some(state) = self.path(&[LOSS_SCALE]) else { return Some(None) };
+        let real = |key: &str| match self.pickle.get(state, key)? {
+            Value::Float(x) => Some(x),
+            Value::Int(n) => Some(n as f64),
+            _ => None,
+        };
+        let count = |key| u32::try_from(self.count(&[LOSS_SCALE, key])?).ok();
+        let scale = LossScale {
+            scale: real("scale")?,
+            growth_factor: real("growth_factor")?,
+            backoff_factor: real("backoff_factor")?,
+            growth_interval: count("growth_interval")?,
+            growth_tracker: count("_growth_tracker")?,
+        };
+        scale.is_usable().then_some(Some(scale))
+    }
+
+    /// Updates that the one optimiser of a Lightning run has applied.
+    fn updates(&self) -> Option<u64> {
+        let [optimizer] = self.pickle.items(self.path(&["optimizer_states"])?)? else { return None };
+        let (_, entry) = self.pickle.dict(self.pickle.get(*optimizer, "state")?)?.first()?;
+        let step = self.tensor(self.pickle.get(*entry, "step")?).ok()??;
+        step.check(&[]).ok()?;
+        step.values().next().filter(|step| *step >= 0.0).map(|step| step as u64)
     }
 
     /// Adam's moments of the one optimiser of a Lightning checkpoint, for the names that its groups hold in this order; none
