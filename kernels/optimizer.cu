@@ -14,22 +14,11 @@ struct UpdateBlock {
     int ranges[MOST_DECAYED][2]; // start and end, in order
 };
 
-// The factor of the loss's gradient; after each update it goes on as that of torch.amp.GradScaler.
+// The factor of the loss's gradient.
 struct LossScale {
     double growth_factor, backoff_factor;
     float scale;
-    float used; // that of the gradients that are being applied
-    int growth_interval, growth_tracker;
-
-    __device__ void advance(bool applied) {
-        if (!applied) {
-            scale = float(scale * backoff_factor), growth_tracker = 0;
-        } else if (++growth_tracker == growth_interval) {
-            float grown = float(scale * growth_factor);
-            if (isfinite(grown)) scale = grown;
-            growth_tracker = 0;
-        }
-    }
+    int growth_interval, growth_tracker, pad;
 };
 
 // What an update did.
@@ -70,8 +59,6 @@ extern "C" __global__ void __launch_bounds__(256) gradient_norm(Optimizer a) {
     if (rest < a.length) sum += double(a.gradients[rest]) * a.gradients[rest];
     Sum total = block_sum(Sum{sum, 0});
     if (threadIdx.x == 0) a.partials[blockIdx.x] = total.total;
-    // The next launch reads this one while it changes the other.
-    if (a.loss_scale && global_thread() == 0) a.loss_scale->used = a.loss_scale->scale;
 }
 KERNEL(gradient_norm, Optimizer)
 
@@ -100,13 +87,10 @@ template <class Rule> __device__ void update(const Optimizer& a) {
     const UpdateBlock& u = *a.update;
     double sum = 0;
     for (int i = int(threadIdx.x); i < a.norm_blocks; i += int(blockDim.x)) sum += a.partials[i];
-    float loss_scale = a.loss_scale ? a.loss_scale->used : 1;
+    float loss_scale = a.loss_scale ? a.loss_scale->scale : 1;
     double unscale = u.scale / loss_scale, norm = unscale * sqrt(block_sum(Sum{sum, 0}).total);
     bool applied = isfinite(norm);
-    if (global_thread() == 0) {
-        *a.outcome = {norm, applied, loss_scale};
-        if (a.loss_scale) a.loss_scale->advance(applied);
-    }
+    if (global_thread() == 0) *a.outcome = {norm, applied, loss_scale};
     for (int i = global_thread(); i < a.statistics_length; i += global_threads()) {
         if (applied) a.statistics[i] = a.pending[i];
         else a.pending[i] = a.statistics[i];
@@ -163,7 +147,22 @@ template <class Rule> __device__ void update(const Optimizer& a) {
         one(rest, range, a.parameters[rest], a.gradients[rest], a.first[rest], a.second[rest]);
     }
 }
-extern "C" __global__ void __launch_bounds__(256) adam(Optimizer a) { update<Adam>(a); }
+// Four blocks a multiprocessor, as many as there are: for five, registers would be spilled.
+extern "C" __global__ void __launch_bounds__(256, 4) adam(Optimizer a) { update<Adam>(a); }
 KERNEL(adam, Optimizer)
 extern "C" __global__ void __launch_bounds__(256) sgd(Optimizer a) { update<Sgd>(a); }
 KERNEL(sgd, Optimizer)
+
+// After an update: the factor goes on as that of torch.amp.GradScaler.
+extern "C" __global__ void __launch_bounds__(32) advance_loss_scale(Optimizer a) {
+    if (threadIdx.x != 0) return;
+    LossScale& s = *a.loss_scale;
+    if (!a.outcome->applied) {
+        s.scale = float(s.scale * s.backoff_factor), s.growth_tracker = 0;
+    } else if (++s.growth_tracker == s.growth_interval) {
+        float grown = float(s.scale * s.growth_factor);
+        if (isfinite(grown)) s.scale = grown;
+        s.growth_tracker = 0;
+    }
+}
+KERNEL(advance_loss_scale, Optimizer)

@@ -94,7 +94,8 @@ fn what_is_missing_or_extra_is_reported_and_misshapen_never_taken() {
 fn a_lightning_checkpoint_is_gone_on_with_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let (session, ended) = trained(&case());
-    let within = State { epoch: 1, batch: 3, epoch_ended: false, batches: 8, step: 7, ..ended.clone() };
+    let module = ModuleState { updates: 7, schedule: 1 };
+    let within = State { epoch: 1, batch: 3, epoch_ended: false, batches: 8, step: 7, module, ..ended.clone() };
     let ckpt = folder.path().join("run.ckpt");
     let options = SaveOptions { optimizer: true, ..SaveOptions::default() };
     for (state, expected) in [(ended, (3, 0, 15, 15)), (within, (1, 3, 8, 7))] {

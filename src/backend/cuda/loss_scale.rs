@@ -11,9 +11,9 @@ pub struct Block {
     growth_factor: f64,
     backoff_factor: f64,
     scale: f32,
-    used: f32,
     growth_interval: i32,
     growth_tracker: i32,
+    pad: i32,
 }
 
 impl From<&LossScale> for Block {
@@ -23,9 +23,9 @@ impl From<&LossScale> for Block {
             growth_factor: of.growth_factor,
             backoff_factor: of.backoff_factor,
             scale: of.scale as f32,
-            used: of.scale as f32,
             growth_interval: count(of.growth_interval),
             growth_tracker: count(of.growth_tracker),
+            pad: 0,
         }
     }
 }

@@ -173,5 +173,10 @@ pub fn launches(buffers: &Buffers, rule: &Rule) -> Vec<Launch> {
         Rule::Adam { .. } | Rule::AdamW { .. } => "adam",
         Rule::Sgd { .. } => "sgd",
     };
-    ["gradient_norm", kernel].map(|kernel| Launch::new(kernel, [blocks as u32, 1, 1], BLOCK as u32, 0, &arguments)).into()
+    let mut launches: Vec<_> =
+        ["gradient_norm", kernel].map(|kernel| Launch::new(kernel, [blocks as u32, 1, 1], BLOCK as u32, 0, &arguments)).into();
+    if buffers.loss_scale != 0 {
+        launches.push(Launch::new("advance_loss_scale", [1, 1, 1], 32, 0, &arguments));
+    }
+    launches
 }
