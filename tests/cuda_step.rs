@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use training_engine::{
     backend::{
         Buffer, cpu,
-        cuda::{self, Multiply},
+        cuda::{self, Multiply, kernels},
     },
     config::{ModelConfig, ObjectiveConfig},
     data::{Batch, collate},
@@ -57,6 +57,13 @@ impl Toy {
         let open = |parameters, statistics| cuda::with_device(device::open(), multiply, parameters, statistics);
         Session::with_backend(&self.model, &self.objectives, 1, open).unwrap()
     }
+}
+
+#[test]
+fn the_device_is_there() {
+    let device = device::open();
+    let memory = device.memory().unwrap();
+    println!("{}, {} of {} MiB free; kernels for {}", device.describe(), memory.free >> 20, memory.total >> 20, kernels::architectures());
 }
 
 fn norm(values: &[f64]) -> f64 {

@@ -16,7 +16,7 @@ use training_engine::{
         self,
         device::{Address, Captured, Device, Launch, Memory},
     },
-    error::{Error, Result},
+    error::Result,
 };
 
 /// Whether a GPU was asked for.
@@ -66,17 +66,11 @@ pub fn repository() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).into()
 }
 
-/// The first GPU, with its kernels loaded once for all backends of the process.
-///
-/// # Errors
-/// There is none.
-pub fn gpu() -> Result<Shared> {
-    static GPU: OnceLock<Result<Shared>> = OnceLock::new();
-    let open = || cuda::available().and_then(|_| cuda::device(0)).map(Shared::new);
-    match GPU.get_or_init(open) {
-        Ok(device) => Ok(device.clone()),
-        Err(e) => Err(Error::Backend(e.to_string())),
-    }
+/// The first GPU, with its kernels loaded once for all backends of the process; or why there is none.
+pub fn gpu() -> std::result::Result<Shared, String> {
+    static GPU: OnceLock<std::result::Result<Shared, String>> = OnceLock::new();
+    let open = || cuda::available().and_then(|_| cuda::device(0)).map(Shared::new).map_err(|e| e.to_string());
+    GPU.get_or_init(open).clone()
 }
 
 /// One device for several backends, and what it was asked for; clones are the same.

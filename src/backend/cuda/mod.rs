@@ -91,6 +91,16 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
     Ok(backend)
 }
 
+/// What a plan becomes: for every node how many launches there are until it is done, a group's being those of its first node, and all
+/// launches, with addresses that no device has.
+///
+/// # Errors
+/// The backend cannot compute a node.
+pub fn launches(plan: &Plan, multiply: Multiply) -> Result<(Vec<usize>, Vec<Launch>)> {
+    let program = Recorder::record(plan, recorder::Addresses::apart(), multiply, dispatch::record)?;
+    Ok((program.ends, program.launches))
+}
+
 /// The launches of a plan, ready to run.
 struct Prepared {
     plan: u64,

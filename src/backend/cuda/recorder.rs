@@ -187,6 +187,27 @@ pub struct Addresses {
     pub loss_scale: Address,
 }
 
+impl Addresses {
+    /// Such that nothing overlaps, however large it is.
+    pub fn apart() -> Self {
+        let at = |part: u64| part << 44;
+        Self {
+            step: at(1),
+            reals: at(2),
+            indexes: at(3),
+            parameters: at(4),
+            gradients: at(5),
+            statistics: at(6),
+            pending: at(7),
+            arena: at(8),
+            index_arena: at(9),
+            scratch: at(10),
+            scalars: at(11),
+            constants: at(12),
+        }
+    }
+}
+
 /// A plan as launches.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Program {
