@@ -147,7 +147,7 @@ impl CudaBackend {
     /// Records a plan, with the memory that it needs.
     fn record(&mut self, plan: &Plan, reals: usize, indexes: usize) -> Result<usize> {
         // Sizes are known once it has been recorded somewhere.
-        let sizes = self.program(plan, 0)?;
+        let sizes = Recorder::record(plan, recorder::Addresses::apart(), self.multiply, dispatch::record)?;
         let needs = Needs { reals, indexes, arena: plan.real_len, index_arena: plan.index_len, scratch: sizes.scratch };
         if !self.work.fits(&needs) {
             self.forget(0);
@@ -158,16 +158,12 @@ impl CudaBackend {
             self.forget_one(0);
         }
         let constants = self.device.allocate(sizes.constants.len())?;
-        let program = self.program(plan, constants)?;
+        let at = recorder::Addresses { constants, ..self.state.addresses(self.work.addresses()) };
+        let program = Recorder::record(plan, at, self.multiply, dispatch::record)?;
         self.device.upload(constants, &program.constants)?;
         let captured = self.device.capture(&program.launches)?;
         self.programs.push(Prepared { plan: plan.id(), program, constants, captured });
         Ok(self.programs.len() - 1)
-    }
-
-    fn program(&self, plan: &Plan, constants: device::Address) -> Result<Program> {
-        let at = recorder::Addresses { constants, ..self.state.addresses(self.work.addresses()) };
-        Recorder::record(plan, at, self.multiply, dispatch::record)
     }
 
     /// Forgets the launches of all plans from one on.

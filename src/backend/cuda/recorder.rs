@@ -188,9 +188,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Such that nothing overlaps, however large it is.
+    /// Places far from each other and from 0, as good as real ones to find sizes.
     pub fn apart() -> Self {
-        let at = |part: u64| part << 44;
+        let at = |n: Address| n << 48;
         Self {
             step: at(1),
             reals: at(2),
@@ -204,6 +204,7 @@ impl Addresses {
             scratch: at(10),
             scalars: at(11),
             constants: at(12),
+            loss_scale: at(13),
         }
     }
 }
