@@ -166,10 +166,14 @@ fn table(device: &Shared, model: &ModelConfig, multiply: Multiply, name: &str, s
     let rows = work::rows(&plan, &batch.feed, &ends, &timed);
     let total: f64 = rows.values().map(|row| row.seconds).sum();
     let launches: usize = rows.values().map(|row| row.launches).sum();
+    let flops: f64 = rows.values().map(|row| row.work.flops).sum();
     println!(
-        "\n{name}: forward and backward in {launches} launches, one by one, {:.3} ms; GFLOP of products, MB that must be moved",
-        1e3 * total
+        "\n{name}: forward and backward one by one, {launches} launches, {:.3} ms, {:.1} GFLOP, {:.1} TFLOP/s",
+        1e3 * total,
+        flops / 1e9,
+        flops / total / 1e12
     );
+    println!("GFLOP are those of products, MB what must be read or written at least");
     println!("      us share  launches blocks    GFLOP       MB FLOP/byte TFLOP/s    GB/s");
     let mut rows: Vec<(String, Row)> = rows.into_iter().filter(|(_, row)| row.launches > 0).collect();
     rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));

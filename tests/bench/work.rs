@@ -69,11 +69,13 @@ pub fn rows(plan: &Plan, feed: &Feed, ends: &[usize], timed: &[(Launch, f64)]) -
 /// Of nodes that run together: where the first is, what it does, and how many follow; layers count as one.
 fn name(nodes: &[Node]) -> String {
     let first = &nodes[0];
-    let scope = first.name.rsplit_once('.').map_or("", |(scope, _)| scope);
-    let place = scope.split('.').map(|part| if part.parse::<usize>().is_ok() { "*" } else { part }).collect::<Vec<_>>().join(".");
+    let mut parts: Vec<&str> = first.name.split('.').map(|part| if part.parse::<usize>().is_ok() { "*" } else { part }).collect();
+    parts.dedup();
+    parts.pop();
     let pass = if first.pass == Pass::Forward { "forward" } else { "backward" };
     let more = if nodes.len() > 1 { format!(" +{}", nodes.len() - 1) } else { String::new() };
-    format!("{pass} {place}: {}{more}", first.op.name())
+    let place = parts.iter().map(|part| format!("{part}.")).collect::<String>();
+    format!("{pass} {place}{}{more}", first.op.name())
 }
 
 /// Of all that is done within a group, without gradients of weights that are left to others.
