@@ -109,7 +109,7 @@ fn behind_maxima(plan: &Plan) -> HashSet<TensorId> {
     behind
 }
 
-/// Largest errors against the CPU in double precision, each about twice what the emulated device has on the reduced network.
+/// Largest errors against the CPU in double precision, each at least twice what the emulated device has on either network.
 struct Bounds {
     value: f64,
     /// Of what went through a maximum, where single precision on the CPU has 1e-2; none for bfloat16, with which most go elsewhere.
@@ -118,7 +118,7 @@ struct Bounds {
     gradient: f64,
 }
 
-const TF32X3: Bounds = Bounds { value: 2e-5, behind_maxima: 3e-2, gradient: 1e-4 };
+const TF32X3: Bounds = Bounds { value: 2e-5, behind_maxima: 3e-2, gradient: 2e-4 };
 const TF32: Bounds = Bounds { value: 6e-2, behind_maxima: 4e-1, gradient: 6.5e-2 };
 const BF16: Bounds = Bounds { value: 2e-1, behind_maxima: f64::INFINITY, gradient: 1e-1 };
 
