@@ -530,7 +530,7 @@ typedef struct TeReportView {
     size_t struct_size;
     // Fit: epochs completed, resumed ones included.
     uint64_t epochs;
-    // Fit: optimiser steps applied, resumed ones included.
+    // Fit: optimiser steps applied, resumed ones included; in `16-mixed` those that were skipped too, as in Lightning.
     uint64_t steps;
     // Fit: steps of this run that were not applied since their loss or gradient was not finite.
     uint64_t skipped_steps;

@@ -464,7 +464,7 @@ pub struct TeReportView {
     pub struct_size: usize,
     /// Fit: epochs completed, resumed ones included.
     pub epochs: u64,
-    /// Fit: optimiser steps applied, resumed ones included.
+    /// Fit: optimiser steps applied, resumed ones included; in `16-mixed` those that were skipped too, as in Lightning.
     pub steps: u64,
     /// Fit: steps of this run that were not applied since their loss or gradient was not finite.
     pub skipped_steps: u64,

@@ -5,7 +5,7 @@
 //! Numbers are stored in the precision of the run.
 
 use super::{
-    session::{Buffer, LossScale, Session},
+    session::{Buffer, LossScale, Room, Session},
     state::State,
     weights::{self, GATHERED, MOMENTS, Missing},
 };
@@ -33,6 +33,9 @@ pub struct Header {
     /// How the loss was scaled, if it was.
     #[serde(default, rename = "MixedPrecision", skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
+    /// Room of the plans.
+    #[serde(default)]
+    pub room: Room,
 }
 
 /// Writes a checkpoint.
@@ -40,7 +43,7 @@ pub struct Header {
 /// # Errors
 /// [`Error::File`].
 pub fn save(path: &Path, session: &Session, config: &str, state: &State) -> Result<()> {
-    weights::save_safetensors(path, session, &parts(state), metadata(path, config, Some(state), session.loss_scale()?)?)
+    weights::save_safetensors(path, session, &parts(state), metadata(path, config, Some((session, state)))?)
 }
 
 /// Prefixes and buffers of a run's file.
@@ -53,9 +56,12 @@ fn parts(state: &State) -> Vec<(&'static str, Buffer)> {
     parts
 }
 
-/// Metadata of a file.
-pub(super) fn metadata(path: &Path, config: &str, state: Option<&State>, loss_scale: Option<LossScale>) -> Result<HashMap<String, String>> {
-    let header = Header { version: VERSION, config: config.to_owned(), state: state.cloned(), loss_scale };
+/// Metadata of a file, of a run or of weights alone.
+pub(super) fn metadata(path: &Path, config: &str, run: Option<(&Session, &State)>) -> Result<HashMap<String, String>> {
+    let mut header = Header { version: VERSION, config: config.to_owned(), state: None, loss_scale: None, room: Room::default() };
+    if let Some((session, state)) = run {
+        header = Header { state: Some(state.clone()), loss_scale: session.loss_scale()?, room: session.room().clone(), ..header };
+    }
     let header = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
     Ok(HashMap::from([(METADATA.to_owned(), header)]))
 }
@@ -85,10 +91,11 @@ pub fn restore(file: &weights::File, session: &mut Session) -> Result<()> {
     file.refuse_extra(session, &tensors)?;
     let header = header(file)?;
     let parts = parts(&header.state.ok_or_else(|| file.fail("holds weights alone and no state of a run"))?);
-    let loss_scale = header.loss_scale;
+    let (loss_scale, room) = (header.loss_scale, header.room);
     if loss_scale.is_some_and(|scale| !scale.is_usable()) {
         return Err(file.fail(weights::BAD_LOSS_SCALE));
     }
     file.write(session, &tensors, &parts, Missing::Error)?;
+    session.set_room(room);
     loss_scale.map_or(Ok(()), |scale| session.set_loss_scale(&scale))
 }

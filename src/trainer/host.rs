@@ -144,7 +144,7 @@ impl StopHandle {
 pub struct FitReport {
     /// Epochs completed, resumed ones included.
     pub epochs: usize,
-    /// Optimiser steps applied, resumed ones included.
+    /// Optimiser steps applied, resumed ones included; in `16-mixed` those that were skipped too, as in Lightning.
     pub steps: usize,
     /// Steps not applied since loss or gradient was not finite, in this run.
     pub skipped_steps: usize,

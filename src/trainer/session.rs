@@ -38,6 +38,9 @@ struct Recorded {
     cost_map_size: usize,
 }
 
+/// Most counts of a batch that each purpose's plan has room for: the order of a device's sums depends on it.
+pub type Room = [Vec<usize>; 3];
+
 /// Losses of one batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Losses {
@@ -106,6 +109,8 @@ pub struct Session {
     /// Names of the parameters that stay as they are, and their places.
     frozen: (Vec<String>, Vec<Vector>),
     plans: [Option<Recorded>; 3],
+    /// Room that each plan has or will at least have, by count.
+    room: Room,
     last: Option<Purpose>,
     seed: u64,
     watched: bool,
@@ -163,6 +168,7 @@ impl Session {
             decayed,
             frozen,
             plans: [const { None }; 3],
+            room: Room::default(),
             last: None,
             seed,
             watched: false,
@@ -367,6 +373,18 @@ impl Session {
         self.backend.write_part(buffer, start, values)
     }
 
+    /// What a session must have to go on with the bits of this one, besides its buffers and the scale of its loss.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Plans get at least this room from now on.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
+        self.plans = [const { None }; 3];
+        self.last = None;
+    }
+
     /// How the loss's gradient is scaled, if it is.
     ///
     /// # Errors
@@ -389,14 +407,14 @@ impl Session {
         let fits = |r: &Recorded| r.cost_map_size == cost_map_size && r.plan.fits(&batch.feed.counts);
         if !slot.as_ref().is_some_and(fits) {
             // Never smaller than before, so that batches of changing size come to rest at one plan.
-            let before = slot.take().map(|r| r.plan.capacity);
-            let capacity = batch.feed.counts.iter().enumerate().map(|(i, &n)| {
-                let headroom = n + n.div_ceil(4);
-                before.as_ref().map_or(headroom, |b| if n <= b[i] { b[i] } else { headroom })
-            });
-            let capacity = capacity.collect();
-            let (graph, outputs, losses) =
-                record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size)?;
+            *slot = None;
+            let before = &mut self.room[purpose as usize];
+            before.resize(batch.feed.counts.len(), 0);
+            for (room, &n) in before.iter_mut().zip(&batch.feed.counts).filter(|(room, n)| *n > room) {
+                *room = n + n.div_ceil(4);
+            }
+            let capacity = before.clone();
+            let (graph, outputs, losses) = record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size)?;
             let plan = Plan::grouped(graph, capacity, |node| self.backend.runs_in_groups(node));
             *slot = Some(Recorded { plan, outputs, losses, cost_map_size });
         }

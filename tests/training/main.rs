@@ -3,6 +3,8 @@
 mod cached;
 mod contrastive;
 mod data;
+#[path = "../device/mod.rs"]
+mod device;
 mod faults;
 mod hooks;
 mod killed;
@@ -11,6 +13,7 @@ mod loggers;
 mod logs;
 mod reports;
 mod runs;
+mod scaled;
 mod schedules;
 mod source;
 mod standard;

@@ -2,6 +2,8 @@
 
     exchange.py read CKPT CASE OUT       outputs of the reference with the weights of CKPT on the batch of CASE
     exchange.py lightning CKPT CASE OUT  the same file through PyTorch Lightning, which goes on training from it
+    exchange.py scaled CKPT OUT          CKPT through Lightning in 16-mixed: three steps more, of which the first overflows; a checkpoint
+                                         of them in the folder OUT
     exchange.py write CASE OUT           files of every kind in the folder OUT, and outputs of the reference with them
     exchange.py golden CASE OUT          the small files of tests/data/weights, for machines without PyTorch
 
@@ -159,6 +161,28 @@ def lightning(ckpt, case, out):
     assert run.global_step == content["global_step"] + 2
 
 
+def scaled(ckpt, out):
+    pl, Planner = planner_class()
+    torch.set_default_dtype(torch.float32)
+    content = torch.load(ckpt, weights_only=True)
+    module = module_of({k: torch.zeros_like(v) for k, v in strip(content["state_dict"]).items()})
+    plugin = pl.plugins.precision.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    found = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, run, module, batch, index):
+            found.append(plugin.scaler.state_dict())
+
+    saving = pl.callbacks.ModelCheckpoint(dirpath=out, filename="scaled")
+    run = trainer(pl, out, max_epochs=content["epoch"] + 2, plugins=[plugin], callbacks=[Watch(), saving])
+    data = torch.tensor([[float("inf")], [1.0], [1.0]])
+    run.fit(Planner(module, lr=content["hyper_parameters"]["lr"]), torch.utils.data.DataLoader(data, batch_size=1), ckpt_path=ckpt)
+    assert found[0] == content["MixedPrecision"], (found[0], content["MixedPrecision"])
+    content = torch.load(pathlib.Path(out) / "scaled.ckpt", weights_only=True)
+    updates = int(content["optimizer_states"][0]["state"][0]["step"])
+    print(json.dumps({"step": content["global_step"], "updates": updates, "scaler": content["MixedPrecision"]}))
+
+
 def write(case, out):
     warnings.filterwarnings("ignore")
     out = pathlib.Path(out)
@@ -238,4 +262,4 @@ class Note:
 
 
 if __name__ == "__main__":
-    {"read": read, "lightning": lightning, "write": write, "golden": golden}[sys.argv[1]](*sys.argv[2:])
+    {"read": read, "lightning": lightning, "scaled": scaled, "write": write, "golden": golden}[sys.argv[1]](*sys.argv[2:])

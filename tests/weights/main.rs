@@ -1,5 +1,7 @@
 //! Files of weights: those of PyTorch and Lightning are read, and what is written here works there.
 
+#[path = "../device/mod.rs"]
+mod device;
 #[path = "../golden_case/mod.rs"]
 mod golden_case;
 #[path = "../torch_python/mod.rs"]
@@ -9,6 +11,7 @@ mod exchange;
 mod freeze;
 mod golden;
 mod options;
+mod scaled;
 
 use golden_case::Case;
 use safetensors::SafeTensors;

@@ -98,7 +98,7 @@ pub fn save(path: &Path, session: &Session, config: &Config, state: &State, opti
         return Err(Error::Argument("the optimiser's state goes to a '.ckpt' alone".into()));
     }
     let prefix = options.prefix.as_deref().unwrap_or_default();
-    let metadata = checkpoint::metadata(path, &config.to_text(), None, None)?;
+    let metadata = checkpoint::metadata(path, &config.to_text(), None)?;
     save_safetensors(path, session, &[(prefix, Buffer::Parameters), (prefix, Buffer::Statistics)], metadata)
 }
 
