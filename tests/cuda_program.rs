@@ -187,3 +187,24 @@ fn a_lost_device_is_an_error_every_time() {
     }
     assert!(session.outputs(&batch).is_err());
 }
+
+/// The scale of the loss stays on the device: the host neither brings nor fetches more for it.
+#[test]
+fn half_precision_needs_no_more_copies() {
+    let [single, half] = [Multiply::default(), Multiply::F16].map(|multiply| {
+        let device = Recording { free: 1 << 34, ..Recording::default() };
+        let open = |parameters, statistics| cuda::with_device(Box::new(device.clone()), multiply, parameters, statistics);
+        let mut session = Session::with_backend(&ModelConfig::default(), &ObjectiveConfig::default(), 1, open).unwrap();
+        let batch = batch(&session, 1);
+        session.train(&batch, 0).unwrap();
+        let counts = || {
+            let log = device.log.lock().unwrap();
+            [log.launches.len(), log.uploads, log.waits]
+        };
+        let before = counts();
+        _ = session.update(&UPDATE);
+        let after = counts();
+        [0, 1, 2].map(|i| after[i] - before[i])
+    });
+    assert_eq!(half, [single[0] + 1, single[1], single[2]]);
+}
