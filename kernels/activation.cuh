@@ -1,6 +1,6 @@
 // What is applied to results of products, and its slopes.
 #pragma once
-#include "common.cuh"
+#include "row.cuh"
 
 enum Activation { NONE, RELU, GELU };
 
@@ -12,3 +12,22 @@ __device__ inline float gelu(float x) { return x * normal(x); }
 __device__ inline float gelu_slope(float x) { return normal(x) + x * 0.3989422804014327f * expf(-0.5f * x * x); }
 // NaN stays.
 __device__ inline float relu(float x) { return x < 0 ? 0 : x; }
+
+// y = gelu(x).
+struct Gelu {
+    const StepBlock* step;
+    Reference x, y;
+    Rows rows;
+    int width, pad;
+};
+__device__ inline void gelu_rows(const Gelu& a, Run run) {
+    const float* x = read(a.x, a.step);
+    float* y = write(a.y);
+    int width = a.width, blocks = (width + 3) / 4;
+    bool wide = is_wide(x, width) && is_wide(y, width);
+    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
+        size_t place = size_t(run.first + i / blocks) * width;
+        float4 v = load4(x + place, 4 * (i % blocks), width, wide);
+        store4(y + place, 4 * (i % blocks), width, wide, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
+    }
+}

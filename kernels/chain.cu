@@ -1,4 +1,5 @@
 // One kernel for all chains.
+#include "activation.cuh"
 #include "chain.cuh"
 #include "fourier.cuh"
 #include "layer_norm.cuh"
@@ -62,6 +63,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
             LINK(INTERLEAVE_BACKWARD, Parts, interleave(args, share[args.rows[0]], true))
             LINK(JOIN_STEPS_FORWARD, Parts, join_steps(args, share[args.rows[0]], false))
             LINK(JOIN_STEPS_BACKWARD, Parts, join_steps(args, share[args.rows[0]], true))
+            LINK(GELU_AGAIN, Gelu, gelu_rows(args, share[args.rows]))
 #undef LINK
         }
         __syncthreads(); // what was written is there for the next link

@@ -31,6 +31,7 @@ enum LinkKind {
     INTERLEAVE_BACKWARD,
     JOIN_STEPS_FORWARD,
     JOIN_STEPS_BACKWARD,
+    GELU_AGAIN,
 };
 struct Link {
     int kind, arguments; // first byte of its structure in `data`

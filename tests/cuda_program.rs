@@ -1,6 +1,8 @@
 //! What the CUDA backend asks of a device in a step of the full-size network, and what it does where the device has too little memory
 //! or fails: on a device that keeps memory and count of calls, and runs nothing.
 
+#[path = "common/plan.rs"]
+mod plan;
 #[path = "common/synthetic.rs"]
 mod synthetic;
 
@@ -16,6 +18,8 @@ use training_engine::{
     config::{ModelConfig, ObjectiveConfig},
     data::{Batch, collate},
     error::{Error, Result},
+    graph::Plan,
+    model::params,
     trainer::session::{Clip, Rule, Session, Update},
 };
 
@@ -138,6 +142,7 @@ fn launches_and_waits_of_a_step() {
     session.train(&batch, 0).unwrap();
     let memory: usize = device.log.lock().unwrap().allocated.values().sum();
     println!("bytes by allocation: {:?}", device.log.lock().unwrap().allocated.values().collect::<Vec<_>>());
+    assert!(memory <= 1_000_000_000, "{memory} bytes of the device's memory");
     let taken = std::mem::take(&mut device.log.lock().unwrap().launches);
     let mut kernels = BTreeMap::new();
     taken.iter().for_each(|launch| *kernels.entry(launch.kernel.as_str()).or_insert(0) += 1);
@@ -161,6 +166,18 @@ fn launches_and_waits_of_a_step() {
     drop(log);
     drop(session);
     assert!(device.log.lock().unwrap().allocated.is_empty(), "all memory is given back");
+}
+
+/// The arena of a training step with batch 32 beside what is alive at once.
+#[test]
+fn places_in_the_arena_leave_little_unused() {
+    let session = session(Recording { free: 1 << 34, ..Recording::default() }).unwrap();
+    let (batch, parameters) = (batch(&session, 32), params::parameters(&params::specifications(session.model())));
+    let graph = plan::training(session.model(), &ObjectiveConfig::default(), &parameters, batch.cost_map_size);
+    let plan = Plan::grouped(graph, batch.feed.counts.clone(), cuda::runs_in_groups);
+    let least = plan.alive().into_iter().max().unwrap();
+    println!("{} bytes in the arena, {} alive at once", 4 * plan.real_len, 4 * least);
+    assert!(plan.real_len <= least + least / 50);
 }
 
 #[test]

@@ -447,3 +447,17 @@ fn scale_and_largest() {
         b.loss(Op::Sum, &[most, again])
     });
 }
+
+#[test]
+fn results_that_are_computed_again_for_gradients() {
+    for count in COUNTS {
+        let mut case = Case::new(&[count]);
+        case.parameter("norm.weight", &[9]).parameter("norm.bias", &[9]).statistic("norm.running_mean", 9).statistic("norm.running_var", 9);
+        case.parameter("wide.weight", &[14, 9]).parameter("wide.bias", &[14]).parameter("narrow.weight", &[5, 14]);
+        case.check(9, |b, p, x| {
+            let h = b.batch_norm(x, &p.at("norm"), Activation::Relu).unwrap();
+            let h = b.linear(h, &p.at("wide"), Activation::Gelu).unwrap();
+            b.linear(h, &p.at("narrow"), Activation::None).unwrap()
+        });
+    }
+}

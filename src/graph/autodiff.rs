@@ -1,7 +1,8 @@
 //! Appends the gradient of a scalar to a graph.
 
-use super::{Element, Graph, Node, Parameters, Pass, Place, Tensor, TensorId};
+use super::{Element, Graph, Node, Parameters, Pass, Place, Tensor, TensorId, op::Reads};
 use crate::error::{Error, Result};
+use std::collections::HashMap;
 
 /// Walks the recorded nodes backwards once and appends the gradient nodes of `loss`, whose own gradient is 1.
 ///
@@ -18,6 +19,7 @@ pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters,
     graph.gradients.insert(loss, seed);
     graph.seed = Some(seed);
     let mut touched = vec![false; parameters.len()];
+    let mut again = again(graph);
 
     for index in (0..forward).rev() {
         let node = graph.nodes[index].clone();
@@ -49,12 +51,48 @@ pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters,
             accumulate.push(known.is_some() || is_parameter);
         }
         let (reads_operand, reads_output) = node.op.backward_reads();
-        let operands = node.inputs.iter().enumerate().map(|(i, &x)| x.filter(|_| reads_operand(i)));
-        let results = node.outputs.iter().enumerate().map(|(i, &y)| y.filter(|_| reads_output(i)));
-        let inputs = operands.chain(results).chain([Some(dy)]).collect();
+        let mut inputs = reads(&node, reads_operand, reads_output);
+        inputs[..node.inputs.len()].iter_mut().flatten().for_each(|x| *x = once_more(graph, &mut again, *x));
+        inputs.push(Some(dy));
         graph.nodes.push(Node { pass: Pass::Backward, inputs, outputs, accumulate, ..node });
     }
     check_reachable(parameters, &touched, frozen)
+}
+
+/// Operands and outputs of a forward node that are read.
+fn reads(node: &Node, operand: Reads, output: Reads) -> Vec<Option<TensorId>> {
+    let operands = node.inputs.iter().enumerate().map(|(i, &x)| x.filter(|_| operand(i)));
+    operands.chain(node.outputs.iter().enumerate().map(|(i, &y)| y.filter(|_| output(i)))).collect()
+}
+
+/// How gradients get at a result that is not kept for them.
+#[derive(Clone, Copy)]
+enum Remake {
+    By(usize),
+    Done(TensorId),
+}
+
+/// Results that are computed again for gradients, with their nodes: all that can be, but for those that are kept anyway.
+fn again(graph: &Graph) -> HashMap<TensorId, Remake> {
+    let able = graph.nodes.iter().enumerate().filter(|(_, node)| node.op.again_reads().is_some());
+    let results = able.map(|(index, node)| (node.output(0), Remake::By(index)));
+    results.filter(|(y, _)| graph.results.iter().all(|(_, kept)| kept != y)).collect()
+}
+
+/// The tensor that gradients read in place of x, which is computed before the first that does.
+fn once_more(graph: &mut Graph, again: &mut HashMap<TensorId, Remake>, x: TensorId) -> TensorId {
+    let index = match again.get(&x) {
+        None => return x,
+        Some(Remake::Done(y)) => return *y,
+        Some(Remake::By(index)) => *index,
+    };
+    let (node, tensor) = (graph.nodes[index].clone(), graph.tensor(x).clone());
+    let Some((operand, output)) = node.op.again_reads() else { return x };
+    graph.tensors.push(tensor);
+    let y = TensorId(graph.tensors.len() - 1);
+    graph.nodes.push(Node { pass: Pass::Again, inputs: reads(&node, operand, output), outputs: vec![Some(y)], ..node });
+    again.insert(x, Remake::Done(y));
+    y
 }
 
 /// Which elements of the parameter buffer are not frozen.

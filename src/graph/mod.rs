@@ -107,6 +107,8 @@ pub enum Pass {
     Forward,
     /// Computes the gradients of the forward node's inputs.
     Backward,
+    /// Computes the forward node's result once more, for gradients that read it: it is cheaper to compute than to keep.
+    Again,
 }
 
 /// One operation.
@@ -118,12 +120,13 @@ pub struct Node {
     pub op: Op,
     /// Forward or backward.
     pub pass: Pass,
-    /// Forward: the operands. Backward: the forward node's operands, then its outputs (`None` where the gradient does not
-    /// read them), then the gradient of `outputs[0]`.
+    /// Forward: the operands. Again: the forward node's operands, then its outputs (`None` where they are not read).
+    /// Backward: the same, then the gradient of `outputs[0]`.
     pub inputs: Vec<Option<TensorId>>,
     /// The forward node's operands, for their shapes: in a backward node their values may be gone.
     pub operands: Vec<TensorId>,
-    /// Forward: result and remembered tensors. Backward: the gradient of each forward operand, `None` where there is none.
+    /// Forward: result and remembered tensors. Again: the result. Backward: the gradient of each forward operand, `None` where there
+    /// is none.
     pub outputs: Vec<Option<TensorId>>,
     /// Backward: add to the output instead of overwriting it. Parameter gradients are always added to.
     pub accumulate: Vec<bool>,

@@ -204,6 +204,15 @@ impl Op {
         }
     }
 
+    /// What computing the result again reads, as for [`Op::backward_reads`], where that is cheaper than to keep it.
+    pub fn again_reads(&self) -> Option<(Reads, Reads)> {
+        match self {
+            Op::Linear { activation: Activation::Gelu, .. } => Some((|_| false, |i| i == 1)),
+            Op::BatchNorm { .. } => Some((|_| true, |i| i == 1)),
+            _ => None,
+        }
+    }
+
     /// Whether operand i has a gradient at all (targets and values of the feed do not).
     pub fn differentiable(&self, operand: usize) -> bool {
         match self {

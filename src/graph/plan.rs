@@ -35,7 +35,7 @@ impl Plan {
 
     /// As [`Plan::new`], for a device that may run nodes together for which `local` says so; see [`schedule`].
     pub fn grouped(graph: Graph, capacity: Vec<usize>, local: impl Fn(&Node) -> bool) -> Self {
-        let groups = schedule::grouped(&graph, local);
+        let groups = schedule::grouped(&graph, local, |id| graph.tensor(id).rows.resolve(&capacity) * graph.tensor(id).width);
         Self::of_groups(graph, capacity, groups)
     }
 
@@ -64,33 +64,61 @@ impl Plan {
         counts.len() == self.capacity.len() && counts.iter().zip(&self.capacity).all(|(n, max)| n <= max)
     }
 
-    /// Places all tensors of one element kind, largest lifetimes first come first served; gives the arena's length.
+    /// Places all tensors of one element kind, the largest first, each in the smallest gap that it fits in; gives the arena's length.
     fn place(&mut self, element: Element, spans: &[Option<(usize, usize)>]) -> usize {
-        let mut order: Vec<usize> = (0..self.graph.tensors.len())
-            .filter(|&i| spans[i].is_some() && self.graph.tensors[i].element == element && self.graph.tensors[i].place == Place::Arena)
+        let mut order: Vec<Placed> = (0..self.graph.tensors.len())
+            .filter(|&i| self.graph.tensors[i].element == element && self.graph.tensors[i].place == Place::Arena)
+            .filter_map(|i| Some(Placed { tensor: i, offset: 0, len: self.room(i), span: spans[i]? }))
             .collect();
-        order.sort_by_key(|&i| spans[i]);
-        // Tensors alive at the present group as (offset, end, last use), ordered by offset.
-        let mut alive: Vec<(usize, usize, usize)> = Vec::new();
-        let mut total = 0;
-        for i in order {
-            let (first, last) = spans[i].expect("filtered");
-            alive.retain(|&(_, _, until)| until >= first);
-            let tensor = &self.graph.tensors[i];
-            let len = (tensor.rows.resolve(&self.capacity) * tensor.width).next_multiple_of(ALIGNMENT);
-            let (mut offset, mut slot) = (0, 0);
-            for (k, &(from, to, _)) in alive.iter().enumerate() {
-                if from >= offset + len {
-                    break;
+        order.sort_by_key(|new| (std::cmp::Reverse(new.len), new.span));
+        // By offset.
+        let mut placed: Vec<Placed> = Vec::new();
+        for mut new in order {
+            let (mut end, mut best) = (0, None);
+            for other in placed.iter().filter(|other| other.meets(&new)) {
+                let gap = other.offset.saturating_sub(end);
+                if gap >= new.len && best.is_none_or(|(least, _)| gap < least) {
+                    best = Some((gap, end));
                 }
-                offset = offset.max(to);
-                slot = k + 1;
+                end = end.max(other.offset + other.len);
             }
-            alive.insert(slot, (offset, offset + len, last));
-            self.offsets[i] = offset;
-            total = total.max(offset + len);
+            new.offset = best.map_or(end, |(_, offset)| offset);
+            self.offsets[new.tensor] = new.offset;
+            placed.insert(placed.partition_point(|other| other.offset <= new.offset), new);
         }
-        total
+        placed.iter().map(|tensor| tensor.offset + tensor.len).max().unwrap_or(0)
+    }
+
+    /// Elements that a tensor takes.
+    fn room(&self, tensor: usize) -> usize {
+        let tensor = &self.graph.tensors[tensor];
+        (tensor.rows.resolve(&self.capacity) * tensor.width).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Elements of reals that are alive at once, by group: with the best of places, the arena would be as long as the largest.
+    pub fn alive(&self) -> Vec<usize> {
+        let spans = lifetimes(&self.graph, &self.groups);
+        let mut alive = vec![0; self.groups.len() + 1];
+        for (i, tensor) in self.graph.tensors.iter().enumerate() {
+            if let Some((first, last)) = spans[i].filter(|_| tensor.element == Element::Real && tensor.place == Place::Arena) {
+                alive[first..=last].iter_mut().for_each(|sum| *sum += self.room(i));
+            }
+        }
+        alive
+    }
+}
+
+/// A tensor with its place, from its first group to its last.
+struct Placed {
+    tensor: usize,
+    offset: usize,
+    len: usize,
+    span: (usize, usize),
+}
+
+impl Placed {
+    fn meets(&self, other: &Self) -> bool {
+        self.span.0 <= other.span.1 && other.span.0 <= self.span.1
     }
 }
 
@@ -146,6 +174,7 @@ mod tests {
             }
         }
         assert!(plan.real_len < 48 * chain.len(), "memory is used again");
+        assert!(plan.alive().iter().all(|&alive| alive <= plan.real_len));
         assert!(plan.fits(&[7]) && !plan.fits(&[8]));
     }
 }

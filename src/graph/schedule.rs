@@ -25,8 +25,10 @@ impl Group {
     }
 }
 
-/// Linear layers whose gradients of weights should be computed together: enough to keep a device busy, while what they read stays alive.
+/// Linear layers whose gradients of weights should be computed together: enough to keep a device busy.
 const TOGETHER: usize = 16;
+/// Elements that should stay alive for such gradients (128 MiB of single precision).
+const ALIVE: usize = 32 << 20;
 
 /// Whether a device may compute the gradients of a node's weights later than the rest.
 pub fn leaves_weights(node: &Node) -> bool {
@@ -38,8 +40,9 @@ pub fn single(graph: &Graph) -> Vec<Group> {
     (0..graph.nodes.len()).map(|n| Group { settles: true, ..Group::of(n) }).collect()
 }
 
-/// Groups of nodes for which `local` says that the device can take them unit by unit; others stay by themselves.
-pub fn grouped(graph: &Graph, local: impl Fn(&Node) -> bool) -> Vec<Group> {
+/// Groups of nodes for which `local` says that the device can take them unit by unit; others stay by themselves. `elements` of a tensor
+/// are those that it has room for.
+pub fn grouped(graph: &Graph, local: impl Fn(&Node) -> bool, elements: impl Fn(TensorId) -> usize) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut open = Open::default();
     for (n, node) in graph.nodes.iter().enumerate() {
@@ -54,18 +57,21 @@ pub fn grouped(graph: &Graph, local: impl Fn(&Node) -> bool) -> Vec<Group> {
         }
     }
     groups.extend(open.close(graph.nodes.len()));
-    let (mut left, last) = (0, groups.len().saturating_sub(1));
+    let (mut left, mut alive, last) = (0, 0, groups.len().saturating_sub(1));
     for (g, group) in groups.iter_mut().enumerate() {
-        left += graph.nodes[group.nodes.clone()].iter().filter(|node| leaves_weights(node)).count();
-        group.settles = left >= TOGETHER || g == last;
-        left = if group.settles { 0 } else { left };
+        for node in graph.nodes[group.nodes.clone()].iter().filter(|node| leaves_weights(node)) {
+            left += 1;
+            alive += node.inputs.iter().flatten().map(|id| elements(*id)).sum::<usize>();
+        }
+        group.settles = left >= TOGETHER || alive >= ALIVE || g == last;
+        (left, alive) = if group.settles { (0, 0) } else { (left, alive) };
     }
     groups
 }
 
 /// The count whose units a node works on; none: its rows are a fixed number, which is one unit.
 pub fn symbol(graph: &Graph, node: &Node) -> Option<Symbol> {
-    let main = if node.pass == Pass::Forward { node.output(0) } else { node.input(node.inputs.len() - 1) };
+    let main = if node.pass == Pass::Backward { node.input(node.inputs.len() - 1) } else { node.output(0) };
     graph.tensor(main).rows.symbol
 }
 

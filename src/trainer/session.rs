@@ -11,7 +11,7 @@ use crate::{
     config::{ModelConfig, ObjectiveConfig, RunConfig},
     data::batch::{Batch, BatchOptions},
     error::{Error, Result},
-    graph::{Builder, Graph, Mode, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
+    graph::{Builder, Graph, Mode, Node, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
     metrics::{self, MetricSums, Predictions},
     model::{self, params},
     objectives, optim,
@@ -411,7 +411,7 @@ impl Session {
             let before = &mut self.room[purpose as usize];
             before.resize(batch.feed.counts.len(), 0);
             for (room, &n) in before.iter_mut().zip(&batch.feed.counts).filter(|(room, n)| *n > room) {
-                *room = n + n.div_ceil(4);
+                *room = n + n.div_ceil(16);
             }
             let capacity = before.clone();
             let (graph, outputs, losses) = record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size)?;
@@ -482,7 +482,15 @@ fn note_nodes(trace: &Trace, plan: &Plan, times: &[Instant]) {
         trace.span(Phase::Backward, times[turn], *end);
     }
     for (node, time) in nodes.iter().zip(times.windows(2)) {
-        trace.operation(&node.name, if node.pass == Pass::Forward { "forward" } else { "backward" }, time[0], time[1]);
+        trace.operation(&node.name, pass(node), time[0], time[1]);
+    }
+}
+
+fn pass(node: &Node) -> &'static str {
+    match node.pass {
+        Pass::Forward => "forward",
+        Pass::Backward => "backward",
+        Pass::Again => "again",
     }
 }
 
@@ -491,7 +499,7 @@ fn anomaly(found: NonFinite, plan: &Plan, parameters: &Parameters, batch: &Batch
     let what = match found {
         NonFinite::Node(node) => {
             let node = &plan.graph.nodes[node];
-            format!("{} of '{}'", if node.pass == Pass::Forward { "the value" } else { "a gradient" }, node.name)
+            format!("{} of '{}'", if node.pass == Pass::Backward { "a gradient" } else { "the value" }, node.name)
         }
         NonFinite::Gradient(element) => format!("the gradient of parameter '{}'", parameters.name_at(element).unwrap_or("?")),
     };

@@ -1,7 +1,7 @@
 //! y = activation(x Wᵀ + b), and two layers as one product.
 
 use super::{
-    call::{Call, Out, sum_block},
+    call::{Call, Out, block, sum_block},
     gemm::{View, gemm, gemm_at},
     math::{Real, add_rows_to, add_to_rows, gelu, gelu_slope, relu, simd},
     rows::scatter_add,
@@ -79,6 +79,13 @@ pub fn forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Option<Vector>
             gelu_all(y, before);
         }
     });
+}
+
+/// y from what was before the activation.
+pub fn gelu_again<T: Real>(call: &mut Call<T>) {
+    let (before, n) = call.input(2);
+    let y = call.output(0);
+    call.for_rows(call.input_rows(2), block(2 * n), [y], 0, |rows, [y], _| gelu_all(y, &before[rows.start * n..rows.end * n]));
 }
 
 pub fn backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Option<Vector>, activation: Activation) {

@@ -118,6 +118,7 @@ impl<T: Real> CpuBackend<T> {
             match node.pass {
                 Pass::Forward => forward(&mut call),
                 Pass::Backward => backward(&mut call),
+                Pass::Again => again(&mut call),
             }
             if !go_on(self, i) {
                 break;
@@ -272,6 +273,15 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::Sum => losses::sum_forward(call),
         Op::Largest => losses::largest_forward(call),
         Op::Scale { factor } => losses::scale_forward(call, *factor),
+    }
+}
+
+/// Computes a node's result from what is kept of it; see [`Op::again_reads`].
+fn again<T: Real>(call: &mut Call<T>) {
+    match &call.node.op {
+        Op::Linear { .. } => linear::gelu_again(call),
+        Op::BatchNorm { gamma, beta, activation, .. } => norm::batch_again(call, [*gamma, *beta], *activation),
+        op => unreachable!("results of '{}' are kept", op.name()),
     }
 }
 

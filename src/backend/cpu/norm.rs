@@ -198,7 +198,19 @@ pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], ru
         means.copy_from_slice(mean);
         scales.iter_mut().zip(var).for_each(|(s, &v)| *s = T::ONE / (v + T::of(EPSILON)).sqrt());
     }
-    let (means, scales, gamma, beta) = (&*means, &*scales, call.parameter(gamma), call.parameter(beta));
+    normalise(call, kept, [gamma, beta], positive);
+}
+
+/// y from the statistics that were kept.
+pub fn batch_again<T: Real>(call: &mut Call<T>, parameters: [Vector; 2], activation: Activation) {
+    if call.input_rows(0) > 0 {
+        normalise(call, call.input(2).0, parameters, has_relu(activation));
+    }
+}
+
+fn normalise<T: Real>(call: &mut Call<T>, kept: &[T], [gamma, beta]: [Vector; 2], positive: bool) {
+    let ((x, n), rows) = (call.input(0), call.input_rows(0));
+    let ((means, scales), gamma, beta) = (kept.split_at(n), call.parameter(gamma), call.parameter(beta));
     let y = call.output(0);
     call.for_rows(rows, block(2 * n), [y], 0, |rows, [y], _| {
         let x = &x[rows.start * n..rows.end * n];

@@ -53,6 +53,7 @@ pub enum Kind {
     InterleaveBackward,
     JoinStepsForward,
     JoinStepsBackward,
+    GeluAgain,
 }
 
 /// Whether a node is recorded as links of a chain.

@@ -8,7 +8,7 @@ use super::{
     rows, segment_max, sequences,
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     graph::{Op, Pass},
 };
 
@@ -17,6 +17,7 @@ pub fn record(r: &mut Recorder) -> Result<()> {
     match r.node.pass {
         Pass::Forward => forward(r),
         Pass::Backward => backward(r),
+        Pass::Again => again(r),
     }
 }
 
@@ -54,6 +55,15 @@ fn forward(r: &mut Recorder) -> Result<()> {
         Op::Sum => losses::sum_forward(r),
         Op::Largest => losses::largest_forward(r),
         Op::Scale { factor } => losses::scale_forward(r, *factor),
+    }
+}
+
+/// Computes a node's result from what is kept of it; see [`Op::again_reads`].
+fn again(r: &mut Recorder) -> Result<()> {
+    match &r.node.op {
+        Op::Linear { .. } => linear::gelu_again(r),
+        Op::BatchNorm { gamma, beta, activation, .. } => norm::batch_again(r, [*gamma, *beta], *activation),
+        op => Err(Error::Backend(format!("results of '{}' are kept", op.name()))),
     }
 }
 

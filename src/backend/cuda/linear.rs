@@ -1,6 +1,7 @@
 //! y = activation(x Wᵀ + b), and two layers as one product.
 
 use super::{
+    chain::Kind,
     device::Address,
     product::{self, Forward, Gradient, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks, bytes},
@@ -49,6 +50,25 @@ pub fn forward(r: &mut Recorder, matrix: Matrix, bias: Option<Vector>, activatio
         Activation::Gelu => (arguments.activation, arguments.before) = (2, r.output(1)),
     }
     product::chain_forward(r, &arguments);
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Gelu {
+    step: Address,
+    x: Reference,
+    y: Reference,
+    rows: RowCount,
+    width: i32,
+    pad: i32,
+}
+
+/// y from what was before the activation.
+pub fn gelu_again(r: &mut Recorder) -> Result<()> {
+    let id = r.node.input(2);
+    let arguments = Gelu { step: r.step(), x: r.input(2), y: r.output(0), rows: r.rows(id), width: r.width(id) as i32, pad: 0 };
+    r.link(Kind::GeluAgain, 0, &arguments);
     Ok(())
 }
 

@@ -125,9 +125,9 @@ impl Work {
         self.start.is_some() && more.reals + more.indexes + more.arena + more.index_arena + more.scratch == 0
     }
 
-    /// Makes room for at least this and what was there; the feed gets a quarter more, as its length changes from batch to batch.
+    /// Makes room for at least this and what was there; the feed gets a little more, as its length changes from batch to batch.
     pub fn grow(&mut self, device: &dyn Device, needs: &Needs) -> Result<()> {
-        let headroom = |n: usize| n + n.div_ceil(4);
+        let headroom = |n: usize| n + n.div_ceil(16);
         let needs = Needs { reals: headroom(needs.reals), indexes: headroom(needs.indexes), ..*needs };
         let room = self.room.each(needs, usize::max);
         self.free(device);

@@ -70,6 +70,11 @@ pub fn device(number: usize) -> Result<Box<dyn Device>> {
     Ok(Box::new(driver::Driver::new(number)?))
 }
 
+/// Whether a node may run in one go with others; see [`Backend::runs_in_groups`].
+pub fn runs_in_groups(node: &Node) -> bool {
+    chain::takes(node)
+}
+
 /// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says; the loss is scaled for those
 /// in half precision.
 ///
@@ -237,7 +242,7 @@ impl Backend for CudaBackend {
     }
 
     fn runs_in_groups(&self, node: &Node) -> bool {
-        chain::takes(node)
+        runs_in_groups(node)
     }
 
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {

@@ -169,9 +169,7 @@ pub fn batch_forward(
 ) -> Result<()> {
     let (id, width) = (r.node.input(0), gamma.len);
     let (count, x, kept, rows) = (runs(r.capacity(id)), r.input(0), r.output(1), r.rows(id));
-    let mut statistics = running.map(|v| r.statistics(v));
     if train {
-        statistics = [0; 2];
         let partials = r.scratch(2 * count * width);
         let arguments = BatchNormStatistics { step: r.step(), x, partials, rows, width: width as i32, pad: 0 };
         r.launch("batch_norm_statistics", tiles(count, width), BLOCK, 0, &arguments);
@@ -188,20 +186,38 @@ pub fn batch_forward(
         };
         r.launch("batch_norm_join", [blocks(width, 32), 1, 1], BLOCK, 0, &arguments);
     }
+    let statistics = if train { [0; 2] } else { running.map(|v| r.statistics(v)) };
+    normalise(r, kept, statistics, [gamma, beta], activation)
+}
+
+/// y from the statistics that were kept.
+pub fn batch_again(r: &mut Recorder, parameters: [Vector; 2], activation: Activation) -> Result<()> {
+    normalise(r, r.input(2), [0; 2], parameters, activation)
+}
+
+/// y with the statistics in `kept`, or with running mean and variance, which are kept then.
+fn normalise(
+    r: &mut Recorder,
+    kept: Reference,
+    [mean, variance]: [Address; 2],
+    [gamma, beta]: [Vector; 2],
+    activation: Activation,
+) -> Result<()> {
+    let (id, width) = (r.node.input(0), gamma.len);
     let arguments = BatchNormForward {
         step: r.step(),
         gamma: r.parameter(gamma),
         beta: r.parameter(beta),
-        mean: statistics[0],
-        variance: statistics[1],
-        x,
+        mean,
+        variance,
+        x: r.input(0),
         y: r.output(0),
         kept,
-        rows,
+        rows: r.rows(id),
         width: width as i32,
         relu: relu(activation)?,
     };
-    r.launch("batch_norm_forward", tiles(count, width), BLOCK, 0, &arguments);
+    r.launch("batch_norm_forward", tiles(runs(r.capacity(id)), width), BLOCK, 0, &arguments);
     Ok(())
 }
 
