@@ -113,6 +113,8 @@ fn behind_maxima(plan: &Plan) -> HashSet<TensorId> {
 
 /// Largest errors against the CPU in double precision, each at least twice what the emulated device has on either network.
 struct Bounds {
+    /// Of half of all tensors.
+    median: f64,
     value: f64,
     /// Of what went through a maximum, where single precision on the CPU has 1e-2; none for bfloat16, with which most go elsewhere.
     behind_maxima: f64,
@@ -120,9 +122,10 @@ struct Bounds {
     gradient: f64,
 }
 
-const TF32X3: Bounds = Bounds { value: 2e-5, behind_maxima: 3e-2, gradient: 2e-4 };
-const TF32: Bounds = Bounds { value: 6e-2, behind_maxima: 4e-1, gradient: 6.5e-2 };
-const BF16: Bounds = Bounds { value: 2e-1, behind_maxima: f64::INFINITY, gradient: 1e-1 };
+const TF32X3: Bounds = Bounds { median: 2e-6, value: 2e-5, behind_maxima: 3e-2, gradient: 2e-4 };
+const TF32: Bounds = Bounds { median: 3e-3, value: 6e-2, behind_maxima: 4e-1, gradient: 6.5e-2 };
+/// The largest error of bfloat16, 3e-1, is in the attention of an encoder block of the published network, where tf32 has less than 1e-2.
+const BF16: Bounds = Bounds { median: 3e-2, value: 6e-1, behind_maxima: f64::INFINITY, gradient: 1e-1 };
 
 /// What was compared, its error and its bound.
 type Compared = (String, f64, f64);
@@ -177,10 +180,21 @@ fn every_node_agrees_with_the_cpu() {
         // Half precision has as many bits as tf32.
         for (multiply, bounds) in [(Multiply::Tf32x3, TF32X3), (Multiply::Tf32, TF32), (Multiply::Bf16, BF16), (Multiply::F16, TF32)] {
             let compared = compare(&toy, multiply, &bounds);
+            let mut all: Vec<f64> = compared.iter().map(|(_, error, _)| *error).collect();
+            all.sort_by(f64::total_cmp);
+            let median = all[all.len() / 2];
             let worst = compared.iter().max_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2))).unwrap();
-            println!("{}, {multiply:?}, {} tensors: worst {:.1e} of {:.0e}, {}", device::name(), compared.len(), worst.1, worst.2, worst.0);
+            println!(
+                "{}, {multiply:?}, {} tensors: median {median:.1e}, worst {:.1e} of {:.0e}, {}",
+                device::name(),
+                compared.len(),
+                worst.1,
+                worst.2,
+                worst.0
+            );
             let is_wrong = |(_, error, bound): &&Compared| error > bound || !error.is_finite();
             let wrong: Vec<_> = compared.iter().filter(is_wrong).collect();
+            assert!(median <= bounds.median, "{multiply:?}: half of all tensors differ by {median} and more");
             assert!(wrong.is_empty(), "{multiply:?}: {} of {} differ, first {:?}", wrong.len(), compared.len(), wrong[0]);
         }
     }
