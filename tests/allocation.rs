@@ -11,11 +11,16 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 use training_engine::{
+    backend::cuda::{
+        self, Multiply,
+        device::{Address, Captured, Device, Launch, Memory},
+    },
     config::{
         Config, ObjectiveConfig,
         module::{Aggregate, Metric, ModuleKind, Objective, Term},
     },
     data::collate,
+    error::Result,
     features::Features,
     graph::Scalar,
     trainer::{Session, TrainingModule},
@@ -40,6 +45,51 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A CUDA device that does nothing and gives zeros.
+struct Idle;
+
+impl Device for Idle {
+    fn describe(&self) -> String {
+        String::new()
+    }
+    fn memory(&self) -> Result<Memory> {
+        Ok(Memory { free: 1 << 40, total: 1 << 40 })
+    }
+    fn allocate(&self, _: usize) -> Result<Address> {
+        Ok(1 << 20)
+    }
+    fn free(&self, _: Address) {}
+    fn upload(&self, _: Address, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+    fn download(&self, _: Address, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+    fn copy(&self, _: Address, _: Address, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn clear(&self, _: Address, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn launch(&self, _: &Launch) -> Result<()> {
+        Ok(())
+    }
+    fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        Ok(vec![0.0; launches.len()])
+    }
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+    fn capture(&self, _: &[Launch]) -> Result<Captured> {
+        Ok(Captured(0))
+    }
+    fn replay(&self, _: Captured) -> Result<()> {
+        Ok(())
+    }
+    fn release(&self, _: Captured) {}
+}
+
 #[test]
 fn warm_steps_allocate_nothing() {
     let case = Case::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/small.safetensors.gz"));
@@ -51,22 +101,27 @@ fn warm_steps_allocate_nothing() {
         aggregate: Aggregate::Max,
         ..ObjectiveConfig::default()
     };
-    for objectives in [case.objectives, standard] {
+    for (objectives, on_device) in [(case.objectives.clone(), false), (standard, false), (case.objectives, true)] {
         let config = Config { model: case.model.clone(), objectives, ..Config::default() };
-        let session = Session::new(&config.model, &config.objectives, Scalar::F32, 2, 1).unwrap();
+        let session = if on_device {
+            let open = |parameters, statistics| cuda::with_device(Box::new(Idle), Multiply::default(), parameters, statistics);
+            Session::with_backend(&config.model, &config.objectives, 1, open).unwrap()
+        } else {
+            Session::new(&config.model, &config.objectives, Scalar::F32, 2, 1).unwrap()
+        };
         let batch = collate(&features.iter().collect::<Vec<&Features>>(), &[], &session.batch_options(false)).unwrap();
         let mut module = TrainingModule::new(session, &config);
         module.begin(10);
         let mut step = |number: usize| {
             let trained = module.train_batch(&batch, number as u64).unwrap();
             assert!(trained.finite && trained.metrics[0].1.is_finite());
-            assert!(module.update(1, false).unwrap().applied);
+            assert!(module.update(1, false).unwrap().applied != on_device);
             module.end_batch(number);
         };
         (1..=3).for_each(&mut step);
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         (4..=8).for_each(&mut step);
         let made = ALLOCATIONS.load(Ordering::Relaxed) - before;
-        assert_eq!(made, 0, "allocations in five steps of {:?}", config.objectives.module);
+        assert_eq!(made, 0, "allocations in five steps of {:?}, {}", config.objectives.module, module.session().backend());
     }
 }

@@ -26,6 +26,7 @@ mod optimizer;
 mod partials;
 mod parts;
 mod product;
+mod read_back;
 mod recorder;
 mod rows;
 mod segment_max;
@@ -36,17 +37,15 @@ pub use recorder::Multiply;
 use self::{
     device::{Captured, Device, Launch},
     memory::{Needs, State, Work},
+    read_back::ReadBack,
     recorder::{Program, Recorder, StepBlock, bytes},
 };
-use super::{Backend, Buffer, LossScale, NonFinite, Update, Updated};
+use super::{Backend, Buffer, LossScale, NonFinite, Rule, Update, Updated};
 use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
-use std::{
-    cell::OnceCell,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Plans whose launches are kept: those of a session, and one more.
 const MOST_PROGRAMS: usize = 4;
@@ -82,6 +81,7 @@ pub fn runs_in_groups(node: &Node) -> bool {
 /// The device failed, or its memory is too small.
 pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usize, statistics: usize) -> Result<Box<dyn Backend>> {
     let state = State::new(&*device, parameters, statistics, multiply == Multiply::F16)?;
+    let updates = ["adam", "sgd"].map(|kernel| optimizer::launches(&state.update_buffers(), kernel));
     let mut backend = Box::new(CudaBackend {
         device,
         multiply,
@@ -89,7 +89,8 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
         work: Work::default(),
         programs: Vec::new(),
         outputs: Vec::new(),
-        scalars: OnceCell::new(),
+        scalars: ReadBack::default(),
+        updates,
         values: Vec::new(),
     });
     backend.set_loss_scale(&LossScale::default())?;
@@ -123,9 +124,11 @@ struct CudaBackend {
     /// The least recently prepared first.
     programs: Vec<Prepared>,
     /// Results of the last run by tensor, once they have been read back.
-    outputs: Vec<OnceCell<Vec<f32>>>,
+    outputs: Vec<ReadBack>,
     /// Those that are one number, in the order of the program.
-    scalars: OnceCell<Vec<f32>>,
+    scalars: ReadBack,
+    /// Launches of an update by Adam, and by descent along the gradient.
+    updates: [Vec<Launch>; 2],
     /// Room for the numbers of a buffer that is written.
     values: Vec<f32>,
 }
@@ -136,8 +139,8 @@ impl CudaBackend {
         super::check(plan, feed, Scalar::F32)?;
         let RealsRef::F32(reals) = feed.reals.view() else { unreachable!("checked") };
         let block = StepBlock::new(feed, step)?;
-        self.outputs.iter_mut().chain([&mut self.scalars]).for_each(|output| _ = output.take());
-        self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), OnceCell::new);
+        self.outputs.iter_mut().chain([&mut self.scalars]).for_each(ReadBack::forget);
+        self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), ReadBack::default);
         let index = match self.programs.iter().position(|p| p.plan == plan.id()) {
             Some(index) if self.work.holds(reals.len(), feed.indexes.len()) => index,
             _ => self.record(plan, reals.len(), feed.indexes.len())?,
@@ -288,12 +291,7 @@ impl Backend for CudaBackend {
         };
         let program = self.programs.iter().find(|p| p.plan == plan.id()).map(|p| &p.program);
         let program = program.ok_or_else(|| Error::Backend(format!("no value of '{}' before a run", t.name)))?;
-        let read = |cell: &'a OnceCell<Vec<f32>>, from, len| -> Result<&'a [f32]> {
-            if cell.get().is_none() {
-                _ = cell.set(self.download(from, len)?);
-            }
-            Ok(cell.get().map_or(&[], Vec::as_slice))
-        };
+        let read = |back: &'a ReadBack, from, len| back.get(len, |values| self.device.download(from, bytemuck::cast_slice_mut(values)));
         Ok(RealsRef::F32(match program.scalars.iter().position(|id| *id == tensor) {
             Some(i) => &read(&self.scalars, self.work.addresses().scalars, program.scalars.len())?[i..i + 1],
             None => read(&self.outputs[tensor.0], from, len)?,
@@ -304,9 +302,8 @@ impl Backend for CudaBackend {
         let buffers = self.state.update_buffers();
         let block = optimizer::UpdateBlock::new(update, decayed)?;
         self.device.upload(buffers.block, bytemuck::bytes_of(&block))?;
-        for launch in optimizer::launches(&buffers, &update.rule) {
-            self.device.launch(&launch)?;
-        }
+        let kernel = usize::from(matches!(update.rule, Rule::Sgd { .. }));
+        self.updates[kernel].iter().try_for_each(|launch| self.device.launch(launch))?;
         let mut outcome: optimizer::Outcome = bytemuck::Zeroable::zeroed();
         self.device.download(buffers.outcome, bytemuck::bytes_of_mut(&mut outcome))?;
         let loss_scale = (buffers.loss_scale != 0).then_some(f64::from(outcome.loss_scale));

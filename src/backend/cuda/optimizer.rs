@@ -151,7 +151,7 @@ pub fn partial_bytes(len: usize) -> usize {
 
 /// The launches of an update by a rule: norm of the gradient, scale and clip, the rule, gradients to zero; statistics become the
 /// pending ones. Where the norm is not finite: gradients to zero, pending statistics become those of before. The loss's factor goes on.
-pub fn launches(buffers: &Buffers, rule: &Rule) -> Vec<Launch> {
+pub fn launches(buffers: &Buffers, kernel: &str) -> Vec<Launch> {
     let blocks = blocks(buffers.len);
     let arguments = Optimizer {
         update: buffers.block,
@@ -168,10 +168,6 @@ pub fn launches(buffers: &Buffers, rule: &Rule) -> Vec<Launch> {
         statistics_length: buffers.statistics_len as i32,
         norm_blocks: blocks as i32,
         pad: 0,
-    };
-    let kernel = match rule {
-        Rule::Adam { .. } | Rule::AdamW { .. } => "adam",
-        Rule::Sgd { .. } => "sgd",
     };
     let mut launches: Vec<_> =
         ["gradient_norm", kernel].map(|kernel| Launch::new(kernel, [blocks as u32, 1, 1], BLOCK as u32, 0, &arguments)).into();
