@@ -72,7 +72,7 @@ fn name(nodes: &[Node]) -> String {
     let mut parts: Vec<&str> = first.name.split('.').map(|part| if part.parse::<usize>().is_ok() { "*" } else { part }).collect();
     parts.dedup();
     parts.pop();
-    let pass = if first.pass == Pass::Forward { "forward" } else { "backward" };
+    let pass = format!("{:?}", first.pass).to_lowercase();
     let more = if nodes.len() > 1 { format!(" +{}", nodes.len() - 1) } else { String::new() };
     let place = parts.iter().map(|part| format!("{part}.")).collect::<String>();
     format!("{pass} {place}{}{more}", first.op.name())
