@@ -62,6 +62,12 @@ impl Device for Idle {
     fn upload(&self, _: Address, _: &[u8]) -> Result<()> {
         Ok(())
     }
+    fn send(&self, _: Address, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+    fn receive(&self) -> Result<()> {
+        Ok(())
+    }
     fn download(&self, _: Address, bytes: &mut [u8]) -> Result<()> {
         bytes.fill(0);
         Ok(())

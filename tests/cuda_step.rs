@@ -236,6 +236,45 @@ fn captured_steps_have_the_bits_of_single_launches() {
     }
 }
 
+/// Batches that are sent while the one before them is computed, some of them in vain, on a device that works as late as it may.
+#[test]
+fn batches_sent_before_their_runs_change_nothing() {
+    let toy = small();
+    let open = |late: bool| {
+        let emulator = device::emulator::Emulator::new();
+        let device = if late { emulator.late() } else { emulator };
+        Session::with_backend(&toy.model, &toy.objectives, 1, |p, s| cuda::with_device(Box::new(device), Multiply::Tf32, p, s)).unwrap()
+    };
+    let options = open(false).batch_options(false);
+    let batches: Vec<Batch> =
+        [0..1, 0..2, 1..2, 0..1].map(|part| collate(&toy.features[part].iter().collect::<Vec<_>>(), &[], &options).unwrap()).into();
+    let largest = collate(&toy.features.iter().collect::<Vec<_>>(), &[], &options).unwrap();
+    let run = |late: bool, ahead: bool| {
+        let mut session = open(late);
+        let (mut sent, mut losses) = (None, vec![session.train(&largest, 9).unwrap()]);
+        for (step, batch) in batches.iter().enumerate() {
+            if step == 2 {
+                losses.push(session.evaluate(&largest).unwrap());
+            }
+            let mut next = None;
+            let trained = session.train_beside(batch, step as u64, sent.take(), |session| {
+                if let Some(batch) = batches.get(step + 1).filter(|_| ahead) {
+                    next = session.send(batch)?;
+                    assert!(next.is_some());
+                }
+                Ok(())
+            });
+            losses.push(trained.unwrap());
+            sent = next;
+        }
+        (losses, session.read(Buffer::Gradients).unwrap())
+    };
+    let plain = run(false, false);
+    for (late, ahead) in [(false, true), (true, false), (true, true)] {
+        assert!(run(late, ahead) == plain, "late: {late}, ahead: {ahead}");
+    }
+}
+
 /// Losses of training steps, each on its scenarios.
 fn train(mut session: Session, toy: &Toy, steps: usize) -> Vec<f64> {
     let options = session.batch_options(false);

@@ -108,6 +108,10 @@ pub enum NonFinite {
     Gradient(usize),
 }
 
+/// A batch that was sent to a device before its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent(u64);
+
 /// Runs plans. Every method is called by one thread at a time.
 pub trait Backend: Send {
     /// Short name, such as `cpu`.
@@ -122,6 +126,25 @@ pub trait Backend: Send {
     /// # Errors
     /// The feed does not fit the plan.
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()>;
+
+    /// Whether batches can be sent before their runs.
+    fn sends(&self) -> bool {
+        false
+    }
+
+    /// Sends a batch to the device beside the run that is under way; none if it is sent with its run. For one batch at a time.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn send(&mut self, feed: &Feed) -> Result<Option<Sent>> {
+        let _ = feed;
+        Ok(None)
+    }
+
+    /// The next run is of this batch, just as it was sent. If something else was run meanwhile, it is sent again.
+    fn claim(&mut self, sent: Sent) {
+        let _ = sent;
+    }
 
     /// Whether a node may run in one go with others of a group; see [`crate::graph::schedule`].
     fn runs_in_groups(&self, node: &Node) -> bool {

@@ -4,14 +4,14 @@ use super::{
     evaluate::{evaluate, unusable},
     hooks::{BatchEnd, Context, Hook, Outcome, Stage},
     module::{Trained, TrainingModule},
-    session::Losses,
+    session::{Losses, Sent, Session},
     state::State,
     tally::Tally,
     trace::Phase,
 };
 use crate::{
     config::module::ModuleKind,
-    data::{Batch, DataModule},
+    data::{Batch, DataModule, Loaded, Loader},
     error::{Error, Result},
     logger::Status,
     metrics::{MetricSums, MetricTable},
@@ -124,6 +124,7 @@ impl Fit<'_, '_> {
     /// The batches that are left of the epoch, with their validations; false if the host interrupted them.
     fn batches(&mut self, clock: &Clock) -> Result<bool> {
         let mut loader = self.data.training_pass(self.state.epoch, self.state.batch)?;
+        let mut next = None;
         loop {
             // Here a run goes on that was interrupted before a validation was done.
             if !self.validate_if_due()? {
@@ -132,15 +133,20 @@ impl Fit<'_, '_> {
             if self.state.batch > 0 && (self.is_out_of_steps() || self.is_ending()) {
                 return Ok(true);
             }
-            let start = self.module.session().clock();
-            let Some(loaded) = loader.next() else { return Ok(true) };
-            self.module.session().note(Phase::Loading, start);
+            let Next { loaded, sent } = match next.take() {
+                Some(next) => next,
+                None => Next::load(&mut loader, self.module.session_mut())?,
+            };
+            let Some(loaded) = loaded else { return Ok(true) };
             let loaded = loaded?;
             self.stage.run.skip(&loaded.skipped);
             self.state.batch += 1;
             self.state.validated = false;
             if let Some(batch) = loaded.batch {
-                self.batch(&batch, clock)?;
+                self.batch(&batch, sent, clock, |session| {
+                    next = session.sends().then(|| Next::load(&mut loader, session)).transpose()?;
+                    Ok(())
+                })?;
                 loader.recycle(batch);
             } else {
                 // The last batches of an update may be empty.
@@ -155,10 +161,16 @@ impl Fit<'_, '_> {
         }
     }
 
-    /// Trains on a batch.
-    fn batch(&mut self, batch: &Batch, clock: &Clock) -> Result<()> {
+    /// Trains on a batch, with something else to do while a device computes.
+    fn batch(
+        &mut self,
+        batch: &Batch,
+        sent: Option<Sent>,
+        clock: &Clock,
+        meanwhile: impl FnOnce(&mut Session) -> Result<()>,
+    ) -> Result<()> {
         let rate = self.module.learning_rate();
-        let Trained { losses, metrics, finite } = self.module.train_batch(batch, self.state.batches)?;
+        let Trained { losses, metrics, finite } = self.module.train_batch_beside(batch, self.state.batches, sent, meanwhile)?;
         self.state.batches += 1;
         self.state.gathered += 1;
         if finite {
@@ -270,6 +282,23 @@ impl Fit<'_, '_> {
             self.state.epoch_metrics.set(&*name, value);
             self.state.metrics.set(name, value);
         }
+    }
+}
+
+/// What comes next in a pass: loaded, and sent to the device, while the batch before it is computed.
+struct Next {
+    loaded: Option<Result<Loaded>>,
+    sent: Option<Sent>,
+}
+
+impl Next {
+    fn load(loader: &mut Loader, session: &mut Session) -> Result<Self> {
+        let start = session.clock();
+        let loaded = loader.next();
+        session.note(Phase::Loading, start);
+        let batch = loaded.as_ref().and_then(|loaded| loaded.as_ref().ok()?.batch.as_ref());
+        let sent = batch.map_or(Ok(None), |batch| session.send(batch))?;
+        Ok(Self { loaded, sent })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The network with its optimiser: one training step, one evaluation.
 
-use super::session::{Clip, Losses, Rule, Session, Update, Updated};
+use super::session::{Clip, Losses, Rule, Sent, Session, Update, Updated};
 use crate::{
     config::{
         ClipAlgorithm, Config, OptimizerConfig,
@@ -125,7 +125,21 @@ impl TrainingModule {
     /// # Errors
     /// The batch does not fit the network, or the device failed.
     pub fn train_batch(&mut self, batch: &Batch, number: u64) -> Result<Trained> {
-        let losses = self.session.train(batch, number)?;
+        self.train_batch_beside(batch, number, None, |_| Ok(()))
+    }
+
+    /// As [`TrainingModule::train_batch`] of a batch that may have been sent before; does something else while a device computes.
+    ///
+    /// # Errors
+    /// As [`TrainingModule::train_batch`]; those of `meanwhile`.
+    pub fn train_batch_beside(
+        &mut self,
+        batch: &Batch,
+        number: u64,
+        sent: Option<Sent>,
+        meanwhile: impl FnOnce(&mut Session) -> Result<()>,
+    ) -> Result<Trained> {
+        let losses = self.session.train_beside(batch, number, sent, meanwhile)?;
         if !losses.values.iter().all(|(_, value)| value.is_finite()) {
             self.session.discard()?;
             return Ok(Trained { losses, metrics: MetricSums::new(), finite: false });

@@ -5,7 +5,7 @@ mod device;
 pub use device::cuda_architectures;
 
 use super::trace::{Phase, Trace};
-pub use crate::backend::{Buffer, Clip, LossScale, Rule, Update, Updated};
+pub use crate::backend::{Buffer, Clip, LossScale, Rule, Sent, Update, Updated};
 use crate::{
     backend::{Backend, NonFinite, cpu},
     config::{ModelConfig, ObjectiveConfig, RunConfig},
@@ -245,8 +245,38 @@ impl Session {
     /// # Errors
     /// The batch does not fit the session.
     pub fn train(&mut self, batch: &Batch, step: u64) -> Result<Losses> {
+        self.train_beside(batch, step, None, |_| Ok(()))
+    }
+
+    /// As [`Session::train`] of a batch that may have been sent before; does something else while a device computes.
+    ///
+    /// # Errors
+    /// As [`Session::train`]; those of `meanwhile`.
+    pub fn train_beside(
+        &mut self,
+        batch: &Batch,
+        step: u64,
+        sent: Option<Sent>,
+        meanwhile: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Losses> {
+        sent.into_iter().for_each(|sent| self.backend.claim(sent));
         self.run(Purpose::Train, batch, step)?;
+        meanwhile(self)?;
         self.losses(batch)
+    }
+
+    /// Whether batches can be sent to a device while it computes.
+    pub fn sends(&self) -> bool {
+        self.backend.sends()
+    }
+
+    /// Sends a batch that will be trained on next to the device, which may be computing; none if it goes there with its run. It must not
+    /// change until then.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn send(&mut self, batch: &Batch) -> Result<Option<Sent>> {
+        self.backend.send(&batch.feed)
     }
 
     /// Losses in evaluation mode: running statistics, no dropout, no contrastive loss. Gradients are left alone.

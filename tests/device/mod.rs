@@ -116,6 +116,12 @@ impl Device for Shared {
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
         self.inner().device.upload(to, bytes)
     }
+    fn send(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.inner().device.send(to, bytes)
+    }
+    fn receive(&self) -> Result<()> {
+        self.inner().device.receive()
+    }
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
         self.inner().device.download(from, bytes)
     }

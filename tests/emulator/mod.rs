@@ -13,7 +13,7 @@ mod build;
 
 use build::{Library, library};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ffi::{CStr, CString, c_void},
     sync::{Arc, Mutex},
     time::Instant,
@@ -50,6 +50,20 @@ struct Inner {
     library: &'static Library,
     captured: HashMap<u64, Vec<Launch>>,
     captures: u64,
+    /// Whether work waits until it must be done.
+    late: bool,
+    waiting: VecDeque<Task>,
+    /// Work that was there at the last `receive` and still waits.
+    received: usize,
+}
+
+/// Work in the order in which it was asked for.
+enum Task {
+    Upload(Address, Vec<u8>),
+    Copy(Address, Address, usize),
+    Clear(Address, usize),
+    Launch(Launch),
+    Replay(Captured),
 }
 
 // SAFETY: the device is used by one thread at a time, under the mutex, and has nothing that belongs to a thread.
@@ -71,6 +85,38 @@ impl Inner {
         // SAFETY: a string of the device, valid until the next call.
         let text = unsafe { CStr::from_ptr((self.library.error)(self.device)) };
         Err(Error::Backend(format!("emulated device: {}", text.to_string_lossy())))
+    }
+    fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        // SAFETY: the device checks its own range.
+        self.ok(unsafe { (self.library.upload)(self.device, pointer(to), bytes.as_ptr().cast(), bytes.len()) })
+    }
+    /// Does a task, or lets it wait.
+    fn take(&mut self, task: Task) -> Result<()> {
+        self.waiting.push_back(task);
+        if self.late { Ok(()) } else { self.work(usize::MAX) }
+    }
+    /// Does so many of the tasks that wait.
+    fn work(&mut self, most: usize) -> Result<()> {
+        for _ in 0..most {
+            let Some(task) = self.waiting.pop_front() else { break };
+            self.received = self.received.saturating_sub(1);
+            self.run(&task)?;
+        }
+        Ok(())
+    }
+    fn run(&self, task: &Task) -> Result<()> {
+        match task {
+            Task::Upload(to, bytes) => self.upload(*to, bytes),
+            // SAFETY: the device checks both ranges.
+            Task::Copy(from, to, bytes) => self.ok(unsafe { (self.library.copy)(self.device, pointer(*to), pointer(*from), *bytes) }),
+            // SAFETY: the device checks the range.
+            Task::Clear(address, bytes) => self.ok(unsafe { (self.library.clear)(self.device, pointer(*address), *bytes) }),
+            Task::Launch(launch) => self.launch(launch),
+            Task::Replay(captured) => {
+                let launches = self.captured.get(&captured.0).ok_or_else(|| Error::Backend("no such captured launches".into()))?;
+                launches.iter().try_for_each(|launch| self.launch(launch))
+            }
+        }
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
         let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Backend(e.to_string()))?;
@@ -105,7 +151,15 @@ impl Emulator {
         // SAFETY: no precondition.
         let device = unsafe { (library.create)(i32::from(checked)) };
         assert!(!device.is_null(), "no address space for an emulated device");
-        Self(Arc::new(Mutex::new(Inner { device, library, captured: HashMap::new(), captures: 0 })))
+        Self(Arc::new(Mutex::new(Inner {
+            device,
+            library,
+            captured: HashMap::new(),
+            captures: 0,
+            late: false,
+            waiting: VecDeque::new(),
+            received: 0,
+        })))
     }
     /// The same device with launches in another order.
     pub fn with_schedule(self, schedule: Schedule) -> Self {
@@ -114,6 +168,11 @@ impl Emulator {
             // SAFETY: a live device.
             unsafe { (inner.library.schedule)(inner.device, schedule as i32) };
         }
+        self
+    }
+    /// The same device, but it works only when it is waited for, or before it overwrites what is sent beside it.
+    pub fn late(self) -> Self {
+        self.inner().late = true;
         self
     }
     /// What the checker has found since the last call, with kernel, source line and threads. Empty without checker.
@@ -165,42 +224,51 @@ impl Device for Emulator {
         Ok(address as Address)
     }
     fn free(&self, address: Address) {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        _ = inner.work(usize::MAX);
         // SAFETY: a live device; addresses that are not its own are refused.
         unsafe { (inner.library.free)(inner.device, pointer(address)) };
     }
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        let inner = self.inner();
-        // SAFETY: the device checks its own range.
-        inner.ok(unsafe { (inner.library.upload)(inner.device, pointer(to), bytes.as_ptr().cast(), bytes.len()) })
+        self.inner().take(Task::Upload(to, bytes.to_vec()))
+    }
+    fn send(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        let mut inner = self.inner();
+        let before = inner.received;
+        inner.work(before)?;
+        inner.upload(to, bytes)
+    }
+    fn receive(&self) -> Result<()> {
+        let mut inner = self.inner();
+        inner.received = inner.waiting.len();
+        Ok(())
     }
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.work(usize::MAX)?;
         // SAFETY: the device checks its own range.
         inner.ok(unsafe { (inner.library.download)(inner.device, bytes.as_mut_ptr().cast(), pointer(from), bytes.len()) })
     }
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        let inner = self.inner();
-        // SAFETY: the device checks both ranges.
-        inner.ok(unsafe { (inner.library.copy)(inner.device, pointer(to), pointer(from), bytes) })
+        self.inner().take(Task::Copy(from, to, bytes))
     }
     fn clear(&self, address: Address, bytes: usize) -> Result<()> {
-        let inner = self.inner();
-        // SAFETY: the device checks the range.
-        inner.ok(unsafe { (inner.library.clear)(inner.device, pointer(address), bytes) })
+        self.inner().take(Task::Clear(address, bytes))
     }
     fn launch(&self, launch: &Launch) -> Result<()> {
-        self.inner().launch(launch)
+        self.inner().take(Task::Launch(launch.clone()))
     }
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
+        self.synchronise()?;
+        let inner = self.inner();
         let seconds = |launch| {
             let start = Instant::now();
-            self.launch(launch).map(|()| start.elapsed().as_secs_f64())
+            inner.launch(launch).map(|()| start.elapsed().as_secs_f64())
         };
         launches.iter().map(seconds).collect()
     }
     fn synchronise(&self) -> Result<()> {
-        Ok(())
+        self.inner().work(usize::MAX)
     }
     fn capture(&self, launches: &[Launch]) -> Result<Captured> {
         let mut inner = self.inner();
@@ -210,11 +278,11 @@ impl Device for Emulator {
         Ok(Captured(number))
     }
     fn replay(&self, captured: Captured) -> Result<()> {
-        let inner = self.inner();
-        let launches = inner.captured.get(&captured.0).ok_or_else(|| Error::Backend("no such captured launches".into()))?;
-        launches.iter().try_for_each(|launch| inner.launch(launch))
+        self.inner().take(Task::Replay(captured))
     }
     fn release(&self, captured: Captured) {
-        self.inner().captured.remove(&captured.0);
+        let mut inner = self.inner();
+        _ = inner.work(usize::MAX);
+        inner.captured.remove(&captured.0);
     }
 }

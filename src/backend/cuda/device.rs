@@ -51,8 +51,8 @@ impl Launch {
     }
 }
 
-/// A device that runs the kernels. Copies, fills and launches take effect in the order of the calls; all but downloads and
-/// [`Device::synchronise`] may return before they have. Errors are [`crate::error::Error::Backend`] with what was done.
+/// A device that runs the kernels. But for [`Device::send`], copies, fills and launches take effect in the order of the calls; all but
+/// downloads and [`Device::synchronise`] may return before they have. Errors are [`crate::error::Error::Backend`] with what was done.
 pub trait Device: Send {
     /// What it is, for people: model and compute capability.
     fn describe(&self) -> String;
@@ -77,6 +77,19 @@ pub trait Device: Send {
     /// # Errors
     /// The device failed.
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()>;
+
+    /// Copies to the device beside what has been launched since the last [`Device::receive`]; what was launched before it is done first. The
+    /// bytes are read before it returns.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn send(&self, to: Address, bytes: &[u8]) -> Result<()>;
+
+    /// What is launched from now on begins once all is there that was sent.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn receive(&self) -> Result<()>;
 
     /// Copies from the device and waits for it.
     ///

@@ -23,7 +23,7 @@ const LOWEST: (i32, i32) = (8, 0);
 /// Dynamic shared memory that a kernel may use without asking.
 const SHARED: u32 = 48 * 1024;
 /// Uploads that may be under way.
-const STAGES: usize = 4;
+const STAGES: usize = 8;
 
 /// Why there is no device, or how many there are.
 ///
@@ -76,6 +76,11 @@ pub struct Driver {
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// Of what is sent beside it.
+    sender: sys::CUstream,
+    /// The last thing that was sent, and the last place in `stream` where it was waited for.
+    sent: sys::CUevent,
+    received: sys::CUevent,
     describe: String,
     modules: Vec<sys::CUmodule>,
     functions: RefCell<HashMap<String, Function>>,
@@ -119,6 +124,9 @@ impl Driver {
             device,
             context,
             stream: std::ptr::null_mut(),
+            sender: std::ptr::null_mut(),
+            sent: std::ptr::null_mut(),
+            received: std::ptr::null_mut(),
             describe: format!("{name} (compute capability {major}.{minor})"),
             modules: Vec::new(),
             functions: RefCell::default(),
@@ -128,7 +136,10 @@ impl Driver {
             captured: Cell::new(0),
         };
         driver.enter("begin")?;
-        driver.stream = stream::create(stream::StreamKind::NonBlocking).map_err(|e| driver.failed("a stream", &e))?;
+        let stream = || stream::create(stream::StreamKind::NonBlocking).map_err(|e| driver.failed("a stream", &e));
+        let event = || event::create(sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING).map_err(|e| driver.failed("an event", &e));
+        let (streams, events) = ([stream()?, stream()?], [event()?, event()?]);
+        ([driver.stream, driver.sender], [driver.sent, driver.received]) = (streams, events);
         for (family, image) in kernels::images() {
             // The driver wants it aligned.
             let mut words = vec![0u64; image.len().div_ceil(8)];
@@ -216,6 +227,26 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Copies to the device in a stream, by way of a stage.
+    fn stage_to(&self, stream: sys::CUstream, to: Address, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut stages = self.stages.borrow_mut();
+        let index = self.stage(&mut stages, bytes.len())?;
+        let stage = &stages[index];
+        // SAFETY: the stage has room, and nothing else reads or writes it until its event.
+        let staged = unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), stage.pointer, bytes.len());
+            std::slice::from_raw_parts(stage.pointer, bytes.len())
+        };
+        // SAFETY: the target is in an allocation of the backend.
+        unsafe { result::memcpy_htod_async(to, staged, stream).and_then(|()| event::record(stage.done, stream)) }
+            .map_err(|e| self.failed(&format!("uploading {} bytes", bytes.len()), &e))
+    }
+}
+
 impl Device for Driver {
     fn describe(&self) -> String {
         self.describe.clone()
@@ -244,21 +275,27 @@ impl Device for Driver {
     }
 
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
         self.enter("uploading")?;
-        let mut stages = self.stages.borrow_mut();
-        let index = self.stage(&mut stages, bytes.len())?;
-        let stage = &stages[index];
-        // SAFETY: the stage has room, and nothing else reads or writes it until its event.
-        let staged = unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), stage.pointer, bytes.len());
-            std::slice::from_raw_parts(stage.pointer, bytes.len())
-        };
-        // SAFETY: the target is in an allocation of the backend.
-        unsafe { result::memcpy_htod_async(to, staged, self.stream).and_then(|()| event::record(stage.done, self.stream)) }
-            .map_err(|e| self.failed(&format!("uploading {} bytes", bytes.len()), &e))
+        self.stage_to(self.stream, to, bytes)
+    }
+
+    fn send(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.enter("sending")?;
+        // SAFETY: stream and event are there.
+        unsafe { stream::wait_event(self.sender, self.received, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+            .map_err(|e| self.failed("waiting to send", &e))?;
+        self.stage_to(self.sender, to, bytes)
+    }
+
+    fn receive(&self) -> Result<()> {
+        self.enter("receiving")?;
+        // SAFETY: streams and events are there.
+        unsafe {
+            event::record(self.received, self.stream)
+                .and_then(|()| event::record(self.sent, self.sender))
+                .and_then(|()| stream::wait_event(self.stream, self.sent, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT))
+        }
+        .map_err(|e| self.failed("waiting for what was sent", &e))
     }
 
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
@@ -364,6 +401,9 @@ impl Drop for Driver {
             _ = self.synchronise();
             // SAFETY: all of these are there, and are used no more.
             unsafe {
+                if !self.sender.is_null() {
+                    _ = stream::synchronize(self.sender);
+                }
                 self.graphs.borrow_mut().drain().for_each(|(_, executable)| _ = graph::exec_destroy(executable));
                 for stage in self.stages.borrow_mut().drain(..) {
                     _ = event::destroy(stage.done);
@@ -372,9 +412,8 @@ impl Drop for Driver {
                     }
                 }
                 self.modules.drain(..).for_each(|module| _ = module::unload(module));
-                if !self.stream.is_null() {
-                    _ = stream::destroy(self.stream);
-                }
+                [self.stream, self.sender].into_iter().filter(|stream| !stream.is_null()).for_each(|stream| _ = stream::destroy(stream));
+                [self.sent, self.received].into_iter().filter(|event| !event.is_null()).for_each(|event| _ = event::destroy(event));
             }
         }
         // SAFETY: it was retained.

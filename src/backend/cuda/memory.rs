@@ -100,7 +100,7 @@ impl Needs {
     }
 }
 
-/// The step block, the feed, both arenas and scratch. Addresses change when it grows.
+/// The step block, two feeds, both arenas and scratch. Addresses change when it grows.
 #[derive(Debug, Default)]
 pub struct Work {
     start: Option<Address>,
@@ -112,6 +112,11 @@ impl Work {
     /// Where its parts begin; the rest is 0.
     pub fn addresses(&self) -> Addresses {
         self.at
+    }
+
+    /// First elements of the reals and the indexes of a feed, the first (0) or the second (1).
+    pub fn feed(&self, number: usize) -> [usize; 2] {
+        [number * self.room.reals, number * self.room.indexes]
     }
 
     /// True if a feed of these lengths fits.
@@ -131,7 +136,7 @@ impl Work {
         let needs = Needs { reals: headroom(needs.reals), indexes: headroom(needs.indexes), ..*needs };
         let room = self.room.each(needs, usize::max);
         self.free(device);
-        let elements = [room.reals, room.indexes, room.arena, room.index_arena, SCALARS].map(|n| 4 * n);
+        let elements = [2 * room.reals, 2 * room.indexes, room.arena, room.index_arena, SCALARS].map(|n| 4 * n);
         let sizes: Vec<usize> = [size_of::<StepBlock>(), room.scratch].into_iter().chain(elements).collect();
         let (start, at) = allocate(device, &sizes, "the work on a batch of this size")?;
         let [step, scratch, reals, indexes, arena, index_arena, scalars] = at[..] else { unreachable!("as many as sizes") };

@@ -40,7 +40,7 @@ use self::{
     read_back::ReadBack,
     recorder::{Program, Recorder, StepBlock, bytes},
 };
-use super::{Backend, Buffer, LossScale, NonFinite, Rule, Update, Updated};
+use super::{Backend, Buffer, LossScale, NonFinite, Rule, Sent, Update, Updated};
 use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
@@ -91,6 +91,10 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
         outputs: Vec::new(),
         scalars: ReadBack::default(),
         updates,
+        feed: 0,
+        sent: None,
+        claimed: None,
+        sends: 0,
         values: Vec::new(),
     });
     backend.set_loss_scale(&LossScale::default())?;
@@ -129,6 +133,13 @@ struct CudaBackend {
     scalars: ReadBack,
     /// Launches of an update by Adam, and by descent along the gradient.
     updates: [Vec<Launch>; 2],
+    /// The feed (0, 1) that the last run read.
+    feed: usize,
+    /// What was sent to the other, if that was done before its run.
+    sent: Option<Sent>,
+    /// What the next run is of.
+    claimed: Option<Sent>,
+    sends: u64,
     /// Room for the numbers of a buffer that is written.
     values: Vec<f32>,
 }
@@ -138,18 +149,30 @@ impl CudaBackend {
     fn prepare(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<usize> {
         super::check(plan, feed, Scalar::F32)?;
         let RealsRef::F32(reals) = feed.reals.view() else { unreachable!("checked") };
-        let block = StepBlock::new(feed, step)?;
         self.outputs.iter_mut().chain([&mut self.scalars]).for_each(ReadBack::forget);
         self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), ReadBack::default);
         let index = match self.programs.iter().position(|p| p.plan == plan.id()) {
             Some(index) if self.work.holds(reals.len(), feed.indexes.len()) => index,
             _ => self.record(plan, reals.len(), feed.indexes.len())?,
         };
-        let at = self.work.addresses();
-        self.device.upload(at.step, bytemuck::bytes_of(&block))?;
-        self.device.upload(at.reals, bytemuck::cast_slice(reals))?;
-        self.device.upload(at.indexes, bytemuck::cast_slice(&feed.indexes))?;
+        let claimed = self.claimed.take();
+        if claimed.is_none() || self.sent.take() != claimed {
+            self.send_feed(feed)?;
+        }
+        self.feed = 1 - self.feed;
+        let block = StepBlock::new(feed, step, self.work.feed(self.feed))?;
+        self.device.receive()?;
+        self.device.upload(self.work.addresses().step, bytemuck::bytes_of(&block))?;
         Ok(index)
+    }
+
+    /// Copies a batch to the feed that the last run does not read.
+    fn send_feed(&mut self, feed: &Feed) -> Result<()> {
+        self.sent = None;
+        let RealsRef::F32(reals) = feed.reals.view() else { return Err(Error::Backend("the batch is in double precision".into())) };
+        let (at, [first_real, first_index]) = (self.work.addresses(), self.work.feed(1 - self.feed));
+        self.device.send(at.reals + bytes(first_real), bytemuck::cast_slice(reals))?;
+        self.device.send(at.indexes + bytes(first_index), bytemuck::cast_slice(&feed.indexes))
     }
 
     /// Records a plan, with the memory that it needs.
@@ -159,6 +182,7 @@ impl CudaBackend {
         let needs = Needs { reals, indexes, arena: plan.real_len, index_arena: plan.index_len, scratch: sizes.scratch };
         if !self.work.fits(&needs) {
             self.forget(0);
+            self.sent = None;
             self.work.grow(&*self.device, &needs)?;
         }
         self.programs.iter().position(|p| p.plan == plan.id()).into_iter().for_each(|index| self.forget_one(index));
@@ -251,6 +275,24 @@ impl Backend for CudaBackend {
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
         let index = self.prepare(plan, feed, step)?;
         self.device.replay(self.programs[index].captured)
+    }
+
+    fn sends(&self) -> bool {
+        true
+    }
+
+    fn send(&mut self, feed: &Feed) -> Result<Option<Sent>> {
+        if feed.reals.scalar() != Scalar::F32 || !self.work.holds(feed.reals.len(), feed.indexes.len()) {
+            return Ok(None);
+        }
+        self.send_feed(feed)?;
+        self.sends += 1;
+        self.sent = Some(Sent(self.sends));
+        Ok(self.sent)
+    }
+
+    fn claim(&mut self, sent: Sent) {
+        self.claimed = Some(sent);
     }
 
     fn run_timed(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Vec<Instant>> {

@@ -75,11 +75,11 @@ pub struct StepBlock {
 }
 
 impl StepBlock {
-    /// Of a feed and a step.
+    /// Of a feed, whose reals and indexes begin with these elements of their memory, and a step.
     ///
     /// # Errors
     /// The feed has more counts, slots or elements than there is room for.
-    pub fn new(feed: &Feed, step: &Step) -> Result<Self> {
+    pub fn new(feed: &Feed, step: &Step, [reals, indexes]: [usize; 2]) -> Result<Self> {
         let mut block = Self { seed: step.seed, step: step.step as u32, ..Self::zeroed() };
         let number = |n: usize| i32::try_from(n).map_err(|_| Error::Backend(format!("the batch has a count or place of {n}")));
         if feed.counts.len() > COUNTS || feed.real_slots.len() > SLOTS || feed.index_slots.len() > SLOTS {
@@ -92,10 +92,10 @@ impl StepBlock {
             *to = number(count)?;
         }
         for (to, slot) in block.real_slots.iter_mut().zip(&feed.real_slots) {
-            *to = number(slot.start)?;
+            *to = number(reals + slot.start)?;
         }
         for (to, slot) in block.index_slots.iter_mut().zip(&feed.index_slots) {
-            *to = [number(slot.start)?, number(slot.len())?];
+            *to = [number(indexes + slot.start)?, number(slot.len())?];
         }
         Ok(block)
     }
