@@ -241,9 +241,8 @@ fn captured_steps_have_the_bits_of_single_launches() {
 fn batches_sent_before_their_runs_change_nothing() {
     let toy = small();
     let open = |late: bool| {
-        let emulator = device::emulator::Emulator::new();
-        let device = if late { emulator.late() } else { emulator };
-        Session::with_backend(&toy.model, &toy.objectives, 1, |p, s| cuda::with_device(Box::new(device), Multiply::Tf32, p, s)).unwrap()
+        let device = if late { device::late() } else { device::open() };
+        Session::with_backend(&toy.model, &toy.objectives, 1, |p, s| cuda::with_device(device, Multiply::Tf32, p, s)).unwrap()
     };
     let options = open(false).batch_options(false);
     let batches: Vec<Batch> =

@@ -36,6 +36,11 @@ pub fn open() -> Box<dyn Device> {
     if is_gpu() { Box::new(gpu().unwrap_or_else(|e| panic!("TE_TEST_DEVICE=gpu, but {e}"))) } else { Box::new(Emulator::new()) }
 }
 
+/// The device to test on, the emulated one working as late as it may.
+pub fn late() -> Box<dyn Device> {
+    if is_gpu() { open() } else { Box::new(Emulator::new().late()) }
+}
+
 /// What a checker has found since the last call.
 pub type Reports = Box<dyn Fn() -> Vec<String>>;
 
