@@ -2,6 +2,7 @@
 #include "activation.cuh"
 #include "chain.cuh"
 #include "fourier.cuh"
+#include "group_attention.cuh"
 #include "layer_norm.cuh"
 #include "linear.cuh"
 #include "neighborhood.cuh"
@@ -49,6 +50,8 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
             LINK(FOURIER_BACKWARD, FourierBackward, fourier_backward(args, share[args.rows], share.block))
             LINK(NEIGHBORHOOD_FORWARD, NeighborhoodForward, neighborhood_forward(args, share[args.a.rows]))
             LINK(NEIGHBORHOOD_BACKWARD, NeighborhoodBackward, neighborhood_backward(args, share[args.a.rows], share.block, memory))
+            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, share[args.of.rows]))
+            LINK(GROUP_ATTENTION_BACKWARD, GroupAttentionBackward, group_attention_backward(args, share[args.of.rows], memory))
             LINK(DROPOUT, Dropout, dropout(args, share[args.rows]))
             LINK(RESIDUAL_FORWARD, ResidualForward, residual_forward(args, share[args.rows]))
             LINK(RESIDUAL_BACKWARD, ResidualBackward, residual_backward(args, share[args.rows]))
@@ -56,6 +59,9 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
             LINK(GATHER_FORWARD, GatherForward, gather_forward(args, share[args.rows]))
             LINK(SUM_GROUPS, SumGroups, sum_groups(args, share[args.rows]))
             LINK(SUM_PERIODS, SumPeriods, sum_periods(args, share[args.rows], share.block))
+            LINK(SUM_TABLE, SumTable, sum_table(args, share[args.rows], share.block))
+            LINK(OUTER_SUM, OuterSum, outer_sum(args, share[args.rows]))
+            LINK(PAIR_BIAS, PairBias, pair_bias(args, share[args.rows]))
             LINK(UNFOLD_FORWARD, Unfold, unfold_forward(args, share[args.rows]))
             LINK(UNFOLD_BACKWARD, Unfold, unfold_backward(args, share[args.rows]))
             LINK(MIX, Mix, mix(args, share[args.rows]))

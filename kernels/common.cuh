@@ -22,6 +22,7 @@ constexpr unsigned FULL_WARP = 0xffffffffu;
 // Everything that differs between steps; lies in device memory, so that a captured graph stays valid.
 struct StepBlock {
     unsigned long long seed;
+    unsigned long long sorted; // bit i: list i never falls
     unsigned step;
     unsigned pad;
     int counts[16];         // rows of each symbol
@@ -53,6 +54,8 @@ struct IndexReference {
 __device__ inline const int* read(IndexReference list, const StepBlock* step) {
     return list.slot < 0 ? list.data : list.data + step->index_slots[list.slot][0];
 }
+// Whether such a list of the feed never falls.
+__device__ inline bool is_sorted(IndexReference list, const StepBlock* step) { return step->sorted >> list.slot & 1; }
 // Elements of such a list of the feed.
 __device__ inline int length(IndexReference list, const StepBlock* step) { return step->index_slots[list.slot][1]; }
 

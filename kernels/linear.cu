@@ -85,19 +85,3 @@ LINEAR_KERNELS(tf32x3, TF32X3, small, Small)
 LINEAR_KERNELS(tf32, TF32, small, Small)
 LINEAR_KERNELS(bf16, BF16, small, Small)
 LINEAR_KERNELS(f16, F16, small, Small)
-
-// ---- s = B a + b of a pair of layers: B [n, m], rows `stride` apart; one warp a row.
-struct PairBias {
-    const float *outer, *inner_bias, *outer_bias;
-    float* s;
-    int n, m, stride, pad;
-};
-extern "C" __global__ void __launch_bounds__(256) pair_bias(PairBias a) {
-    for (int row = global_thread() / 32; row < a.n; row += global_threads() / 32) {
-        float sum = 0;
-        for (int c = lane(); c < a.m; c += 32) sum += a.outer[size_t(row) * a.stride + c] * a.inner_bias[c];
-        sum = warp_sum(sum);
-        if (lane() == 0) a.s[row] = sum + a.outer_bias[row];
-    }
-}
-KERNEL(pair_bias, PairBias)

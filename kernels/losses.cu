@@ -151,7 +151,7 @@ extern "C" __global__ void __launch_bounds__(256) unit_norm_backward(UnitNormBac
     const float* x = read(a.of.x, a.to.step);
     float* dx = write(a.to.dx);
     int channels = a.of.channels, count = resolve(a.of.rows, a.to.step) * a.of.steps;
-    double scale = a.to.scale(count);
+    double scale = a.to.scale();
     for (int i = global_thread(); i < count; i += global_threads()) {
         double cosine = x[i * channels + 2], sine = x[i * channels + 3], norm = sqrt(cosine * cosine + sine * sine);
         double factor = norm == 0 || norm == 1 ? 0 : (norm > 1 ? scale : -scale) / norm;
@@ -215,7 +215,7 @@ extern "C" __global__ void __launch_bounds__(256) cross_entropy_backward(CrossEn
         for (int i = int(threadIdx.x); i < rows; i += int(blockDim.x)) dx[i] = 0;
         __syncthreads();
     }
-    double scale = a.to.scale(scenarios);
+    double scale = a.to.scale();
     for (int s = warp(); s < scenarios; s += int(blockDim.x / 32)) {
         Softmax softmax(x, segments, s);
         double share = scale / softmax.sum;
@@ -358,7 +358,7 @@ extern "C" __global__ void __launch_bounds__(256) triplet_backward(TripletBackwa
     const float* x = read(a.of.x, a.to.step);
     const int* list = read(a.of.triplets, a.to.step);
     int width = a.of.width, rows = resolve(a.of.rows, a.to.step), count = length(a.of.triplets, a.to.step) / 3;
-    double scale = a.to.scale(count);
+    double scale = a.to.scale();
     for (int row = global_thread() / 32; row < rows; row += global_threads() / 32) {
         float* dx = write(a.to.dx) + size_t(row) * width;
         if (!a.to.accumulate) {

@@ -7,12 +7,12 @@ struct Sum {
     double total, count;
 };
 
-// Where a loss goes: from one block to y, from several to partials [blocks] that `loss_join` adds up. The divisor is
+// Where a loss goes: partials [blocks], and from one block to y; those of several are added up by `loss_join`. The divisor is
 // max(count, least) + extra.
 struct LossOutput {
     const StepBlock* step;
-    Reference y; // null: to partials always
-    Sum* partials;
+    Reference y;
+    Sum* partials; // of every block, which the backward pass reads
     double least, extra;
 
     __device__ double divisor(double count) const { return (count < least ? least : count) + extra; }
@@ -34,12 +34,12 @@ __device__ inline void finish(const LossOutput& out, Sum own) {
     Sum sum = block_sum(own);
     if (threadIdx.x > 0) return;
     float* y = write(out.y);
-    if (y && gridDim.x == 1) *y = float(sum.total / out.divisor(sum.count));
-    else out.partials[blockIdx.x] = sum;
+    if (gridDim.x == 1) *y = float(sum.total / out.divisor(sum.count));
+    out.partials[blockIdx.x] = sum;
 }
 
 // What the backward pass of a loss writes: dx of `width` columns, added to where `accumulate`; dy is the gradient of the loss. The divisor
-// follows from the counts of partials [blocks] of a forward pass, where there are any.
+// follows from the counts of the forward pass's partials [blocks].
 struct LossGradient {
     const StepBlock* step;
     Reference dy, dx;
@@ -48,11 +48,10 @@ struct LossGradient {
     int blocks, accumulate;
 
     // dy / divisor. All lanes of a warp must call.
-    __device__ double scale(double count = 0) const {
-        if (partials) {
-            for (int i = lane(); i < blocks; i += 32) count += partials[i].count;
-            count = warp_sum(count);
-        }
+    __device__ double scale() const {
+        double count = 0;
+        for (int i = lane(); i < blocks; i += 32) count += partials[i].count;
+        count = warp_sum(count);
         return double(*read(dy, step)) / ((count < least ? least : count) + extra);
     }
     __device__ void put(float* dx, double value) const { *dx = accumulate ? *dx + float(value) : float(value); }

@@ -58,6 +58,27 @@ __device__ inline void sum_periods(const SumPeriods& a, Run run, int block) {
     }
 }
 
+// partials [blocks, table, width]: sums of the rows of a run with the same index.
+struct SumTable {
+    Reference dy;
+    float* partials;
+    IndexReference index;
+    const StepBlock* step;
+    Rows rows;
+    int table, width;
+};
+__device__ inline void sum_table(const SumTable& a, Run run, int block) {
+    const float* dy = read(a.dy, a.step);
+    const int* index = read(a.index, a.step);
+    int count = a.table * a.width;
+    for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
+        float sum = 0;
+        for (int row = run.first; row < run.end; row++)
+            if (index[row] == i / a.width) sum += dy[size_t(row) * a.width + i % a.width];
+        a.partials[size_t(block) * count + i] = sum;
+    }
+}
+
 constexpr int MOST_PARTS = 8;
 
 // The operands of an operation that puts several together.
@@ -176,5 +197,34 @@ __device__ inline void mix(const Mix& a, Run run) {
             for (int k = a.starts[o]; k < a.starts[o + 1]; k++) sum += a.weights[k] * from[size_t(a.sources[k]) * a.width + c];
             put(y + size_t(row) * a.width + c, sum, a.accumulate);
         }
+    });
+}
+
+// y[i, j] += u[i] v[j], [rows, width], rows of y `stride` apart.
+struct OuterSum {
+    const float *u, *v;
+    float* y;
+    Rows rows;
+    int width, stride;
+};
+__device__ inline void outer_sum(const OuterSum& a, Run run) {
+    for_rows(run, 32, [&](int row, int lane) {
+        for (int c = lane; c < a.width; c += 32) a.y[size_t(row) * a.stride + c] += a.u[row] * a.v[c];
+    });
+}
+
+// s = B a + b of a pair of layers: B [rows, width], rows `stride` apart.
+struct PairBias {
+    const float *outer, *inner_bias, *outer_bias;
+    float* s;
+    Rows rows;
+    int width, stride;
+};
+__device__ inline void pair_bias(const PairBias& a, Run run) {
+    for_rows(run, 32, [&](int row, int lane) {
+        float sum = 0;
+        for (int c = lane; c < a.width; c += 32) sum += a.outer[size_t(row) * a.stride + c] * a.inner_bias[c];
+        sum = warp_sum(sum);
+        if (lane == 0) a.s[row] = sum + a.outer_bias[row];
     });
 }

@@ -40,16 +40,20 @@ extern "C" __global__ void __launch_bounds__(256) segment_max_forward(SegmentMax
 }
 KERNEL(segment_max_forward, SegmentMaxForward)
 
-// ---- What `Maxima` wants to know: segment_of [rows], and whether segments follow one another.
+// ---- What `Maxima` wants to know: segment_of [rows], and whether segments follow one another; of the list of the grid's second axis.
 struct SegmentOf {
-    const StepBlock* step;
     IndexReference list;
     int *segment_of, *ordered;
     Rows rows, segments;
 };
-extern "C" __global__ void __launch_bounds__(256) segment_of(SegmentOf a) {
-    const int* list = read(a.list, a.step);
-    int rows = resolve(a.rows, a.step), segments = resolve(a.segments, a.step);
+struct LookUp {
+    const StepBlock* step;
+    const SegmentOf* lists;
+};
+extern "C" __global__ void __launch_bounds__(256) segment_of(LookUp all) {
+    SegmentOf a = all.lists[blockIdx.y];
+    const int* list = read(a.list, all.step);
+    int rows = resolve(a.rows, all.step), segments = resolve(a.segments, all.step);
     float apart = 0; // every block looks at the whole list
     for (int s = int(threadIdx.x) + 1; s < segments; s += int(blockDim.x)) {
         Segment before(list, s - 1);
@@ -75,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(256) segment_of(SegmentOf a) {
         a.segment_of[row] = found;
     }
 }
-KERNEL(segment_of, SegmentOf)
+KERNEL(segment_of, LookUp)
 
 // ---- dx [rows, width] (+)= dy where the maximum came from.
 struct SegmentMaxBackward {

@@ -168,7 +168,7 @@ fn attention_over_strided_segments_with_dropout() {
     }
     Run::new(&[]).input(&x).index(&list).check(&[rows], &expected, |b, _| {
         let x = b.input("x", 0, N, 18);
-        let spec = Attention { heads, head_width: width, offsets: [0, 6, 12], segments: 0, dropout: rate, key_dropout: None };
+        let spec = Attention { heads, head_width: width, offsets: [0, 6, 12], segments: 0, dropout: rate, key_dropout: None, group: None };
         b.attention(x, x, x, spec).unwrap()
     });
 }

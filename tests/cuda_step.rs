@@ -146,7 +146,7 @@ fn compare(toy: &Toy, multiply: Multiply, bounds: &Bounds) -> Vec<Compared> {
     let arena = (0..graph.tensors.len()).map(TensorId).filter(|id| graph.tensor(*id).place == Place::Arena);
     let kept: Vec<_> = arena.map(|id| (format!("tensor {}", id.0), id)).collect();
     graph.results.extend(kept);
-    let plan = Plan::grouped(graph, single.feed.counts.clone(), |node| ours.runs_in_groups(node));
+    let plan = Plan::grouped(graph, single.feed.counts.clone(), |graph, node| ours.runs_in_groups(graph, node));
     for (backend, batch) in [(&mut ours, &single), (&mut theirs, &double)] {
         backend.write(Buffer::Parameters, &values).unwrap();
         backend.write(Buffer::Statistics, &statistics).unwrap();

@@ -336,7 +336,7 @@ fn attention_drops_weights_with_scaling_and_keys_without() {
     let run = |dropout: f64, key_dropout: Option<(usize, f64)>| {
         let y = run_on(vec![1.0; segments * keys * 4], segments, index.clone(), 1, |b| {
             let x = b.input("x", 0, Rows::of(Symbol(0)).times(keys), 4);
-            let spec = Attention { heads: 1, head_width: 4, offsets: [0; 3], segments: 0, dropout, key_dropout };
+            let spec = Attention { heads: 1, head_width: 4, offsets: [0; 3], segments: 0, dropout, key_dropout, group: None };
             let y = b.attention(x, x, x, spec).unwrap();
             b.result("y", y);
         });

@@ -246,7 +246,7 @@ fn self_attention() {
         case.parameter("p.weight", &[37, 5]);
         case.check(5, |b, p, x| {
             let qkv = b.linear(x, &p.at("p"), Activation::None).unwrap();
-            let spec = Attention { heads: 2, head_width: 6, offsets: [0, 12, 24], segments, dropout, key_dropout: keys };
+            let spec = Attention { heads: 2, head_width: 6, offsets: [0, 12, 24], segments, dropout, key_dropout: keys, group: None };
             b.attention(qkv, qkv, qkv, spec).unwrap()
         });
     }
@@ -263,8 +263,15 @@ fn attention_of_wide_heads() {
         case.check(8, |b, p, x| {
             let qkv = b.linear(x, &p.at("p"), Activation::None).unwrap();
             let qkv = b.layer_norm(qkv, &p.at("n"), Activation::None).unwrap();
-            let spec =
-                Attention { heads: 2, head_width: width, offsets: [0, 2 * width, 4 * width], segments, dropout: 0.1, key_dropout: None };
+            let spec = Attention {
+                heads: 2,
+                head_width: width,
+                offsets: [0, 2 * width, 4 * width],
+                segments,
+                dropout: 0.1,
+                key_dropout: None,
+                group: None,
+            };
             b.attention(qkv, qkv, qkv, spec).unwrap()
         });
     }
@@ -279,8 +286,31 @@ fn attention_with_shared_operands() {
             let mut case = Case::new(&[7]);
             let segments = case.index(list.clone());
             case.check(16, |b, _, x| {
-                let spec = Attention { heads: 2, head_width: 4, offsets, segments, dropout: 0.1, key_dropout: None };
+                let spec = Attention { heads: 2, head_width: 4, offsets, segments, dropout: 0.1, key_dropout: None, group: None };
                 b.attention(x, x, x, spec).unwrap()
+            });
+        }
+    }
+}
+
+/// Every segment a group of rows that follow one another: with gradients that fill a matrix, or are added to one, or leave some of it free.
+#[test]
+fn attention_in_groups() {
+    for (size, width, dropout) in [(1, 4, 0.0), (3, 6, 0.2), (12, 32, 0.1), (16, 36, 0.0)] {
+        for (columns, again) in [(3, false), (3, true), (4, false)] {
+            let mut case = Case::new(&[5]);
+            let segments = case.index((0..5).flat_map(|i| [i * size, size, 1, i * size, size, 1]).collect());
+            let (size, heads) = (size as usize, 2);
+            let all = columns * heads * width;
+            case.parameter("p.weight", &[all, 5]).parameter("n.weight", &[all]).parameter("n.bias", &[all]);
+            let rows = Rows { times: size, ..N };
+            case.check_rows(rows, 5, |b, p, x| {
+                let qkv = b.linear(x, &p.at("p"), Activation::None).unwrap();
+                let qkv = b.layer_norm(qkv, &p.at("n"), Activation::None).unwrap();
+                let offsets = [0, heads * width, 2 * heads * width];
+                let spec = Attention { heads, head_width: width, offsets, segments, dropout, key_dropout: None, group: Some(size) };
+                let y = b.attention(qkv, qkv, qkv, spec.clone()).unwrap();
+                if again { b.attention(qkv, qkv, y, Attention { offsets: [0, heads * width, 0], ..spec }).unwrap() } else { y }
             });
         }
     }
@@ -303,7 +333,7 @@ fn cross_attention() {
             let memory = b.parameter(p, "memory").unwrap();
             let memory = b.gather(memory, index, Rows::of(Symbol(1)));
             let kv = b.linear(memory, &p.at("kv"), Activation::None).unwrap();
-            let spec = Attention { heads: 1, head_width: 4, offsets: [4, 0, 4], segments, dropout: 0.1, key_dropout: None };
+            let spec = Attention { heads: 1, head_width: 4, offsets: [4, 0, 4], segments, dropout: 0.1, key_dropout: None, group: None };
             b.attention(x, kv, kv, spec).unwrap()
         });
     }

@@ -9,7 +9,7 @@ pub use loss_scale::LossScale;
 
 use crate::{
     error::{Error, Result},
-    graph::{Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Feed, Graph, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use std::time::Instant;
 
@@ -147,8 +147,8 @@ pub trait Backend: Send {
     }
 
     /// Whether a node may run in one go with others of a group; see [`crate::graph::schedule`].
-    fn runs_in_groups(&self, node: &Node) -> bool {
-        let _ = node;
+    fn runs_in_groups(&self, graph: &Graph, node: &Node) -> bool {
+        let _ = (graph, node);
         false
     }
 

@@ -85,6 +85,13 @@ pub enum Place {
     Arena,
 }
 
+impl Place {
+    /// Whether it is the gradient of a parameter.
+    pub fn is_gradient(self) -> bool {
+        matches!(self, Self::Gradient(_))
+    }
+}
+
 /// A matrix `[rows, width]`.
 #[derive(Debug, Clone)]
 pub struct Tensor {

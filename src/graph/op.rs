@@ -44,6 +44,8 @@ pub struct Attention {
     pub dropout: f64,
     /// Masks each key from this position on with this probability, anew for every segment (state dropout).
     pub key_dropout: Option<(usize, f64)>,
+    /// Given n: segment i is rows i * n .. i * n + n, of queries and of keys, and the list says just that.
+    pub group: Option<usize>,
 }
 
 /// Whether the tensor of a number is read.

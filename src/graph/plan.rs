@@ -34,8 +34,8 @@ impl Plan {
     }
 
     /// As [`Plan::new`], for a device that may run nodes together for which `local` says so; see [`schedule`].
-    pub fn grouped(graph: Graph, capacity: Vec<usize>, local: impl Fn(&Node) -> bool) -> Self {
-        let groups = schedule::grouped(&graph, local, |id| graph.tensor(id).rows.resolve(&capacity) * graph.tensor(id).width);
+    pub fn grouped(mut graph: Graph, capacity: Vec<usize>, local: impl Fn(&Graph, &Node) -> bool) -> Self {
+        let groups = schedule::grouped(&mut graph, &capacity, local);
         Self::of_groups(graph, capacity, groups)
     }
 
@@ -132,8 +132,13 @@ fn lifetimes(graph: &Graph, groups: &[Group]) -> Vec<Option<(usize, usize)>> {
         }
         // What gradients of weights are made of stays until they are.
         let until = g + groups[g..].iter().position(|group| group.settles).unwrap_or(0);
-        for id in graph.nodes[group.nodes.clone()].iter().filter(|node| schedule::leaves_weights(node)).flat_map(|node| &node.inputs).flatten() {
+        for id in
+            graph.nodes[group.nodes.clone()].iter().filter(|node| schedule::leaves_weights(node)).flat_map(|node| &node.inputs).flatten()
+        {
             spans[id.0].get_or_insert((g, g)).1 = until;
+        }
+        for id in graph.nodes[group.nodes.clone()].iter().filter_map(schedule::comes_first) {
+            spans[id.0].get_or_insert((g, g)).0 = 0;
         }
     }
     for id in graph.results.iter().map(|(_, id)| *id) {

@@ -5,13 +5,16 @@
 //! operands alone. Local operations that follow one another can be done unit by unit, one block of threads having some units all the
 //! way, with no wait for other blocks. A group is such a run of nodes; chains in it that have nothing to do with each other are its branches.
 
-use super::{Graph, Node, Op, Pass, Place, RowMap, Symbol, TensorId};
-use std::{collections::HashMap, ops::Range};
+use super::{Graph, Node, Op, Pass, RowMap, Symbol, TensorId};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 /// Nodes that run together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// All of them, which follow one another.
+    /// All of them.
     pub nodes: Range<usize>,
     /// The same as chains that are independent of each other; each in order.
     pub branches: Vec<Vec<usize>>,
@@ -25,14 +28,19 @@ impl Group {
     }
 }
 
-/// Linear layers whose gradients of weights should be computed together: enough to keep a device busy.
-const TOGETHER: usize = 16;
-/// Elements that should stay alive for such gradients (128 MiB of single precision).
-const ALIVE: usize = 32 << 20;
+/// Gradients of weights should be computed together, to keep a device busy, but what they read stays alive until then: at most so many
+/// layers, and so many elements.
+const TOGETHER: usize = 48;
+const KEPT: usize = 32 << 20;
 
 /// Whether a device may compute the gradients of a node's weights later than the rest.
 pub fn leaves_weights(node: &Node) -> bool {
-    node.pass == Pass::Backward && matches!(node.op, Op::Linear { .. })
+    node.pass == Pass::Backward && matches!(node.op, Op::Linear { .. } | Op::LinearMax { .. } | Op::LinearPair { .. })
+}
+
+/// What a node computes from parameters alone: a device may do so before the first node.
+pub fn comes_first(node: &Node) -> Option<TensorId> {
+    (node.pass == Pass::Forward && matches!(node.op, Op::LinearPair { .. })).then(|| node.output(1))
 }
 
 /// Every node by itself.
@@ -40,33 +48,116 @@ pub fn single(graph: &Graph) -> Vec<Group> {
     (0..graph.nodes.len()).map(|n| Group { settles: true, ..Group::of(n) }).collect()
 }
 
-/// Groups of nodes for which `local` says that the device can take them unit by unit; others stay by themselves. `elements` of a tensor
-/// are those that it has room for.
-pub fn grouped(graph: &Graph, local: impl Fn(&Node) -> bool, elements: impl Fn(TensorId) -> usize) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    let mut open = Open::default();
-    for (n, node) in graph.nodes.iter().enumerate() {
-        let joins = local(node) && open.join(graph, n);
-        if !joins {
-            groups.extend(open.close(n));
-            open = Open { start: n, ..Open::default() };
-            if !local(node) || !open.join(graph, n) {
-                groups.push(Group::of(n));
-                open.start = n + 1;
-            }
+/// Groups of nodes for which `local` says that the device can take them unit by unit; others stay by themselves. Nodes change their
+/// places so that there are few groups; those that touch the same tensor stay in order.
+pub fn grouped(graph: &mut Graph, capacity: &[usize], local: impl Fn(&Graph, &Node) -> bool) -> Vec<Group> {
+    let local: Vec<bool> = graph.nodes.iter().map(|node| local(graph, node)).collect();
+    let mut waiting = Waiting::new(graph);
+    let (mut order, mut groups) = (Vec::with_capacity(local.len()), Vec::new());
+    while order.len() < local.len() {
+        let mut open = Open::default();
+        while let Some(n) = waiting.ready.iter().copied().find(|&n| local[n] && open.join(graph, n)) {
+            waiting.take(n);
+            order.push(n);
+        }
+        let branches: Vec<Vec<usize>> = open.branches.into_iter().map(|(_, nodes)| nodes).filter(|nodes| !nodes.is_empty()).collect();
+        groups.extend((!branches.is_empty()).then_some(branches));
+        for n in waiting.ready.iter().copied().filter(|&n| !local[n]).collect::<Vec<_>>() {
+            waiting.take(n);
+            order.push(n);
+            groups.push(vec![vec![n]]);
         }
     }
-    groups.extend(open.close(graph.nodes.len()));
-    let (mut left, mut alive, last) = (0, 0, groups.len().saturating_sub(1));
+    let mut groups = in_order(graph, &order, groups);
+    settle(graph, capacity, &mut groups);
+    groups
+}
+
+/// Puts the nodes in a new order, and gives the groups, branches of old numbers, in new ones.
+fn in_order(graph: &mut Graph, order: &[usize], groups: Vec<Vec<Vec<usize>>>) -> Vec<Group> {
+    let mut nodes: Vec<Option<Node>> = std::mem::take(&mut graph.nodes).into_iter().map(Some).collect();
+    graph.nodes = order.iter().filter_map(|&n| nodes[n].take()).collect();
+    let mut place = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(new, &old)| place[old] = new);
+    let mut start = 0;
+    let renumbered = groups.into_iter().map(|mut branches| {
+        branches.iter_mut().flatten().for_each(|n| *n = place[*n]);
+        let nodes = start..start + branches.iter().map(Vec::len).sum::<usize>();
+        start = nodes.end;
+        Group { nodes, branches, settles: false }
+    });
+    renumbered.collect()
+}
+
+/// Decides which groups gradients of weights are due at.
+fn settle(graph: &Graph, capacity: &[usize], groups: &mut [Group]) {
+    let elements = |id: &TensorId| graph.tensor(*id).rows.resolve(capacity) * graph.tensor(*id).width;
+    let (mut left, mut kept, last) = (0, 0, groups.len().saturating_sub(1));
     for (g, group) in groups.iter_mut().enumerate() {
         for node in graph.nodes[group.nodes.clone()].iter().filter(|node| leaves_weights(node)) {
             left += 1;
-            alive += node.inputs.iter().flatten().map(|id| elements(*id)).sum::<usize>();
+            kept += node.inputs.iter().flatten().map(elements).sum::<usize>();
         }
-        group.settles = left >= TOGETHER || alive >= ALIVE || g == last;
-        (left, alive) = if group.settles { (0, 0) } else { (left, alive) };
+        group.settles = left >= TOGETHER || kept >= KEPT || g == last;
+        if group.settles {
+            (left, kept) = (0, 0);
+        }
     }
-    groups
+}
+
+/// Nodes that have not been taken, by their numbers.
+struct Waiting {
+    /// Those whose turn has come.
+    ready: BTreeSet<usize>,
+    /// Nodes that each waits for, and those that wait for it.
+    before: Vec<usize>,
+    behind: Vec<Vec<usize>>,
+}
+
+impl Waiting {
+    /// A node waits for those before it that write what it reads or writes, or read what it writes; one that computes a result again also
+    /// for what the first reader of the result waits for.
+    fn new(graph: &Graph) -> Self {
+        let count = graph.nodes.len();
+        let mut waiting = Self { ready: BTreeSet::new(), before: vec![0; count], behind: vec![Vec::new(); count] };
+        // The last that wrote each tensor, and those that have read it since.
+        let mut uses: HashMap<TensorId, (Option<usize>, Vec<usize>)> = HashMap::new();
+        for (n, node) in graph.nodes.iter().enumerate() {
+            let mut first: BTreeSet<usize> = BTreeSet::new();
+            for id in node.inputs.iter().flatten() {
+                let (written, read) = uses.entry(*id).or_default();
+                first.extend(*written);
+                read.push(n);
+            }
+            for id in node.outputs.iter().flatten() {
+                let (written, read) = uses.entry(*id).or_default();
+                first.extend(written.replace(n));
+                first.extend(read.drain(..));
+            }
+            if node.pass == Pass::Again {
+                let reader = graph.nodes[n..].iter().find(|other| other.inputs.contains(&node.outputs[0]));
+                let beside = reader.iter().flat_map(|reader| &reader.inputs).flatten();
+                first.extend(beside.filter_map(|id| uses.get(id).and_then(|(written, _)| *written)));
+            }
+            first.remove(&n);
+            waiting.before[n] = first.len();
+            first.iter().for_each(|&f| waiting.behind[f].push(n));
+            if first.is_empty() {
+                waiting.ready.insert(n);
+            }
+        }
+        waiting
+    }
+
+    fn take(&mut self, n: usize) {
+        self.ready.remove(&n);
+        for other in std::mem::take(&mut self.behind[n]) {
+            self.before[other] -= 1;
+            if self.before[other] == 0 {
+                self.ready.insert(other);
+            }
+        }
+    }
 }
 
 /// The count whose units a node works on; none: its rows are a fixed number, which is one unit.
@@ -85,10 +176,18 @@ fn reads_locally(graph: &Graph, node: &Node, i: usize) -> bool {
     !whole && node.inputs[i].is_some_and(|id| graph.tensor(id).rows.symbol == symbol(graph, node))
 }
 
+/// Whether output `i` of a node is a sum over units.
+fn sums_units(node: &Node, i: usize) -> bool {
+    match (&node.op, node.pass) {
+        (Op::Gather { .. }, Pass::Backward) => i == 0,
+        (Op::Add { map: RowMap::Periodic(_) } | Op::Outer, Pass::Backward) => i == 1,
+        _ => false,
+    }
+}
+
 /// Whether a node writes output `i` unit by unit.
 fn writes_locally(graph: &Graph, node: &Node, i: usize) -> bool {
-    let summed = matches!((&node.op, node.pass), (Op::Add { map: RowMap::Periodic(_) } | Op::Outer, Pass::Backward) if i == 1);
-    !summed && node.outputs[i].is_some_and(|id| graph.tensor(id).rows.symbol == symbol(graph, node))
+    !sums_units(node, i) && node.outputs[i].is_some_and(|id| graph.tensor(id).rows.symbol == symbol(graph, node))
 }
 
 /// What a group has done to a tensor.
@@ -103,7 +202,6 @@ struct Use {
 /// A group that may grow.
 #[derive(Default)]
 struct Open {
-    start: usize,
     branches: Vec<(Option<Symbol>, Vec<usize>)>,
     uses: HashMap<Option<TensorId>, Use>,
 }
@@ -112,10 +210,13 @@ impl Open {
     /// Takes a node in, if it may run beside or behind those that are there.
     fn join(&mut self, graph: &Graph, n: usize) -> bool {
         let node = &graph.nodes[n];
-        // The gradients of all parameters count as one tensor: parts of it may overlap.
-        let key = |id: TensorId| (!matches!(graph.tensor(id).place, Place::Gradient(_))).then_some(id);
+        // The gradients of all parameters count as one tensor: parts of it may overlap. Sums over units are left to the end.
+        let gradient = |id: TensorId| graph.tensor(id).place.is_gradient();
+        let key = |id: TensorId| (!gradient(id)).then_some(id);
+        let later = |i: usize, id: TensorId| gradient(id) && sums_units(node, i);
         let reads = (0..node.inputs.len()).filter_map(|i| Some((key(node.inputs[i]?), false, reads_locally(graph, node, i))));
-        let writes = (0..node.outputs.len()).filter_map(|i| Some((key(node.outputs[i]?), true, writes_locally(graph, node, i))));
+        let writes = (0..node.outputs.len()).filter_map(|i| Some((i, node.outputs[i]?))).filter(|&(i, id)| !later(i, id));
+        let writes = writes.map(|(i, id)| (key(id), true, writes_locally(graph, node, i)));
         let uses: Vec<(Option<TensorId>, bool, bool)> = reads.chain(writes).collect();
         let mut behind = Vec::new();
         for &(tensor, writes, locally) in &uses {
@@ -153,10 +254,5 @@ impl Open {
         }
         self.branches[first].1.sort_unstable();
         first
-    }
-
-    fn close(self, end: usize) -> Option<Group> {
-        let branches: Vec<_> = self.branches.into_iter().map(|(_, nodes)| nodes).filter(|nodes| !nodes.is_empty()).collect();
-        (self.start < end).then_some(Group { nodes: self.start..end, branches, settles: false })
     }
 }

@@ -73,6 +73,7 @@ fn decoder_layer(
         segments: segments as usize,
         dropout: rate,
         key_dropout: None,
+        group: None,
     };
 
     // Among the lines of a scenario, for each mode.
@@ -89,7 +90,7 @@ fn decoder_layer(
     let placed = b.add(h, mode_position, RowMap::Periodic(config.num_modes))?;
     let qk = in_projection(b, &a, placed, 0..2)?; // [R * M, 2 * D]
     let v = in_projection(b, &a, h, 2..3)?; // [R * M, D]
-    let h = b.attention(qk, qk, v, spec([0, d, 0], Index::ModeSegments))?; // [R * M, D]
+    let h = b.attention(qk, qk, v, Attention { group: Some(config.num_modes), ..spec([0, d, 0], Index::ModeSegments) })?; // [R * M, D]
     let h = b.linear(h, &a.at("out_proj"), Activation::None)?;
     let x = b.residual(x, h, rate, 0.0, 1, None)?;
 

@@ -45,6 +45,7 @@ fn attention(b: &mut Builder, p: &Scope, config: &ModelConfig) -> Result<TensorI
         segments: Index::StateSegments as usize,
         dropout: 0.0,
         key_dropout: (config.state_dropout > 0.0).then_some((ALWAYS_SEEN, config.state_dropout)),
+        group: None,
     };
     let y = b.attention(query, keys, keys, spec)?; // [B, D]
     b.linear(y, &a.at("out_proj"), Activation::None)

@@ -31,6 +31,7 @@ fn encoder_layer(b: &mut Builder, p: &Scope, x: TensorId, rate: f64, config: &Mo
         segments: Index::TokenSegments as usize,
         dropout: 0.0,
         key_dropout: None,
+        group: None,
     };
     let h = b.attention(qkv, qkv, qkv, spec)?; // [N, D]
     let h = b.linear(h, &a.at("out_proj"), Activation::None)?;

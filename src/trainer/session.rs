@@ -445,7 +445,7 @@ impl Session {
             }
             let capacity = before.clone();
             let (graph, outputs, losses) = record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size)?;
-            let plan = Plan::grouped(graph, capacity, |node| self.backend.runs_in_groups(node));
+            let plan = Plan::grouped(graph, capacity, |graph, node| self.backend.runs_in_groups(graph, node));
             *slot = Some(Recorded { plan, outputs, losses, cost_map_size });
         }
         let recorded = slot.as_ref().expect("just recorded");

@@ -146,7 +146,7 @@ fn table(device: &Shared, model: &ModelConfig, multiply: Multiply, name: &str, s
     let graph = plan::training(model, &objectives, &parameters, batch.cost_map_size);
     // As a session plans it.
     let capacity = batch.feed.counts.iter().map(|n| n + n.div_ceil(16)).collect();
-    let plan = Plan::grouped(graph, capacity, |node| backend.runs_in_groups(node));
+    let plan = Plan::grouped(graph, capacity, |graph, node| backend.runs_in_groups(graph, node));
     let (ends, launches) = cuda::launches(&plan, multiply).expect("launches");
     let mut timed: Vec<Vec<f64>> = vec![Vec::new(); launches.len()];
     let repeats = if scenarios.len() < 8 { 1 } else { TIMED };

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     error::Result,
     graph::{
-        Node, Op, Pass, Rows,
+        Graph, Node, Op, Pass, Rows,
         schedule::{self, Group},
     },
 };
@@ -39,6 +39,8 @@ pub enum Kind {
     FourierBackward,
     NeighborhoodForward,
     NeighborhoodBackward,
+    GroupAttentionForward,
+    GroupAttentionBackward,
     Dropout,
     ResidualForward,
     ResidualBackward,
@@ -46,6 +48,9 @@ pub enum Kind {
     GatherForward,
     SumGroups,
     SumPeriods,
+    SumTable,
+    OuterSum,
+    PairBias,
     UnfoldForward,
     UnfoldBackward,
     Mix,
@@ -57,13 +62,14 @@ pub enum Kind {
 }
 
 /// Whether a node is recorded as links of a chain.
-pub fn takes(node: &Node) -> bool {
+pub fn takes(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::Linear { .. } | Op::Fourier { .. } | Op::Dropout { .. } | Op::Residual { .. } => true,
         Op::LayerNorm { gamma, .. } => gamma.len <= WIDEST_NORM,
+        Op::Attention(spec) => super::group_attention::is_one(graph, node, spec),
         Op::Neighborhood { length, heads, window, bias } => super::neighborhood::shared(*length, *heads, *window, bias.len) <= MOST_SHARED,
         Op::Add { .. } | Op::Outer | Op::Unfold { .. } | Op::Mix { .. } | Op::Interleave | Op::JoinSteps { .. } => true,
-        Op::Gather { .. } => node.pass == Pass::Forward,
+        Op::Gather { .. } => node.pass == Pass::Forward || super::rows::is_table(graph, node),
         _ => false,
     }
 }
@@ -119,12 +125,35 @@ impl Chain {
     }
 }
 
+/// How a branch is shared out among blocks: its units, and most rows that one has in a tensor.
+pub type Units = (Rows, usize);
+/// A single unit: one block has all.
+pub const ONE: Units = (Rows { symbol: None, times: 1 }, ROWS);
+
 /// Records a group of nodes that [`takes`] accepts.
 pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
+    let graph = &r.plan.graph;
+    let units = |nodes: &Vec<usize>| {
+        let symbol = schedule::symbol(graph, &graph.nodes[nodes[0]]);
+        let tensors = nodes.iter().map(|&n| &graph.nodes[n]).flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten();
+        let rows = tensors.map(|&id| graph.tensor(id).rows).filter(|rows| rows.symbol == symbol).map(|rows| rows.times);
+        (Rows { symbol, times: 1 }, rows.max().unwrap_or(1).max(1))
+    };
+    let branches: Vec<Units> = group.branches.iter().map(units).collect();
+    launch(r, &branches, |r, branch| group.branches[branch].iter().try_for_each(|&n| node(r, n)))
+}
+
+/// Records branches whose links `links` appends; blocks get units with a tile of rows.
+pub fn launch<'a>(r: &mut Recorder<'a>, branches: &[Units], links: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
     r.chain = Some(Chain::default());
-    for branch in &group.branches {
-        begin(r, branch);
-        branch.iter().try_for_each(|&n| node(r, n))?;
+    for (branch, &(units, most)) in branches.iter().enumerate() {
+        let blocks = units.resolve(&r.plan.capacity).div_ceil((ROWS / most).max(1)).clamp(1, MOST_BLOCKS);
+        if let Some(chain) = &mut r.chain {
+            let [first_block, first_link] = [chain.blocks, chain.links.len()].map(|n| n as i32);
+            chain.blocks += blocks;
+            chain.branches.push(Branch { units: units.into(), first_block, blocks: blocks as i32, first_link, links: 0 });
+        }
+        links(r, branch)?;
     }
     let Some(chain) = r.chain.take() else { return Ok(()) };
     if chain.links.is_empty() {
@@ -140,22 +169,6 @@ pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Record
         pad: 0,
     };
     r.launch(&format!("chain_{}", r.multiply.suffix()), [chain.blocks as u32, 1, 1], BLOCK, chain.shared, &arguments);
-    if !chain.sums.is_empty() {
-        partials::add_up(r, chain.sums);
-    }
+    partials::add_up(r, chain.sums);
     Ok(())
-}
-
-/// Begins a branch: its units are shared out so that a block has a tile of rows.
-fn begin(r: &mut Recorder, nodes: &[usize]) {
-    let graph = &r.plan.graph;
-    let symbol = schedule::symbol(graph, &graph.nodes[nodes[0]]);
-    let tensors = nodes.iter().map(|&n| &graph.nodes[n]).flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten();
-    let most = tensors.map(|&id| graph.tensor(id).rows).filter(|rows| rows.symbol == symbol).map(|rows| rows.times).max().unwrap_or(1);
-    let units = Rows { symbol, times: 1 };
-    let blocks = units.resolve(&r.plan.capacity).div_ceil((ROWS / most.max(1)).max(1)).clamp(1, MOST_BLOCKS);
-    let Some(chain) = &mut r.chain else { return };
-    let [first_block, first_link] = [chain.blocks, chain.links.len()].map(|n| n as i32);
-    chain.blocks += blocks;
-    chain.branches.push(Branch { units: units.into(), first_block, blocks: blocks as i32, first_link, links: 0 });
 }

@@ -1,7 +1,7 @@
 //! Which launches a node becomes.
 
 use super::{
-    attention, dropout, fourier, imitation,
+    attention, dropout, fourier, group_attention, imitation,
     linear::{self, Pair},
     losses, neighborhood, norm, parts,
     recorder::Recorder,
@@ -40,6 +40,7 @@ fn forward(r: &mut Recorder) -> Result<()> {
         Op::Outer => rows::outer_forward(r),
         Op::Dropout { rate } => dropout::forward(r, *rate),
         Op::Residual { dropout, drop_path, group, group_index } => dropout::residual_forward(r, *dropout, *drop_path, *group, *group_index),
+        Op::Attention(spec) if group_attention::is_one(&r.plan.graph, r.node, spec) => group_attention::forward(r, spec),
         Op::Attention(spec) => attention::forward(r, spec),
         Op::Neighborhood { length, heads, window, bias } => neighborhood::forward(r, *length, *heads, *window, *bias),
         Op::Unfold { length, positions } => sequences::unfold_forward(r, *length, positions),
@@ -88,6 +89,7 @@ fn backward(r: &mut Recorder) -> Result<()> {
         Op::Residual { dropout, drop_path, group, group_index } => {
             dropout::residual_backward(r, *dropout, *drop_path, *group, *group_index)
         }
+        Op::Attention(spec) if group_attention::is_one(&r.plan.graph, r.node, spec) => group_attention::backward(r, spec),
         Op::Attention(spec) => attention::backward(r, spec),
         Op::Neighborhood { length, heads, window, bias } => neighborhood::backward(r, *length, *heads, *window, *bias),
         Op::Unfold { length, positions } => sequences::unfold_backward(r, *length, positions),

@@ -43,6 +43,6 @@ pub fn forward(r: &mut Recorder) -> Result<()> {
 
 pub fn backward(r: &mut Recorder) -> Result<()> {
     let (of, terms) = Imitation::new(r);
-    losses::backward(r, "imitation_backward", blocks(terms, 256), None, SUM, of);
+    losses::backward(r, "imitation_backward", blocks(terms, 256), SUM, of);
     Ok(())
 }

@@ -1,15 +1,15 @@
 //! y = activation(x Wᵀ + b), and two layers as one product.
 
 use super::{
-    chain::Kind,
+    chain::{self, Kind},
     device::Address,
     product::{self, Forward, Gradient, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
-    recorder::{IndexReference, Recorder, Reference, RowCount, blocks, bytes},
+    recorder::{IndexReference, Recorder, Reference, RowCount, bytes},
     rows::scatter_add,
 };
 use crate::{
     error::Result,
-    graph::{Activation, Matrix, Vector},
+    graph::{Activation, Matrix, Node, Op, Pass, Vector},
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -107,6 +107,22 @@ pub struct Pair {
     pub outer_bias: Vector,
 }
 
+impl Pair {
+    /// That of a node, if it is of one.
+    fn of(node: &Node) -> Option<Self> {
+        let Op::LinearPair { inner, inner_bias, outer, outer_bias, .. } = node.op else { return None };
+        Some(Self { inner, inner_bias, outer, outer_bias })
+    }
+}
+
+/// Rows of a pair's product that a block computes.
+const SLICE: usize = 64;
+
+/// Slices of matrices of parameters, which blocks compute: first row and number of rows.
+fn slices(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).step_by(SLICE).map(move |first| (first, SLICE.min(rows - first)))
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct PairBias {
@@ -114,35 +130,52 @@ struct PairBias {
     inner_bias: Address,
     outer_bias: Address,
     s: Address,
-    n: i32,
-    m: i32,
+    rows: RowCount,
+    width: i32,
     stride: i32,
-    pad: i32,
 }
 
-/// P = B A and s = B a + b are kept; y = x Pᵀ + s + z\[index\].
-pub fn pair_forward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
-    let Pair { inner, inner_bias, outer, outer_bias } = pair;
-    let (n, m, k) = (outer.rows, inner.rows, inner.columns);
-    let kept = r.output(1);
-    let s = kept.address() + bytes(n * k);
-    let b = Slope::plain(Reference::at(r.parameter(outer)), outer.stride);
-    product::dx(r, (RowCount::fixed(n), n), b, weight(r, inner), (kept, false));
-    let [n_, m_, stride] = [n, m, outer.stride].map(|n| n as i32);
-    let [outer, inner_bias, outer_bias] = [r.parameter(outer), r.parameter(inner_bias), r.parameter(outer_bias)];
-    r.launch("pair_bias", [blocks(n, 8), 1, 1], 256, 0, &PairBias { outer, inner_bias, outer_bias, s, n: n_, m: m_, stride, pad: 0 });
+/// What pairs of layers need of their parameters alone, P = B A and s = B a + b; in one launch before the first node.
+pub fn pair_products(r: &mut Recorder) -> Result<()> {
+    let graph = &r.plan.graph;
+    let pairs = graph.nodes.iter().filter(|node| node.pass == Pass::Forward).filter_map(|node| Some((node, Pair::of(node)?)));
+    let slices: Vec<_> = pairs.flat_map(|(node, pair)| slices(pair.outer.rows).map(move |slice| (node, pair, slice))).collect();
+    chain::launch(r, &vec![chain::ONE; slices.len()], |r, branch| {
+        let (node, Pair { inner, inner_bias, outer, outer_bias }, (first, rows)) = slices[branch];
+        let product = r.reference(node.output(1)).address();
+        let from = |width: usize, at: Address| at + bytes(first * width);
+        let b = from(outer.stride, r.parameter(outer));
+        let to = Reference::at(from(inner.columns, product));
+        product::chain_dx(r, RowCount::fixed(rows), Slope::plain(Reference::at(b), outer.stride), weight(r, inner), (to, false));
+        let [width, stride] = [inner.rows, outer.stride].map(|n| n as i32);
+        let [inner_bias, outer_bias] = [r.parameter(inner_bias), from(1, r.parameter(outer_bias))];
+        let s = from(1, product + bytes(outer.rows * inner.columns));
+        r.link(Kind::PairBias, 0, &PairBias { outer: b, inner_bias, outer_bias, s, rows: RowCount::fixed(rows), width, stride });
+        Ok(())
+    })
+}
+
+/// y = x Pᵀ + s + z\[index\].
+pub fn pair_forward(r: &mut Recorder, Pair { inner, outer, .. }: Pair, index: usize) -> Result<()> {
+    let (n, k) = (outer.rows, inner.columns);
+    let product = r.output(1).address();
     let id = r.node.input(0);
-    let w = Weight { at: kept.address(), rows: n, columns: k, stride: k };
+    let w = Weight { at: product, rows: n, columns: k, stride: k };
     let (z, index) = (r.input(1), r.index(index));
-    let arguments = Forward { bias: s, z, index, ..plain(r, r.rows(id), r.input(0), w, r.output(0), n) };
+    let arguments = Forward { bias: product + bytes(n * k), z, index, ..plain(r, r.rows(id), r.input(0), w, r.output(0), n) };
     product::forward(r, r.capacity(id), &arguments);
     Ok(())
 }
 
-/// With dP = dyᵀ x and ds the sum of the rows of dy: dB = dP Aᵀ + ds aᵀ, dA = Bᵀ dP, da = Bᵀ ds, db = ds.
+/// Where the sums of a pair's gradients are: dP = dyᵀ x, and behind it ds, the sum of the rows of dy.
+pub struct PairSums {
+    pair: Pair,
+    dp: Address,
+}
+
+/// The gradients of x and z now, those of P and s with those of other weights.
 pub fn pair_backward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
-    let Pair { inner, inner_bias, outer, outer_bias } = pair;
-    let (n, m, k) = (outer.rows, inner.rows, inner.columns);
+    let (n, k) = (pair.outer.rows, pair.inner.columns);
     let id = r.dy_id();
     let (rows, dy) = ((r.rows(id), r.capacity(id)), r.dy());
     if let Some(dz) = r.dx(1) {
@@ -153,18 +186,50 @@ pub fn pair_backward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
         let product = r.input(3).address();
         product::dx(r, rows, slope, Weight { at: product, rows: n, columns: k, stride: k }, dx);
     }
-    let dp = r.scratch(n * k + n);
-    let ds = dp + bytes(n * k);
-    let sums = Sums { n, k, weight: (0, k), bias: r.gradient(outer_bias), totals: dp };
+    let dp = r.lasting_scratch(n * k + n);
+    let sums = Sums { n, k, weight: (0, k), bias: r.gradient(pair.outer_bias), totals: dp };
     let gradient = Gradient::new(r, rows, slope, r.input(0), 0, sums);
-    product::gradients(r, vec![gradient]);
-    let (fixed, dp) = (RowCount::fixed(n), Reference::at(dp));
-    let mut arguments = plain(r, fixed, dp, weight(r, inner), Reference::at(r.gradient(outer)), outer.stride);
-    (arguments.bias, arguments.factors, arguments.accumulate) = (r.parameter(inner_bias), ds, 1);
-    product::forward(r, n, &arguments);
-    let b = Slope::plain(Reference::at(r.parameter(outer)), outer.stride);
-    let sums = Sums { n: m, k, weight: (r.gradient(inner), inner.stride), bias: r.gradient(inner_bias), totals: 0 };
-    let gradient = Gradient::new(r, (fixed, n), b, dp, ds, sums);
-    product::gradients(r, vec![gradient]);
+    r.gradients.push(gradient);
+    r.pairs.push(PairSums { pair, dp });
+    Ok(())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct OuterSum {
+    u: Address,
+    v: Address,
+    y: Address,
+    rows: RowCount,
+    width: i32,
+    stride: i32,
+}
+
+/// Given dP and ds: dB = dP Aᵀ + ds aᵀ, dA = Bᵀ dP, da = Bᵀ ds, of all pairs; db = ds has been added.
+pub fn pair_gradients(r: &mut Recorder) -> Result<()> {
+    let pairs = std::mem::take(&mut r.pairs);
+    let slices: Vec<_> = pairs.iter().flat_map(|sums| slices(sums.pair.outer.rows).map(move |slice| (sums, slice))).collect();
+    chain::launch(r, &vec![chain::ONE; slices.len()], |r, branch| {
+        let (&PairSums { pair: Pair { inner, inner_bias, outer, .. }, dp }, (first, rows)) = slices[branch];
+        let k = inner.columns;
+        let y = r.gradient(outer) + bytes(first * outer.stride);
+        let count = RowCount::fixed(rows);
+        let slice = plain(r, count, Reference::at(dp + bytes(first * k)), weight(r, inner), Reference::at(y), outer.stride);
+        product::chain_forward(r, &Forward { accumulate: 1, ..slice });
+        let [width, stride] = [inner.rows, outer.stride].map(|n| n as i32);
+        let (u, v) = (dp + bytes(outer.rows * k + first), r.parameter(inner_bias));
+        r.link(Kind::OuterSum, 0, &OuterSum { u, v, y, rows: count, width, stride });
+        Ok(())
+    })?;
+    let gradients = pairs.iter().map(|&PairSums { pair: Pair { inner, inner_bias, outer, .. }, dp }| {
+        let n = outer.rows;
+        let b = Slope::plain(Reference::at(r.parameter(outer)), outer.stride);
+        let sums =
+            Sums { n: inner.rows, k: inner.columns, weight: (r.gradient(inner), inner.stride), bias: r.gradient(inner_bias), totals: 0 };
+        Gradient::new(r, (RowCount::fixed(n), n), b, Reference::at(dp), dp + bytes(n * inner.columns), sums)
+    });
+    let gradients = gradients.collect();
+    let sums = product::partial_gradients(r, gradients);
+    r.sums.extend(sums);
     Ok(())
 }

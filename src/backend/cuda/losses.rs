@@ -73,7 +73,8 @@ fn sum_blocks(terms: usize) -> u32 {
 /// The sum of a loss over `terms` terms by `kernel`.
 pub fn forward<Of: Pod>(r: &mut Recorder, kernel: &str, terms: usize, divisor: Divisor, of: Of) {
     let blocks = sum_blocks(terms);
-    let partials = r.scratch(4 * blocks as usize);
+    let partials = r.lasting_scratch(4 * blocks as usize);
+    r.counts.insert(r.node.stream, (partials, blocks as usize));
     let Divisor { least, extra } = divisor;
     let to = LossOutput { step: r.step(), y: r.output(0), partials, least, extra };
     r.launch(kernel, [blocks, 1, 1], BLOCK as u32, 0, &Arguments { to, of });
@@ -82,18 +83,13 @@ pub fn forward<Of: Pod>(r: &mut Recorder, kernel: &str, terms: usize, divisor: D
     }
 }
 
-/// The gradient of operand 0 by `kernel`, of which `blocks` blocks have work. With a name in `counts`, that kernel counts `terms` terms
-/// for the divisor first.
-pub fn backward<Of: Pod>(r: &mut Recorder, kernel: &str, blocks: u32, counts: Option<(&str, usize)>, divisor: Divisor, of: Of) {
+/// The gradient of operand 0 by `kernel`, of which `blocks` blocks have work. What the forward pass has counted makes the divisor.
+pub fn backward<Of: Pod>(r: &mut Recorder, kernel: &str, blocks: u32, divisor: Divisor, of: Of) {
     let Some((dx, accumulate)) = r.dx(0) else { return };
     let Divisor { least, extra } = divisor;
-    let mut to = LossGradient { step: r.step(), dy: r.dy(), dx, partials: 0, least, extra, blocks: 0, accumulate: i32::from(accumulate) };
-    if let Some((kernel, terms)) = counts {
-        let blocks = sum_blocks(terms);
-        (to.partials, to.blocks) = (r.scratch(4 * blocks as usize), blocks as i32);
-        let to = LossOutput { step: r.step(), y: Reference::none(), partials: to.partials, least, extra };
-        r.launch(kernel, [blocks, 1, 1], BLOCK as u32, 0, &Arguments { to, of });
-    }
+    let (partials, count) = r.counts.get(&r.node.stream).copied().unwrap_or_default();
+    let accumulate = i32::from(accumulate);
+    let to = LossGradient { step: r.step(), dy: r.dy(), dx, partials, least, extra, blocks: count as i32, accumulate };
     r.launch(kernel, [blocks, 1, 1], BLOCK as u32, 0, &Arguments { to, of });
 }
 
@@ -196,7 +192,7 @@ pub fn smooth_l1_forward(r: &mut Recorder, steps: usize, channels: usize, target
 pub fn smooth_l1_backward(r: &mut Recorder, steps: usize, channels: usize, target_channels: usize) -> Result<()> {
     let of = SmoothL1::new(r, steps, channels, target_channels);
     let elements = blocks(terms(r, steps * channels), BLOCK);
-    backward(r, "smooth_l1_backward", elements, Some(("smooth_l1_forward", terms(r, steps))), MEAN, of);
+    backward(r, "smooth_l1_backward", elements, MEAN, of);
     Ok(())
 }
 
@@ -224,7 +220,7 @@ pub fn unit_norm_forward(r: &mut Recorder, steps: usize, channels: usize) -> Res
 
 pub fn unit_norm_backward(r: &mut Recorder, steps: usize, channels: usize) -> Result<()> {
     let of = UnitNorm::new(r, steps, channels);
-    backward(r, "unit_norm_backward", blocks(terms(r, steps), BLOCK), None, MEAN, of);
+    backward(r, "unit_norm_backward", blocks(terms(r, steps), BLOCK), MEAN, of);
     Ok(())
 }
 
@@ -252,7 +248,7 @@ pub fn cross_entropy_forward(r: &mut Recorder, segments: usize, target: usize) -
 
 pub fn cross_entropy_backward(r: &mut Recorder, segments: usize, target: usize) -> Result<()> {
     let of = CrossEntropy::new(r, segments, target);
-    backward(r, "cross_entropy_backward", 1, None, MEAN, of);
+    backward(r, "cross_entropy_backward", 1, MEAN, of);
     Ok(())
 }
 
@@ -310,7 +306,7 @@ pub fn collision_forward(r: &mut Recorder) -> Result<()> {
 
 pub fn collision_backward(r: &mut Recorder) -> Result<()> {
     let (of, terms) = Collision::new(r)?;
-    backward(r, "collision_backward", blocks(terms, BLOCK), Some(("collision_forward", terms)), HELD, of);
+    backward(r, "collision_backward", blocks(terms, BLOCK), HELD, of);
     Ok(())
 }
 
@@ -348,6 +344,6 @@ pub fn triplet_forward(r: &mut Recorder, triplets: usize, temperature: f64) -> R
 
 pub fn triplet_backward(r: &mut Recorder, triplets: usize, temperature: f64) -> Result<()> {
     let of = TripletLoss::new(r, triplets, temperature);
-    backward(r, "triplet_backward", blocks(terms(r, 32), BLOCK), None, MEAN, of);
+    backward(r, "triplet_backward", blocks(terms(r, 32), BLOCK), MEAN, of);
     Ok(())
 }

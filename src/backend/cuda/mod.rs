@@ -14,6 +14,7 @@ mod dispatch;
 mod driver;
 mod dropout;
 mod fourier;
+mod group_attention;
 mod imitation;
 pub mod kernels;
 mod linear;
@@ -43,7 +44,7 @@ use self::{
 use super::{Backend, Buffer, LossScale, NonFinite, Rule, Sent, Update, Updated};
 use crate::{
     error::{Error, Result},
-    graph::{Element, Feed, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Element, Feed, Graph, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use std::time::{Duration, Instant};
 
@@ -70,8 +71,8 @@ pub fn device(number: usize) -> Result<Box<dyn Device>> {
 }
 
 /// Whether a node may run in one go with others; see [`Backend::runs_in_groups`].
-pub fn runs_in_groups(node: &Node) -> bool {
-    chain::takes(node)
+pub fn runs_in_groups(graph: &Graph, node: &Node) -> bool {
+    chain::takes(graph, node)
 }
 
 /// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says; the loss is scaled for those
@@ -268,8 +269,8 @@ impl Backend for CudaBackend {
         Scalar::F32
     }
 
-    fn runs_in_groups(&self, node: &Node) -> bool {
-        runs_in_groups(node)
+    fn runs_in_groups(&self, graph: &Graph, node: &Node) -> bool {
+        runs_in_groups(graph, node)
     }
 
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use super::{
     device::Address,
-    recorder::{Recorder, Reference, blocks, bytes},
+    recorder::{Recorder, blocks, bytes},
 };
 use crate::graph::Vector;
 use bytemuck::{Pod, Zeroable};
@@ -48,7 +48,7 @@ impl PartialSum {
         [range(self.first, (rows - 1).max(0) * self.stride + self.columns), range(self.second, self.length - self.split)]
     }
     fn meets(&self, other: &Self) -> bool {
-        self.targets().iter().any(|a| other.targets().iter().any(|b| a.start < b.end && b.start < a.end))
+        self.targets().iter().any(|a| other.targets().iter().any(|b| a.start != 0 && a.start < b.end && b.start < a.end))
     }
 }
 
@@ -72,20 +72,22 @@ pub fn of_gradients(r: &mut Recorder, count: usize, parameters: &[Vector]) -> Ad
     partials
 }
 
-/// Room for partial sums of the blocks of a chain, which make the gradient of an operand of `len` elements: at the end of the plan if that is
-/// a parameter, else behind the chain.
-pub fn of_operand(r: &mut Recorder, (dz, accumulate): (Reference, bool), len: usize) -> Address {
+/// Room for partial sums of the blocks of a chain, which make the gradient of operand `i`, of `len` elements: at the end of the plan if that
+/// is a parameter, else behind the chain. None if it has no gradient.
+pub fn of_operand(r: &mut Recorder, i: usize, len: usize) -> Option<Address> {
+    let (dz, accumulate) = r.dx(i)?;
     let count = r.chain_blocks();
-    let parameter = r.is_gradient(dz);
+    let parameter = r.node.outputs[i].is_some_and(|id| r.plan.graph.tensor(id).place.is_gradient());
     let partials = if parameter { r.lasting_scratch(count * len) } else { r.scratch(count * len) };
     let [first, totals] = if accumulate { [dz.address(), 0] } else { [0, dz.address()] };
     let [count, length] = [count, len].map(|n| n as i32);
-    let sum = PartialSum { partials, first, second: 0, totals, count, length, room: length, split: length, columns: length, stride: length };
+    let sum =
+        PartialSum { partials, first, second: 0, totals, count, length, room: length, split: length, columns: length, stride: length };
     match &mut r.chain {
         Some(chain) if !parameter => chain.sums.push(sum),
         _ => r.sums.push(sum),
     }
-    partials
+    Some(partials)
 }
 
 /// Adds `count` partial sums of all elements of `parameters`, one or two, to their gradients now. Gives the place of the sums alone.

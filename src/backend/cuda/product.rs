@@ -3,7 +3,7 @@
 use super::{
     chain::Kind,
     device::Address,
-    partials::{self, MatrixSums},
+    partials::{self, MatrixSums, PartialSum},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use bytemuck::{Pod, Zeroable};
@@ -253,9 +253,15 @@ impl Gradient {
 }
 
 /// Appends gradients in two launches: blocks have runs of rows, all about as long, and leave partial sums, which are added up.
-pub fn gradients(r: &mut Recorder, mut group: Vec<Gradient>) {
+pub fn gradients(r: &mut Recorder, group: Vec<Gradient>) {
+    let sums = partial_gradients(r, group);
+    partials::add_up(r, sums);
+}
+
+/// As [`gradients`], without adding up.
+pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<PartialSum> {
     if group.is_empty() {
-        return;
+        return Vec::new();
     }
     let area = |tile: Tile| group.iter().map(|g| g.work(tile)).sum::<usize>() * tile.side() * tile.side();
     let many = group.iter().map(|g| g.tiles(Tile::Large) * g.capacity.div_ceil(RUN).min(RUNS)).sum::<usize>() >= MANY;
@@ -277,5 +283,5 @@ pub fn gradients(r: &mut Recorder, mut group: Vec<Gradient>) {
     let floats = 2 * tile.across() + if activated { tile.across() } else { 0 };
     let arguments = DwGroup { problems: r.constant_values(&problems), tiles: r.constant_values(&tiles) };
     r.launch(&tile.kernel("linear_dw", r), [tiles.len() as u32, 1, 1], tile.threads(), stages(floats), &arguments);
-    partials::add_up(r, sums);
+    sums
 }

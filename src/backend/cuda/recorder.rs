@@ -6,14 +6,17 @@
 use super::{
     chain::{self, Chain, Kind},
     device::{ALIGNMENT, Address, Launch},
+    linear::{self, PairSums},
     partials::{self, PartialSum},
     product::{self, Gradient},
+    segment_max::{self, SegmentOf},
 };
 use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Matrix, Node, Place, Plan, Rows, Step, TensorId, Vector},
 };
 use bytemuck::{Pod, Zeroable};
+use std::collections::HashMap;
 
 /// Most counts of a batch.
 pub const COUNTS: usize = 16;
@@ -65,6 +68,8 @@ impl Multiply {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct StepBlock {
     seed: u64,
+    /// Bit i: index list i never falls.
+    sorted: u64,
     step: u32,
     pad: u32,
     counts: [i32; COUNTS],
@@ -96,6 +101,9 @@ impl StepBlock {
         }
         for (to, slot) in block.index_slots.iter_mut().zip(&feed.index_slots) {
             *to = [number(indexes + slot.start)?, number(slot.len())?];
+        }
+        for (i, slot) in feed.index_slots.iter().enumerate() {
+            block.sorted |= u64::from(feed.indexes[slot.clone()].is_sorted()) << i;
         }
         Ok(block)
     }
@@ -209,6 +217,27 @@ impl Addresses {
     }
 }
 
+impl Addresses {
+    /// Places far from each other and from 0, as good as real ones to find sizes.
+    pub fn apart() -> Self {
+        let at = |n: Address| n << 48;
+        Self {
+            step: at(1),
+            reals: at(2),
+            indexes: at(3),
+            parameters: at(4),
+            gradients: at(5),
+            statistics: at(6),
+            pending: at(7),
+            arena: at(8),
+            index_arena: at(9),
+            scratch: at(10),
+            scalars: at(11),
+            constants: at(12),
+        }
+    }
+}
+
 /// A plan as launches.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Program {
@@ -259,6 +288,12 @@ pub struct Recorder<'a> {
     pub sums: Vec<PartialSum>,
     /// Gradients of weights that wait for the group that settles them.
     pub gradients: Vec<Gradient>,
+    /// Sums that the gradients of pairs of layers are made of at the end.
+    pub pairs: Vec<PairSums>,
+    /// Lists of segments whose rows' segments have been looked up before the first node.
+    pub segments: Vec<SegmentOf>,
+    /// Where a loss's forward pass, by its node's stream, has left its partial sums, and how many.
+    pub counts: HashMap<u32, (Address, usize)>,
     /// The chain that the node is part of.
     pub chain: Option<Chain>,
 }
@@ -270,13 +305,29 @@ impl<'a> Recorder<'a> {
     /// Those of `node`, with the name of the node.
     pub fn record(plan: &'a Plan, at: Addresses, multiply: Multiply, node: impl Fn(&mut Self) -> Result<()>) -> Result<Program> {
         let Some(first) = plan.graph.nodes.first() else { return Ok(Program::default()) };
-        let mut r = Self { plan, node: first, multiply, at, program: Program::default(), lasting: 0, taken: 0, sums: Vec::new(), gradients: Vec::new(), chain: None };
+        let mut r = Self {
+            plan,
+            node: first,
+            multiply,
+            at,
+            program: Program::default(),
+            lasting: 0,
+            taken: 0,
+            sums: Vec::new(),
+            gradients: Vec::new(),
+            pairs: Vec::new(),
+            segments: Vec::new(),
+            counts: HashMap::new(),
+            chain: None,
+        };
         if let Some(seed) = plan.graph.seed {
             match at.loss_scale {
                 0 => super::rows::fill(&mut r, seed, 1.0),
                 factor => super::loss_scale::scale_loss(&mut r, seed, factor),
             }
         }
+        segment_max::look_up(&mut r);
+        linear::pair_products(&mut r)?;
         r.program.start = r.program.launches.len();
         let one = |r: &mut Self, n: usize| {
             r.node = &plan.graph.nodes[n];
@@ -287,7 +338,7 @@ impl<'a> Recorder<'a> {
         };
         for group in &plan.groups {
             r.taken = 0;
-            if group.nodes.clone().all(|n| chain::takes(&plan.graph.nodes[n])) {
+            if group.nodes.clone().all(|n| chain::takes(&plan.graph, &plan.graph.nodes[n])) {
                 chain::record(&mut r, group, one)?;
             } else {
                 group.nodes.clone().try_for_each(|n| one(&mut r, n))?;
@@ -298,6 +349,7 @@ impl<'a> Recorder<'a> {
             }
             r.program.ends.resize(group.nodes.end, r.program.launches.len());
         }
+        linear::pair_gradients(&mut r)?;
         partials::finish(&mut r);
         r.collect_scalars();
         Ok(r.program)
@@ -388,11 +440,6 @@ impl<'a> Recorder<'a> {
     /// Address of a parameter's gradient, which is added to.
     pub fn gradient(&self, part: impl Placed) -> Address {
         self.at.gradients + bytes(part.offset())
-    }
-    /// Whether a tensor is the gradient of a parameter.
-    pub fn is_gradient(&self, tensor: Reference) -> bool {
-        let room = self.at.statistics.saturating_sub(self.at.gradients);
-        tensor.slot < 0 && tensor.data >= self.at.gradients && tensor.data - self.at.gradients < room
     }
     /// Address of running statistics.
     pub fn statistics(&self, part: impl Placed) -> Address {

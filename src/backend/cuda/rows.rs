@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    graph::{RowMap, Rows, TensorId},
+    graph::{Graph, Node, Pass, RowMap, Rows, TensorId},
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -16,10 +16,8 @@ use bytemuck::{Pod, Zeroable};
 pub const BLOCK: usize = 256;
 /// Rows that a block of `scatter_add` has at a time.
 const WARPS: usize = 8;
-/// Items that one thread should add up where others could help it.
-const SHARE: usize = 64;
-/// Most shares of a sum.
-const MOST_CHUNKS: usize = 64;
+/// Columns of its tile.
+const CHUNK: usize = 128;
 
 /// Threads that have a row of `width` elements.
 pub fn lanes(width: usize) -> i32 {
@@ -65,29 +63,6 @@ pub fn collect(r: &mut Recorder, from: &[Address], to: Address) {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SumRows {
-    dy: Reference,
-    dz: Reference,
-    step: Address,
-    rows: RowCount,
-    count: RowCount,
-    row_step: i32,
-    item_step: i32,
-    width: i32,
-    lanes: i32,
-    accumulate: i32,
-    chunks: i32,
-    chunk_rows: i32,
-    pad: i32,
-}
-
-/// How many shares a sum of `items` for each of `rows` is cut into: one where the rows keep the device busy.
-fn chunks(rows: usize, items: usize) -> usize {
-    if rows > 256 { 1 } else { (items / SHARE).clamp(1, MOST_CHUNKS) }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
 struct GatherForward {
     x: Reference,
     y: Reference,
@@ -116,6 +91,10 @@ pub fn gather_forward(r: &mut Recorder, index: usize) -> Result<()> {
 }
 
 pub fn gather_backward(r: &mut Recorder, index: usize) -> Result<()> {
+    if is_table(&r.plan.graph, r.node) {
+        sum_table(r, index);
+        return Ok(());
+    }
     let Some(dx) = r.dx(0) else { return Ok(()) };
     let (dy, target) = (r.dy_id(), r.node.operands[0]);
     scatter_add(r, dx, target, r.dy(), dy, index);
@@ -124,69 +103,63 @@ pub fn gather_backward(r: &mut Recorder, index: usize) -> Result<()> {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct IsSorted {
-    index: IndexReference,
-    sorted: Address,
-    step: Address,
-    rows: RowCount,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
 struct ScatterAdd {
     dy: Reference,
     dx: Reference,
     index: IndexReference,
-    sorted: Address,
     step: Address,
     rows: RowCount,
     targets: RowCount,
     width: i32,
     accumulate: i32,
-    chunks: i32,
-    chunk_rows: i32,
 }
 
 /// dx[index[i]] (+)= dy[i] in the order of i. `dx` has the shape of `target`, `dy` that of `source`.
 pub fn scatter_add(r: &mut Recorder, (dx, accumulate): (Reference, bool), target: TensorId, dy: Reference, source: TensorId, index: usize) {
-    let (targets, items, width) = (r.capacity(target), r.capacity(source), r.width(target));
-    let (index, step, rows) = (r.index(index), r.step(), r.rows(source));
-    let sorted = r.scratch(1);
-    r.launch("is_sorted", [1, 1, 1], BLOCK as u32, 0, &IsSorted { index, sorted, step, rows });
-    let chunks = chunks(targets, items / 4);
-    let partial = if chunks > 1 { Reference::at(r.scratch(chunks * targets * width)) } else { dx };
+    let (targets, width) = (r.capacity(target), r.width(target));
     let arguments = ScatterAdd {
         dy,
-        dx: partial,
-        index,
-        sorted,
-        step,
-        rows,
+        dx,
+        index: r.index(index),
+        step: r.step(),
+        rows: r.rows(source),
         targets: r.rows(target),
         width: width as i32,
-        accumulate: i32::from(accumulate && chunks == 1),
-        chunks: chunks as i32,
-        chunk_rows: targets as i32,
+        accumulate: i32::from(accumulate),
     };
-    r.launch("scatter_add", [blocks(targets, WARPS), chunks as u32, 1], BLOCK as u32, 0, &arguments);
-    if chunks > 1 {
-        let arguments = SumRows {
-            dy: partial,
-            dz: dx,
-            step,
-            rows: r.rows(target),
-            count: Rows::fixed(chunks).into(),
-            row_step: 1,
-            item_step: targets as i32,
-            width: width as i32,
-            lanes: lanes(width),
-            accumulate: i32::from(accumulate),
-            chunks: 1,
-            chunk_rows: targets as i32,
-            pad: 0,
-        };
-        r.launch("sum_rows", row_grid(targets, width), BLOCK as u32, 0, &arguments);
-    }
+    r.launch("scatter_add", [blocks(targets, WARPS), blocks(width, CHUNK), 1], BLOCK as u32, 0, &arguments);
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumTable {
+    dy: Reference,
+    partials: Address,
+    index: IndexReference,
+    step: Address,
+    rows: RowCount,
+    table: i32,
+    width: i32,
+}
+
+/// Most rows of a table whose gradient chains sum up: each looks at all of a block's rows.
+const MOST_TABLE: usize = 64;
+
+/// Whether a gather's gradient is that of a small table of parameters.
+pub fn is_table(graph: &Graph, node: &Node) -> bool {
+    let table = |id: TensorId| graph.tensor(id).place.is_gradient() && graph.tensor(id).rows.times <= MOST_TABLE;
+    node.pass == Pass::Backward && node.outputs[0].is_none_or(table)
+}
+
+/// The gradient of a table: the chain's blocks leave partial sums.
+fn sum_table(r: &mut Recorder, index: usize) {
+    let id = r.node.operands[0];
+    let (table, width) = (r.capacity(id), r.width(id));
+    let Some(partials) = partials::of_operand(r, 0, table * width) else { return };
+    let rows = r.rows(r.dy_id());
+    let arguments =
+        SumTable { dy: r.dy(), partials, index: r.index(index), step: r.step(), rows, table: table as i32, width: width as i32 };
+    r.link(Kind::SumTable, 0, &arguments);
 }
 
 #[repr(C)]
@@ -243,7 +216,7 @@ pub fn add_backward(r: &mut Recorder, map: RowMap) -> Result<()> {
     let Some(dz) = r.dx(1) else { return Ok(()) };
     match map {
         RowMap::Same => sum_groups(r, dz, 1),
-        RowMap::Periodic(n) => sum_periods(r, dz, n),
+        RowMap::Periodic(n) => sum_periods(r, n),
         RowMap::Grouped(n) => sum_groups(r, dz, n),
     }
     Ok(())
@@ -291,11 +264,11 @@ struct SumPeriods {
     width: i32,
 }
 
-/// Row z is the sum of rows i * n + z of dy: the chain's blocks leave partial sums.
-fn sum_periods(r: &mut Recorder, dz: (Reference, bool), n: usize) {
+/// The gradient of operand 1, whose row z is the sum of rows i * n + z of dy: the chain's blocks leave partial sums.
+fn sum_periods(r: &mut Recorder, n: usize) {
     let id = r.dy_id();
     let (rows, width) = (r.rows(id), r.width(id));
-    let partials = partials::of_operand(r, dz, n * width);
+    let Some(partials) = partials::of_operand(r, 1, n * width) else { return };
     let arguments = SumPeriods { dy: r.dy(), partials, step: r.step(), rows, period: n as i32, width: width as i32 };
     r.link(Kind::SumPeriods, 0, &arguments);
 }
@@ -312,8 +285,6 @@ pub fn outer_backward(r: &mut Recorder) -> Result<()> {
     if let Some(dx) = r.dx(0) {
         sum_groups(r, dx, modes);
     }
-    if let Some(dz) = r.dx(1) {
-        sum_periods(r, dz, modes);
-    }
+    sum_periods(r, modes);
     Ok(())
 }

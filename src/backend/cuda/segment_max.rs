@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    graph::{Matrix, Vector},
+    graph::{Matrix, Op, Pass, Vector},
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -46,10 +46,10 @@ pub fn forward(r: &mut Recorder, segments: usize) -> Result<()> {
     Ok(())
 }
 
+/// A list of segments whose rows' segments are looked up; mirrors `SegmentOf` of `segment_max.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct SegmentOf {
-    step: Address,
+pub struct SegmentOf {
     list: IndexReference,
     segment_of: Address,
     ordered: Address,
@@ -57,15 +57,46 @@ struct SegmentOf {
     segments: RowCount,
 }
 
-/// Finds the segment of each row of the operand: what gradients of maxima need.
-fn maxima(r: &mut Recorder, segments: usize) -> Maxima {
-    let (x, y) = (r.node.operands[0], r.dy_id());
-    let capacity = r.capacity(x);
-    let (segment_of, ordered) = (r.scratch(capacity), r.scratch(1));
-    let (list, rows, count) = (r.index(segments), r.rows(x), r.rows(y));
-    let arguments = SegmentOf { step: r.step(), list, segment_of, ordered, rows, segments: count };
-    r.launch("segment_of", [blocks(capacity, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
-    Maxima { list, kept: r.index_input(2), segment_of, ordered, segments: count }
+impl SegmentOf {
+    fn is_of(&self, list: IndexReference, rows: RowCount, segments: RowCount) -> bool {
+        (self.list, self.rows, self.segments) == (list, rows, segments)
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LookUp {
+    step: Address,
+    lists: Address,
+}
+
+/// Looks up the segment of each row of what maxima are of, once for each list that the gradients of maxima need.
+pub fn look_up(r: &mut Recorder) {
+    let nodes = r.plan.graph.nodes.iter().filter(|node| node.pass == Pass::Backward);
+    let (mut lists, mut most): (Vec<SegmentOf>, _) = (Vec::new(), 0);
+    for node in nodes {
+        let (Op::SegmentMax { segments } | Op::LinearMax { segments, .. }) = node.op else { continue };
+        let [x, y] = [node.operands[0], node.input(node.inputs.len() - 1)];
+        let (list, rows, segments, capacity) = (r.index(segments), r.rows(x), r.rows(y), r.capacity(x));
+        if lists.iter().all(|of| !of.is_of(list, rows, segments)) {
+            let (segment_of, ordered) = (r.lasting_scratch(capacity), r.lasting_scratch(1));
+            lists.push(SegmentOf { list, segment_of, ordered, rows, segments });
+            most = most.max(capacity);
+        }
+    }
+    if !lists.is_empty() {
+        let arguments = LookUp { step: r.step(), lists: r.constant_values(&lists) };
+        r.launch("segment_of", [blocks(most, BLOCK), lists.len() as u32, 1], BLOCK as u32, 0, &arguments);
+    }
+    r.segments = lists;
+}
+
+/// The segment of each row of the operand: what gradients of maxima need.
+fn maxima(r: &Recorder, segments: usize) -> Maxima {
+    let (list, rows, segments) = (r.index(segments), r.rows(r.node.operands[0]), r.rows(r.dy_id()));
+    let of = r.segments.iter().find(|of| of.is_of(list, rows, segments));
+    let (segment_of, ordered) = of.map_or((0, 0), |of| (of.segment_of, of.ordered));
+    Maxima { list, kept: r.index_input(2), segment_of, ordered, segments }
 }
 
 #[repr(C)]
@@ -143,6 +174,6 @@ pub fn linear_backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments:
         product::dx(r, rows, slope, weight(r, matrix), dx);
     }
     let gradient = Gradient::new(r, rows, slope, r.input(0), 0, sums(r, matrix, Some(bias)));
-    product::gradients(r, vec![gradient]);
+    r.gradients.push(gradient);
     Ok(())
 }
