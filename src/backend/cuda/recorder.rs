@@ -217,27 +217,6 @@ impl Addresses {
     }
 }
 
-impl Addresses {
-    /// Places far from each other and from 0, as good as real ones to find sizes.
-    pub fn apart() -> Self {
-        let at = |n: Address| n << 48;
-        Self {
-            step: at(1),
-            reals: at(2),
-            indexes: at(3),
-            parameters: at(4),
-            gradients: at(5),
-            statistics: at(6),
-            pending: at(7),
-            arena: at(8),
-            index_arena: at(9),
-            scratch: at(10),
-            scalars: at(11),
-            constants: at(12),
-        }
-    }
-}
-
 /// A plan as launches.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Program {
