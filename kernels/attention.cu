@@ -2,10 +2,11 @@
 #include "attention.cuh"
 
 // ---- y [queries, heads * width] = softmax(q kᵀ scale) v, with dropout of the softmax; lse [queries, heads]: log of its denominator. Zeros
-// and NO_KEYS where there are no keys, or all are masked.
+// and NO_KEYS where there are no keys, or all are masked; zeros in rows of no segment.
 struct AttentionForward {
     Attention a;
     Reference y, lse;
+    Rows rows;
 };
 template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_forward(const AttentionForward& args) {
     constexpr int COLUMNS = 4; // of 8 keys, whose scores are in registers at a time
@@ -18,7 +19,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     View q = head_of(a, 0, head);
     for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
         Item found = find_item(list, segments, 0, item);
-        if (found.segment < 0) return;
+        if (found.segment < 0) break;
         Segment segment(list, found.segment);
         int rows[2];
         own_rows(rows, segment.query, found.first);
@@ -77,39 +78,30 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
         }
         put_rows<HEAD>(y, rows, sums, inverse[0], inverse[1]);
     }
+    for_free_rows(list, segments, 0, resolve(args.rows, a.step), int(blockIdx.x), int(gridDim.x), [&](int row) {
+        clear_row(y, row);
+        if (lane() == 0) lse[size_t(row) * a.heads + head] = 0;
+    });
 }
-
-// Zeros for y [rows, width] and lse [rows, heads] unless every row is a query of a segment.
-struct AttentionClear {
-    const StepBlock* step;
-    IndexReference list;
-    Reference y, lse;
-    Rows rows;
-    int width, heads;
-};
-extern "C" __global__ void __launch_bounds__(256) attention_clear(AttentionClear a) {
-    const int* list = read(a.list, a.step);
-    int segments = length(a.list, a.step) / 6, rows = resolve(a.rows, a.step);
-    float queries = 0; // exact below 2^24
-    for (int s = int(threadIdx.x); s < segments; s += int(blockDim.x)) queries += float(max(list[6 * s + 1], 0));
-    if (block_sum(queries) == float(rows)) return;
-    float *y = write(a.y), *lse = write(a.lse);
-    for (size_t i = global_thread(); i < size_t(rows) * a.width; i += global_threads()) y[i] = 0;
-    for (size_t i = global_thread(); i < size_t(rows) * a.heads; i += global_threads()) lse[i] = 0;
-}
-KERNEL(attention_clear, AttentionClear)
 
 // ---- With P the probabilities, M the factors of dropout, O the result: dV = (P M)ᵀ dO; dP = M (dO Vᵀ); dS = P (dP - D) with D = rowsum(dO O);
-// dQ = scale dS K; dK = scale dSᵀ Q. The first kernel makes D [queries, heads] and dQ, the second dK and dV. Gradients are added to; null: none.
+// dQ = scale dS K; dK = scale dSᵀ Q. The first `query_blocks` blocks of a head make dQ, the others dK and dV. Gradients overwrite what is there,
+// with zeros in rows of no segment, or are added to it; null: none. Those of a launch do not overlap.
 struct AttentionBackward {
     Attention a;
-    Reference y, lse, dy, dq, dk, dv;
-    float* d;
+    Reference y, lse, dy, gradients[3]; // of q, k, v
+    Rows rows[2];                       // of queries, of keys
+    int accumulate[3], query_blocks;
 };
+// Where gradient i of a head goes.
+__device__ __forceinline__ Output gradient_of(const AttentionBackward& args, int i, int head) {
+    float* to = write(args.gradients[i]);
+    return Output(to ? to + args.a.columns[i] + head * args.a.width : nullptr, args.a.width, args.a.strides[i], args.accumulate[i]);
+}
 // Keys, or queries, whose scores are in registers at a time.
 template <int HEAD> constexpr int PART = HEAD == 32 ? 32 : 16;
 
-template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dq(const AttentionBackward& args) {
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dq(const AttentionBackward& args, int block, int blocks) {
     const Attention& a = args.a;
     SHARED(float, memory);
     const int* list = read(a.list, a.step);
@@ -117,11 +109,11 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     const float* lse = read(args.lse, a.step);
     const float* y = read(args.y, a.step) + head * a.width;
     View q = head_of(a, 0, head), dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
-    float *dq = write(args.dq), *slopes = memory + 4 * HeadTile<HEAD>::FLOATS;
-    Output to(dq ? dq + a.columns[0] + head * a.width : nullptr, a.width, a.strides[0], true);
-    for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
+    float* slopes = memory + 4 * HeadTile<HEAD>::FLOATS;
+    Output to = gradient_of(args, 0, head);
+    for (int item = block;; item += blocks) {
         Item found = find_item(list, segments, 0, item);
-        if (found.segment < 0) return;
+        if (found.segment < 0) break;
         Segment segment(list, found.segment);
         int rows[2];
         own_rows(rows, segment.query, found.first);
@@ -136,9 +128,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
         for (int i = 0; i < 2; i++) {
             d[i] = row_sum(d[i]);
             log_total[i] = rows[i] < 0 ? NO_KEYS : lse[size_t(rows[i]) * a.heads + head];
-            if (rows[i] >= 0 && t == 0) args.d[size_t(rows[i]) * a.heads + head] = d[i];
         }
-        if (!dq) continue;
         HeadRows<HEAD> queries;
         queries.load(q, rows);
         HeadTile<HEAD>::copy(slopes, dy, segment.query, found.first); // there before the first keys are, whose group it belongs to
@@ -166,6 +156,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
         put_rows<HEAD>(to, rows, sums, a.scale, a.scale);
         cp_async_wait<0>();
     }
+    if (!args.accumulate[0]) for_free_rows(list, segments, 0, resolve(args.rows[0], a.step), block, blocks, [&](int row) { clear_row(to, row); });
 }
 
 // Factors of weights [2 keys `keys`, 2 queries `queries`], a key's word being its position's. All lanes must call.
@@ -185,7 +176,7 @@ __device__ __forceinline__ void aligned_key_factors(float (&f)[4], const Attenti
     }
 }
 
-template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dkv(const AttentionBackward& args) {
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dkv(const AttentionBackward& args, int block, int blocks) {
     using Tile = HeadTile<HEAD>;
     const Attention& a = args.a;
     SHARED(float, memory);
@@ -196,10 +187,11 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     const float* lse = read(args.lse, a.step);
     View q = head_of(a, 0, head), k = head_of(a, 1, head), v = head_of(a, 2, head),
          dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
-    float *dk = write(args.dk), *dv = write(args.dv), *values = memory + 4 * Tile::FLOATS;
-    for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
+    const float* y = read(args.y, a.step) + head * a.width;
+    float* values = memory + 4 * Tile::FLOATS;
+    for (int item = block;; item += blocks) {
         Item found = find_item(list, segments, 1, item);
-        if (found.segment < 0) return;
+        if (found.segment < 0) break;
         Segment own(list, found.segment);
         Rows3 tile = own.key;
         tile.start = own.key[found.first], tile.count = min(TILE, own.key.count - found.first);
@@ -223,12 +215,14 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
                     float* to = memory + stage * 2 * Tile::FLOATS;
                     Tile::copy(to, q, segment.query, first);
                     Tile::copy(to + Tile::FLOATS, dy, segment.query, first);
-                    if (thread < TILE) {
-                        bool inside = first + thread < count;
-                        size_t place = inside ? size_t(segment.query[first + thread]) * a.heads + head : 0;
-                        log_totals[stage][thread] = inside ? lse[place] : NO_KEYS;
-                        ds[stage][thread] = inside ? args.d[place] : 0;
-                    }
+                    // D of a query: half of its columns each of two neighbours.
+                    int query = thread / 2;
+                    bool inside = first + query < count;
+                    size_t row = inside ? segment.query[first + query] : 0;
+                    float d = 0;
+                    for (int column = thread % 2; inside && column < a.width; column += 2) d += y[row * out + column] * dy.data[row * out + column];
+                    d += __shfl_xor_sync(FULL_WARP, d, 1);
+                    if (thread % 2 == 0) log_totals[stage][query] = inside ? lse[row * a.heads + head] : NO_KEYS, ds[stage][query] = d;
                 }
                 cp_async_commit();
             };
@@ -297,10 +291,21 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
             for (int i = 0; i < 2; i++) places[i] = mine ? found.first + 16 * warp() + lane() / 4 + 8 * i : segment.key.find(rows[i]);
             add(segment, places, mine);
         }
-        if (dk) put_rows<HEAD>(Output(dk + a.columns[1] + head * a.width, a.width, a.strides[1], true), rows, dk_sums, a.scale, a.scale);
+        Output dk = gradient_of(args, 1, head), dv = gradient_of(args, 2, head);
+        if (dk.data) put_rows<HEAD>(dk, rows, dk_sums, a.scale, a.scale);
         cp_async_wait<0>();
-        if (dv) put_rows<HEAD>(Output(dv + a.columns[2] + head * a.width, a.width, a.strides[2], true), rows, dv_sums, 1, 1);
+        if (dv.data) put_rows<HEAD>(dv, rows, dv_sums, 1, 1);
     }
+    for (int i = 1; i < 3; i++) {
+        Output to = gradient_of(args, i, head);
+        if (!to.data || args.accumulate[i]) continue;
+        for_free_rows(list, segments, 1, resolve(args.rows[1], a.step), block, blocks, [&](int row) { clear_row(to, row); });
+    }
+}
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_backward(const AttentionBackward& args) {
+    int block = int(blockIdx.x), queries = args.query_blocks;
+    if (block < queries) attention_dq<MULTIPLY, HEAD>(args, block, queries);
+    else attention_dkv<MULTIPLY, HEAD>(args, block - queries, int(gridDim.x) - queries);
 }
 
 #define ATTENTION_KERNEL(name, Arguments, mode, MODE, head)                                                                          \
@@ -308,8 +313,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     KERNEL(name##_##head##_##mode, Arguments)
 #define ATTENTION_KERNELS(mode, MODE, head)                                  \
     ATTENTION_KERNEL(attention_forward, AttentionForward, mode, MODE, head)  \
-    ATTENTION_KERNEL(attention_dq, AttentionBackward, mode, MODE, head)      \
-    ATTENTION_KERNEL(attention_dkv, AttentionBackward, mode, MODE, head)
+    ATTENTION_KERNEL(attention_backward, AttentionBackward, mode, MODE, head)
 ATTENTION_KERNELS(tf32x3, TF32X3, 32)
 ATTENTION_KERNELS(tf32, TF32, 32)
 ATTENTION_KERNELS(bf16, BF16, 32)

@@ -194,6 +194,21 @@ __device__ __forceinline__ void put_rows(const Output& out, const int (&rows)[2]
             }
 }
 
+// Calls f(row) with all lanes for what a block has of the rows that are no query (part 0) or key (part 1) of any segment.
+template <class F>
+__device__ __forceinline__ void for_free_rows(const int* list, int segments, int part, int rows, int block, int blocks, F f) {
+    constexpr int WARPS = THREADS / 32;
+    for (int row = block * WARPS + warp(); row < rows; row += blocks * WARPS) {
+        bool held = false;
+        for (int s = lane(); s < segments && !held; s += 32) held = Rows3(list + 6 * s + 3 * part).find(row) >= 0;
+        if (!__any_sync(FULL_WARP, held)) f(row);
+    }
+}
+// Zeros in a row. All lanes must call.
+__device__ __forceinline__ void clear_row(const Output& out, int row) {
+    for (int column = 2 * lane(); column < out.columns; column += 64) out.put(row, column, 0, 0);
+}
+
 // Keys of a segment pass through shared memory, two tiles at a time. Calls f(key tile, value tile, whether keys are not to be seen, first
 // key) for each.
 template <int HEAD, class F>

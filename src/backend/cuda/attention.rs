@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    graph::Attention,
+    graph::{Attention, Graph, Node, TensorId},
 };
 use bytemuck::{Pod, Zeroable};
 
@@ -71,20 +71,8 @@ fn tiles(count: usize, head: usize) -> usize {
 }
 
 /// Blocks for tiles of rows in segments, of each head.
-fn grid(spec: &Attention, rows: usize) -> [u32; 3] {
-    [blocks(rows, 4).min(FEW.max(rows / 32) as u32), spec.heads as u32, 1]
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Clear {
-    step: Address,
-    list: IndexReference,
-    y: Reference,
-    lse: Reference,
-    rows: RowCount,
-    width: i32,
-    heads: i32,
+fn grid(spec: &Attention, rows: usize) -> [u32; 2] {
+    [blocks(rows, 4).min(FEW.max(rows / 32) as u32), spec.heads as u32]
 }
 
 #[repr(C)]
@@ -93,17 +81,36 @@ struct Forward {
     of: Arguments,
     y: Reference,
     lse: Reference,
+    rows: RowCount,
 }
 
 pub fn forward(r: &mut Recorder, spec: &Attention) -> Result<()> {
     let (id, head) = (r.node.input(0), head(spec)?);
-    let (of, y, lse, rows) = (Arguments::new(r, spec), r.output(0), r.output(1), r.rows(id));
-    let (capacity, width) = (r.capacity(id), spec.heads * spec.head_width);
-    let clear = Clear { step: of.step, list: of.list, y, lse, rows, width: width as i32, heads: of.heads };
-    r.launch("attention_clear", [blocks(capacity * width, 1024), 1, 1], 256, 0, &clear);
+    let arguments = Forward { of: Arguments::new(r, spec), y: r.output(0), lse: r.output(1), rows: r.rows(id) };
+    let [blocks, heads] = grid(spec, r.capacity(id));
     let kernel = format!("attention_forward_{head}_{}", r.multiply.suffix());
-    r.launch(&kernel, grid(spec, capacity), BLOCK, tiles(4, head), &Forward { of, y, lse });
+    r.launch(&kernel, [blocks, heads, 1], BLOCK, tiles(4, head), &arguments);
     Ok(())
+}
+
+/// Whether gradients `i` and `k` go to the same columns of a matrix.
+fn overlap(node: &Node, spec: &Attention, i: usize, k: usize) -> bool {
+    node.outputs[i].is_some()
+        && node.outputs[i] == node.outputs[k]
+        && spec.offsets[i].abs_diff(spec.offsets[k]) < spec.heads * spec.head_width
+}
+
+/// Whether gradient `i` has columns of its own in its matrix, and the matrix is added to or each of its columns is overwritten.
+pub fn fills(graph: &Graph, node: &Node, spec: &Attention, i: usize) -> bool {
+    let Some(id) = node.outputs[i] else { return true };
+    let beside: Vec<usize> = (0..3).filter(|&k| node.outputs[k] == Some(id)).collect();
+    let apart = beside.iter().all(|&k| beside.iter().all(|&l| k == l || !overlap(node, spec, k, l)));
+    apart && (node.accumulate[beside[0]] || beside.len() * spec.heads * spec.head_width == graph.tensor(id).width)
+}
+
+/// Whether gradient `i`, which [`fills`] its matrix with those beside it, is added to what is there.
+pub fn adds(node: &Node, i: usize) -> bool {
+    (0..3).find(|&k| node.outputs[k] == node.outputs[i]).is_some_and(|first| node.accumulate[first])
 }
 
 #[repr(C)]
@@ -114,29 +121,42 @@ struct Backward {
     lse: Reference,
     dy: Reference,
     gradients: [Reference; 3],
-    d: Address,
+    rows: [RowCount; 2],
+    accumulate: [i32; 3],
+    query_blocks: i32,
 }
 
 pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
-    let head = head(spec)?;
-    let [queries, keys] = [0, 1].map(|i| r.capacity(r.node.operands[i]));
-    for i in 0..3 {
-        if let (Some(id), false) = (r.node.outputs[i], r.node.accumulate[i]) {
-            fill(r, id, 0.0);
+    let (node, head) = (r.node, head(spec)?);
+    let [queries, keys] = [0, 1].map(|i| node.operands[i]);
+    let filled: [bool; 3] = std::array::from_fn(|i| fills(&r.plan.graph, node, spec, i));
+    for i in (0..3).filter(|&i| !filled[i] && !node.accumulate[i]) {
+        node.outputs[i].into_iter().for_each(|id| fill(r, id, 0.0));
+    }
+    // Gradients of the same columns come one after the other.
+    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    for i in (0..3).filter(|&i| node.outputs[i].is_some()) {
+        match rounds.iter_mut().find(|round| round.iter().all(|&k| !overlap(node, spec, i, k))) {
+            Some(round) => round.push(i),
+            None => rounds.push(vec![i]),
         }
     }
-    let d = r.scratch(queries * spec.heads);
-    let gradients: [Reference; 3] = std::array::from_fn(|i| r.dx(i).map_or(Reference::none(), |(dx, _)| dx));
-    let arguments = Backward { of: Arguments::new(r, spec), y: r.input(3), lse: r.input(4), dy: r.dy(), gradients, d };
-    let kernel = |name: &str| format!("attention_{name}_{head}_{}", r.multiply.suffix());
-    let (dq, dkv) = (kernel("dq"), kernel("dkv"));
-    r.launch(&dq, grid(spec, queries), BLOCK, tiles(5, head), &arguments);
-    let [q, k, v] = gradients;
-    let none = Reference::none();
-    let one_by_one = k == v && spec.offsets[1].abs_diff(spec.offsets[2]) < spec.heads * spec.head_width;
-    let rounds = if one_by_one { vec![[q, k, none], [q, none, v]] } else { vec![gradients] };
-    for gradients in rounds.into_iter().filter(|[_, k, v]| *k != none || *v != none) {
-        r.launch(&dkv, grid(spec, keys), BLOCK, tiles(5, head), &Backward { gradients, ..arguments });
+    for round in rounds {
+        let gradient = |i: usize| if round.contains(&i) { r.dx(i).map_or(Reference::none(), |(dx, _)| dx) } else { Reference::none() };
+        let blocks = |operand: TensorId, asked: bool| if asked { grid(spec, r.capacity(operand))[0] } else { 0 };
+        let [of_queries, of_keys] = [blocks(queries, round.contains(&0)), blocks(keys, round.iter().any(|&i| i > 0))];
+        let arguments = Backward {
+            of: Arguments::new(r, spec),
+            y: r.input(3),
+            lse: r.input(4),
+            dy: r.dy(),
+            gradients: std::array::from_fn(gradient),
+            rows: [queries, keys].map(|id| r.rows(id)),
+            accumulate: std::array::from_fn(|i| i32::from(!filled[i] || adds(node, i))),
+            query_blocks: of_queries as i32,
+        };
+        let kernel = format!("attention_backward_{head}_{}", r.multiply.suffix());
+        r.launch(&kernel, [of_queries + of_keys, spec.heads as u32, 1], BLOCK, tiles(5, head), &arguments);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Attention within groups of few consecutive rows, as a link of a chain.
 
 use super::{
+    attention::{adds, fills},
     chain::{BLOCK, Kind},
     device::Address,
     dropout::Mask,
@@ -21,15 +22,6 @@ pub fn is_one(graph: &Graph, node: &Node, spec: &Attention) -> bool {
     spec.group.is_some_and(whole)
         && spec.key_dropout.is_none()
         && (node.pass == Pass::Forward || (0..3).all(|i| fills(graph, node, spec, i)))
-}
-
-/// Whether gradient `i` has columns of its own in its matrix, and all columns are overwritten or none.
-fn fills(graph: &Graph, node: &Node, spec: &Attention, i: usize) -> bool {
-    let Some(id) = node.outputs[i] else { return true };
-    let width = spec.heads * spec.head_width;
-    let beside: Vec<usize> = (0..3).filter(|&k| node.outputs[k] == Some(id)).collect();
-    let apart = beside.iter().all(|&k| k == i || spec.offsets[k].abs_diff(spec.offsets[i]) >= width);
-    apart && (node.accumulate[beside[0]] || beside.len() * width == graph.tensor(id).width)
 }
 
 /// Mirrors `GroupAttention` of `group_attention.cuh`.
@@ -94,15 +86,13 @@ struct Backward {
 }
 
 pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
-    let outputs = &r.node.outputs;
-    let first = |i: usize| (0..3).find(|&k| outputs[k] == outputs[i]).unwrap_or(i);
     let arguments = Backward {
         of: Arguments::new(r, spec),
         y: r.input(3),
         lse: r.input(4),
         dy: r.dy(),
         gradients: std::array::from_fn(|i| r.dx(i).map_or(Reference::none(), |(dx, _)| dx)),
-        accumulate: std::array::from_fn(|i| i32::from(r.node.accumulate[first(i)])),
+        accumulate: std::array::from_fn(|i| i32::from(adds(r.node, i))),
         pad: 0,
     };
     let warps = BLOCK as usize / 32;
