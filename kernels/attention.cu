@@ -106,11 +106,11 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     SHARED(float, memory);
     const int* list = read(a.list, a.step);
     int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4, out = a.heads * a.width;
-    const float* lse = read(args.lse, a.step);
-    const float* y = read(args.y, a.step) + head * a.width;
+    __shared__ const float *outputs, *log_sums; // y of the head and lse: no registers for them over the loops
+    if (threadIdx.x == 0) outputs = read(args.y, a.step) + head * a.width, log_sums = read(args.lse, a.step);
+    __syncthreads();
     View q = head_of(a, 0, head), dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
     float* slopes = memory + 4 * HeadTile<HEAD>::FLOATS;
-    Output to = gradient_of(args, 0, head);
     for (int item = block;; item += blocks) {
         Item found = find_item(list, segments, 0, item);
         if (found.segment < 0) break;
@@ -122,12 +122,12 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 size_t place = size_t(rows[i]) * out + column;
-                if (rows[i] >= 0) d[i] += y[place] * dy.data[place];
+                if (rows[i] >= 0) d[i] += outputs[place] * dy.data[place];
             }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             d[i] = row_sum(d[i]);
-            log_total[i] = rows[i] < 0 ? NO_KEYS : lse[size_t(rows[i]) * a.heads + head];
+            log_total[i] = rows[i] < 0 ? NO_KEYS : log_sums[size_t(rows[i]) * a.heads + head];
         }
         HeadRows<HEAD> queries;
         queries.load(q, rows);
@@ -153,10 +153,11 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
                 weigh<MULTIPLY, HEAD>(sums, dp, k, part);
             }
         });
-        put_rows<HEAD>(to, rows, sums, a.scale, a.scale);
+        put_rows<HEAD>(gradient_of(args, 0, head), rows, sums, a.scale, a.scale);
         cp_async_wait<0>();
     }
-    if (!args.accumulate[0]) for_free_rows(list, segments, 0, resolve(args.rows[0], a.step), block, blocks, [&](int row) { clear_row(to, row); });
+    if (args.accumulate[0]) return;
+    for_free_rows(list, segments, 0, resolve(args.rows[0], a.step), block, blocks, [&](int row) { clear_row(gradient_of(args, 0, head), row); });
 }
 
 // Factors of weights [2 keys `keys`, 2 queries `queries`], a key's word being its position's. All lanes must call.
@@ -182,13 +183,13 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     SHARED(float, memory);
     __shared__ float log_totals[2][TILE], ds[2][TILE];
     __shared__ unsigned shared_by[THREADS / 32];
+    __shared__ const float *outputs, *log_sums; // y of the head and lse: no registers for them over the loops
     const int* list = read(a.list, a.step);
     int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4, out = a.heads * a.width, thread = int(threadIdx.x);
-    const float* lse = read(args.lse, a.step);
-    View q = head_of(a, 0, head), k = head_of(a, 1, head), v = head_of(a, 2, head),
-         dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
-    const float* y = read(args.y, a.step) + head * a.width;
+    View q = head_of(a, 0, head), dy = head_of(read(args.dy, a.step), out, head * a.width, a.width);
     float* values = memory + 4 * Tile::FLOATS;
+    if (thread == 0) outputs = read(args.y, a.step) + head * a.width, log_sums = read(args.lse, a.step);
+    __syncthreads();
     for (int item = block;; item += blocks) {
         Item found = find_item(list, segments, 1, item);
         if (found.segment < 0) break;
@@ -198,8 +199,8 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
         int rows[2]; // of the keys; the first segment that holds a key sums up for all
         own_rows(rows, own.key, found.first);
         HeadRows<HEAD> keys;
-        keys.load(k, rows);
-        Tile::copy(values, v, own.key, found.first); // there before the first queries are, whose group it belongs to
+        keys.load(head_of(a, 1, head), rows);
+        Tile::copy(values, head_of(a, 2, head), own.key, found.first); // there before the first queries are, whose group it belongs to
         float dk_sums[1][HEAD / 8][4] = {}, dv_sums[1][HEAD / 8][4] = {};
 
         // The keys at these positions of a segment, negative for none, and all its queries; `aligned` if they are those of the tile.
@@ -216,10 +217,12 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
                     Tile::copy(to, q, segment.query, first);
                     Tile::copy(to + Tile::FLOATS, dy, segment.query, first);
                     // D of a query: half of its columns each of two neighbours.
+                    const float *y = outputs, *lse = log_sums;
                     int query = thread / 2;
                     bool inside = first + query < count;
                     size_t row = inside ? segment.query[first + query] : 0;
                     float d = 0;
+#pragma unroll 4
                     for (int column = thread % 2; inside && column < a.width; column += 2) d += y[row * out + column] * dy.data[row * out + column];
                     d += __shfl_xor_sync(FULL_WARP, d, 1);
                     if (thread % 2 == 0) log_totals[stage][query] = inside ? lse[row * a.heads + head] : NO_KEYS, ds[stage][query] = d;
@@ -311,14 +314,20 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
 #define ATTENTION_KERNEL(name, Arguments, mode, MODE, head)                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) name##_##head##_##mode(Arguments a) { name<MODE, head>(a); }                \
     KERNEL(name##_##head##_##mode, Arguments)
-#define ATTENTION_KERNELS(mode, MODE, head)                                  \
-    ATTENTION_KERNEL(attention_forward, AttentionForward, mode, MODE, head)  \
-    ATTENTION_KERNEL(attention_backward, AttentionBackward, mode, MODE, head)
-ATTENTION_KERNELS(tf32x3, TF32X3, 32)
-ATTENTION_KERNELS(tf32, TF32, 32)
-ATTENTION_KERNELS(bf16, BF16, 32)
-ATTENTION_KERNELS(f16, F16, 32)
-ATTENTION_KERNELS(tf32x3, TF32X3, 64)
-ATTENTION_KERNELS(tf32, TF32, 64)
-ATTENTION_KERNELS(bf16, BF16, 64)
-ATTENTION_KERNELS(f16, F16, 64)
+// Wide heads leave no registers for a kernel with both parts of the backward pass.
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dq(const AttentionBackward& args) {
+    attention_dq<MULTIPLY, HEAD>(args, int(blockIdx.x), int(gridDim.x));
+}
+template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dkv(const AttentionBackward& args) {
+    attention_dkv<MULTIPLY, HEAD>(args, int(blockIdx.x), int(gridDim.x));
+}
+#define ATTENTION_KERNELS(mode, MODE)                                         \
+    ATTENTION_KERNEL(attention_forward, AttentionForward, mode, MODE, 32)     \
+    ATTENTION_KERNEL(attention_forward, AttentionForward, mode, MODE, 64)     \
+    ATTENTION_KERNEL(attention_backward, AttentionBackward, mode, MODE, 32)   \
+    ATTENTION_KERNEL(attention_dq, AttentionBackward, mode, MODE, 64)         \
+    ATTENTION_KERNEL(attention_dkv, AttentionBackward, mode, MODE, 64)
+ATTENTION_KERNELS(tf32x3, TF32X3)
+ATTENTION_KERNELS(tf32, TF32)
+ATTENTION_KERNELS(bf16, BF16)
+ATTENTION_KERNELS(f16, F16)

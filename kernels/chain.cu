@@ -26,12 +26,16 @@ template <Multiply MULTIPLY> __device__ APART void linear_dx(const LinearDx& a, 
 
 template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Chain& a) {
     SHARED(float, memory);
-    int number = 0;
-    while (number + 1 < a.count && a.branches[number + 1].first_block <= int(blockIdx.x)) number++;
-    const Branch& branch = a.branches[number];
-    for (int i = 0; i < branch.links; i++) {
-        Share share(branch, a.step); // anew each time: no registers for it over the links
-        const Link link = a.links[branch.first_link + i];
+    __shared__ int link_number, end, own; // no registers for them over the links
+    if (threadIdx.x == 0) {
+        own = 0;
+        while (own + 1 < a.count && a.branches[own + 1].first_block <= int(blockIdx.x)) own++;
+        link_number = a.branches[own].first_link, end = link_number + a.branches[own].links;
+    }
+    __syncthreads();
+    while (link_number < end) {
+        Share share(a.branches[own], a.step);
+        const Link link = a.links[link_number];
         const char* data = a.data + link.arguments;
         switch (link.kind) {
 #define LINK(kind, Arguments, call)                                       \
@@ -73,6 +77,8 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
 #undef LINK
         }
         __syncthreads(); // what was written is there for the next link
+        if (threadIdx.x == 0) link_number++;
+        __syncthreads();
     }
 }
 

@@ -155,8 +155,18 @@ pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
             accumulate: std::array::from_fn(|i| i32::from(!filled[i] || adds(node, i))),
             query_blocks: of_queries as i32,
         };
-        let kernel = format!("attention_backward_{head}_{}", r.multiply.suffix());
-        r.launch(&kernel, [of_queries + of_keys, spec.heads as u32, 1], BLOCK, tiles(5, head), &arguments);
+        let mut launch = |name: &str, blocks: u32| {
+            let kernel = format!("attention_{name}_{head}_{}", r.multiply.suffix());
+            r.launch(&kernel, [blocks, spec.heads as u32, 1], BLOCK, tiles(5, head), &arguments);
+        };
+        if head == 32 {
+            launch("backward", of_queries + of_keys);
+        } else {
+            [("dq", of_queries), ("dkv", of_keys)]
+                .into_iter()
+                .filter(|&(_, blocks)| blocks > 0)
+                .for_each(|(name, blocks)| launch(name, blocks));
+        }
     }
     Ok(())
 }
