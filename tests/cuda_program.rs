@@ -162,6 +162,7 @@ fn launches_and_waits_of_a_step() {
         let mut log = device.log.lock().unwrap();
         println!("a step: {} launches, {} uploads, {} waits; {} MiB", log.launches.len(), log.uploads, log.waits, memory >> 20);
         assert!(log.launches == taken && log.captured.len() == 1, "the second step replays the first");
+        assert!(log.launches.len() <= 150, "{} launches", log.launches.len());
         assert_eq!((log.uploads, log.waits), (3, 1), "the batch goes up in three copies, the losses come down in one");
         (log.launches, log.uploads, log.waits) = (Vec::new(), 0, 0);
     }
