@@ -139,9 +139,9 @@ fn blocks_sum() {
 #[test]
 fn random_words_are_the_hosts() {
     let step = Step { seed: 0x1234_5678_9abc_def0, step: 77 };
-    let mut block = vec![0u32; 4 + 16 + 64 + 128];
-    (block[0], block[1], block[2]) = (step.seed as u32, (step.seed >> 32) as u32, 77);
-    block[4 + 2] = 5; // counts[2]
+    let mut block = vec![0u32; 6 + 16 + 64 + 128];
+    (block[0], block[1], block[4]) = (step.seed as u32, (step.seed >> 32) as u32, 77);
+    block[6 + 2] = 5; // counts[2]
     let words = same_everywhere(|device| {
         let (step, words) = (upload(device, &block), device.allocate(15 * 16).unwrap());
         launch(device, "sample_words", [1, 1, 1], 128, 0, &Words { step, words, symbol: 2, times: 3, stream: 9, pad: 0 }).unwrap();

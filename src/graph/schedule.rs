@@ -256,3 +256,29 @@ impl Open {
         first
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Builder, Mode, Rows};
+
+    #[test]
+    fn local_nodes_run_together_and_in_order() {
+        let mut b = Builder::new(Mode::Evaluate);
+        let (x, y) = (b.input("x", 0, Rows::of(Symbol(0)), 3), b.input("y", 1, Rows::of(Symbol(1)), 3));
+        let first = b.add(x, x, RowMap::Same).unwrap();
+        let whole = b.concat(&[first, y], Rows::of(Symbol(2))).unwrap();
+        let second = b.add(first, x, RowMap::Same).unwrap();
+        let other = b.add(y, y, RowMap::Same).unwrap();
+        let last = b.add(whole, whole, RowMap::Same).unwrap();
+        let mut graph = b.finish();
+        let groups = grouped(&mut graph, &[4, 4, 8], |_, node| !matches!(node.op, Op::Concat));
+        let results: Vec<Vec<Vec<TensorId>>> = groups
+            .iter()
+            .map(|group| group.branches.iter().map(|nodes| nodes.iter().map(|&n| graph.nodes[n].output(0)).collect()).collect())
+            .collect();
+        assert_eq!(results, [vec![vec![first, second], vec![other]], vec![vec![whole]], vec![vec![last]]]);
+        assert_eq!(groups.iter().map(|group| group.nodes.clone()).collect::<Vec<_>>(), [0..3, 3..4, 4..5]);
+        assert_eq!(groups.iter().map(|group| group.settles).collect::<Vec<_>>(), [false, false, true]);
+    }
+}
