@@ -52,6 +52,9 @@ pub fn single(graph: &Graph) -> Vec<Group> {
 /// places so that there are few groups; those that touch the same tensor stay in order.
 pub fn grouped(graph: &mut Graph, capacity: &[usize], local: impl Fn(&Graph, &Node) -> bool) -> Vec<Group> {
     let local: Vec<bool> = graph.nodes.iter().map(|node| local(graph, node)).collect();
+    if !local.contains(&true) {
+        return single(graph);
+    }
     let mut waiting = Waiting::new(graph);
     let (mut order, mut groups) = (Vec::with_capacity(local.len()), Vec::new());
     while order.len() < local.len() {

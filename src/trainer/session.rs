@@ -506,10 +506,12 @@ impl Session {
 /// Takes note of every node and of the two passes: `times` has the start, and the end of each node.
 fn note_nodes(trace: &Trace, plan: &Plan, times: &[Instant]) {
     let nodes = &plan.graph.nodes;
-    let turn = nodes.iter().position(|node| node.pass == Pass::Backward).unwrap_or(nodes.len());
-    if let [start, .., end] = times {
-        trace.span(Phase::Forward, *start, times[turn]);
-        trace.span(Phase::Backward, times[turn], *end);
+    let mut start = 0;
+    // A device may change from one pass to the other more than once.
+    for run in nodes.chunk_by(|a, b| pass(a) == pass(b)) {
+        let phase = if run[0].pass == Pass::Forward { Phase::Forward } else { Phase::Backward };
+        trace.span(phase, times[start], times[start + run.len()]);
+        start += run.len();
     }
     for (node, time) in nodes.iter().zip(times.windows(2)) {
         trace.operation(&node.name, pass(node), time[0], time[1]);
@@ -519,8 +521,7 @@ fn note_nodes(trace: &Trace, plan: &Plan, times: &[Instant]) {
 fn pass(node: &Node) -> &'static str {
     match node.pass {
         Pass::Forward => "forward",
-        Pass::Backward => "backward",
-        Pass::Again => "again",
+        Pass::Again | Pass::Backward => "backward",
     }
 }
 
