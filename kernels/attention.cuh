@@ -4,22 +4,17 @@
 // where they become factors of the next product: a thread has columns 2t and 2t + 1 of each 8 as sums and gives them as its columns t and
 // t + 4 of the summed dimension, so the other factor's rows are read in that order.
 #pragma once
-#include "dropout.cuh"
+#include "heads.cuh"
 #include "product.cuh"
 
 constexpr int TILE = 64, THREADS = 128;
 // In place of the log of a denominator without keys: probabilities that follow from it are 0.
 constexpr float NO_KEYS = 3.4028234664e38f;
 
-// Operands [rows, stride], of which head h has `width` columns from column + h * width on; scores are q k scale.
-struct Attention {
-    const StepBlock* step;
-    Reference q, k, v;
+struct Attention : Heads {
     IndexReference list; // of segments: query start, count, stride; key start, count, stride
-    Mask dropout, key_dropout;
-    int strides[3], columns[3];
-    int heads, width, masked_from; // the first key that key_dropout may mask
-    float scale;
+    Mask key_dropout;
+    int masked_from; // the first key that key_dropout may mask
 };
 
 struct Rows3 {
@@ -66,9 +61,8 @@ __device__ inline View head_of(const float* data, int stride, int column, int wi
     m.wide = m.wide && width % 4 == 0;
     return m;
 }
-__device__ inline const float* operand(const Attention& a, int i) { return read(i == 0 ? a.q : i == 1 ? a.k : a.v, a.step); }
 __device__ inline View head_of(const Attention& a, int i, int head) {
-    return head_of(operand(a, i), a.strides[i], a.columns[i] + head * a.width, a.width);
+    return head_of(read(a.operands[i], a.step), a.strides[i], a.columns[i] + head * a.width, a.width);
 }
 
 // A tile of rows of a head in shared memory, HEAD columns with zeros behind the head's width.

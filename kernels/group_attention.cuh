@@ -1,20 +1,14 @@
 // Attention within groups of few consecutive rows, each a segment: y = softmax(q kᵀ scale) v, with dropout of the softmax. A warp has a head of
 // a group; a lane has a key, and then columns.
 #pragma once
-#include "dropout.cuh"
+#include "heads.cuh"
 #include "row.cuh"
 
 constexpr int MOST_GROUP = 16;
 
-// Operands [rows, stride], of which head h has `width` columns from column + h * width on.
-struct GroupAttention {
-    const StepBlock* step;
-    Reference operands[3]; // q, k, v
+struct GroupAttention : Heads {
     Rows rows;
-    Mask dropout;
-    int strides[3], columns[3];
-    int heads, width, size, pad;
-    float scale;
+    int size, pad; // rows of a group
 
     // Columns of a head in a row.
     __device__ size_t at(int operand, int row, int head) const { return size_t(row) * strides[operand] + columns[operand] + head * width; }

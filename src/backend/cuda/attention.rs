@@ -20,40 +20,56 @@ const KEYS: u32 = 0x8000_0000;
 /// Blocks of a head for few rows, whose segments may be small, and at most for many.
 const FEW: usize = 512;
 
-/// Mirrors `Attention` of `attention.cu`.
+/// What all attention has; mirrors `heads.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Arguments {
+pub struct Heads {
     step: Address,
     operands: [Reference; 3],
-    list: IndexReference,
     dropout: Mask,
-    key_dropout: Mask,
+    scale: f32,
     strides: [i32; 3],
     columns: [i32; 3],
     heads: i32,
     width: i32,
+}
+
+impl Heads {
+    /// Those of the recorder's node.
+    pub fn new(r: &Recorder, spec: &Attention) -> Self {
+        Self {
+            step: r.step(),
+            operands: std::array::from_fn(|i| r.input(i)),
+            dropout: Mask::new(r.node.stream, spec.dropout),
+            scale: (1.0 / (spec.head_width as f64).sqrt()) as f32,
+            strides: std::array::from_fn(|i| r.width(r.node.operands[i]) as i32),
+            columns: spec.offsets.map(|offset| offset as i32),
+            heads: spec.heads as i32,
+            width: spec.head_width as i32,
+        }
+    }
+}
+
+/// Where gradients go; null: nowhere.
+pub fn gradients(r: &Recorder, of: impl Fn(usize) -> bool) -> [Reference; 3] {
+    std::array::from_fn(|i| r.dx(i).filter(|_| of(i)).map_or(Reference::none(), |(dx, _)| dx))
+}
+
+/// Mirrors `Attention` of `attention.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Arguments {
+    heads: Heads,
+    list: IndexReference,
+    key_dropout: Mask,
     masked_from: i32,
-    scale: f32,
 }
 
 impl Arguments {
     fn new(r: &Recorder, spec: &Attention) -> Self {
         let (from, rate) = spec.key_dropout.unwrap_or((0, 0.0));
-        let stream = r.node.stream;
-        Self {
-            step: r.step(),
-            operands: std::array::from_fn(|i| r.input(i)),
-            list: r.index(spec.segments),
-            dropout: Mask::new(stream, spec.dropout),
-            key_dropout: Mask::new(stream | KEYS, rate),
-            strides: std::array::from_fn(|i| r.width(r.node.operands[i]) as i32),
-            columns: spec.offsets.map(|offset| offset as i32),
-            heads: spec.heads as i32,
-            width: spec.head_width as i32,
-            masked_from: from as i32,
-            scale: (1.0 / (spec.head_width as f64).sqrt()) as f32,
-        }
+        let key_dropout = Mask::new(r.node.stream | KEYS, rate);
+        Self { heads: Heads::new(r, spec), list: r.index(spec.segments), key_dropout, masked_from: from as i32 }
     }
 }
 
@@ -142,7 +158,6 @@ pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
         }
     }
     for round in rounds {
-        let gradient = |i: usize| if round.contains(&i) { r.dx(i).map_or(Reference::none(), |(dx, _)| dx) } else { Reference::none() };
         let blocks = |operand: TensorId, asked: bool| if asked { grid(spec, r.capacity(operand))[0] } else { 0 };
         let [of_queries, of_keys] = [blocks(queries, round.contains(&0)), blocks(keys, round.iter().any(|&i| i > 0))];
         let arguments = Backward {
@@ -150,7 +165,7 @@ pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
             y: r.input(3),
             lse: r.input(4),
             dy: r.dy(),
-            gradients: std::array::from_fn(gradient),
+            gradients: gradients(r, |i| round.contains(&i)),
             rows: [queries, keys].map(|id| r.rows(id)),
             accumulate: std::array::from_fn(|i| i32::from(!filled[i] || adds(node, i))),
             query_blocks: of_queries as i32,

@@ -1,10 +1,8 @@
 //! Attention within groups of few consecutive rows, as a link of a chain.
 
 use super::{
-    attention::{adds, fills},
+    attention::{Heads, adds, fills, gradients},
     chain::{BLOCK, Kind},
-    device::Address,
-    dropout::Mask,
     recorder::{Recorder, Reference, RowCount},
 };
 use crate::{
@@ -28,34 +26,16 @@ pub fn is_one(graph: &Graph, node: &Node, spec: &Attention) -> bool {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Arguments {
-    step: Address,
-    operands: [Reference; 3],
+    heads: Heads,
     rows: RowCount,
-    dropout: Mask,
-    strides: [i32; 3],
-    columns: [i32; 3],
-    heads: i32,
-    width: i32,
     size: i32,
     pad: i32,
-    scale: f32,
 }
 
 impl Arguments {
     fn new(r: &Recorder, spec: &Attention) -> Self {
-        Self {
-            step: r.step(),
-            operands: std::array::from_fn(|i| r.input(i)),
-            rows: r.rows(r.node.operands[0]),
-            dropout: Mask::new(r.node.stream, spec.dropout),
-            strides: std::array::from_fn(|i| r.width(r.node.operands[i]) as i32),
-            columns: spec.offsets.map(|offset| offset as i32),
-            heads: spec.heads as i32,
-            width: spec.head_width as i32,
-            size: spec.group.unwrap_or(1) as i32,
-            pad: 0,
-            scale: (1.0 / (spec.head_width as f64).sqrt()) as f32,
-        }
+        let size = spec.group.unwrap_or(1) as i32;
+        Self { heads: Heads::new(r, spec), rows: r.rows(r.node.operands[0]), size, pad: 0 }
     }
 }
 
@@ -91,7 +71,7 @@ pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
         y: r.input(3),
         lse: r.input(4),
         dy: r.dy(),
-        gradients: std::array::from_fn(|i| r.dx(i).map_or(Reference::none(), |(dx, _)| dx)),
+        gradients: gradients(r, |_| true),
         accumulate: std::array::from_fn(|i| i32::from(adds(r.node, i))),
         pad: 0,
     };
