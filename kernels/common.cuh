@@ -22,7 +22,7 @@ constexpr unsigned FULL_WARP = 0xffffffffu;
 // Everything that differs between steps; lies in device memory, so that a captured graph stays valid.
 struct StepBlock {
     unsigned long long seed;
-    unsigned long long sorted; // bit i: list i never falls
+    unsigned long long sorted; // bit i: list i never falls; of those that scatter_add reads
     unsigned step;
     unsigned pad;
     int counts[16];         // rows of each symbol

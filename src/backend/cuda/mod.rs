@@ -161,7 +161,7 @@ impl CudaBackend {
             self.send_feed(feed)?;
         }
         self.feed = 1 - self.feed;
-        let block = StepBlock::new(feed, step, self.work.feed(self.feed))?;
+        let block = StepBlock::new(feed, step, self.work.feed(self.feed), self.programs[index].program.scattered)?;
         self.device.receive()?;
         self.device.upload(self.work.addresses().step, bytemuck::bytes_of(&block))?;
         Ok(index)

@@ -68,7 +68,7 @@ impl Multiply {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub struct StepBlock {
     seed: u64,
-    /// Bit i: index list i never falls.
+    /// Bit i: index list i never falls; of those that are asked for.
     sorted: u64,
     step: u32,
     pad: u32,
@@ -80,11 +80,11 @@ pub struct StepBlock {
 }
 
 impl StepBlock {
-    /// Of a feed, whose reals and indexes begin with these elements of their memory, and a step.
+    /// Of a feed, whose reals and indexes begin with these elements of their memory, and a step; looks at the lists `scattered`.
     ///
     /// # Errors
     /// The feed has more counts, slots or elements than there is room for.
-    pub fn new(feed: &Feed, step: &Step, [reals, indexes]: [usize; 2]) -> Result<Self> {
+    pub fn new(feed: &Feed, step: &Step, [reals, indexes]: [usize; 2], scattered: u64) -> Result<Self> {
         let mut block = Self { seed: step.seed, step: step.step as u32, ..Self::zeroed() };
         let number = |n: usize| i32::try_from(n).map_err(|_| Error::Backend(format!("the batch has a count or place of {n}")));
         if feed.counts.len() > COUNTS || feed.real_slots.len() > SLOTS || feed.index_slots.len() > SLOTS {
@@ -102,7 +102,7 @@ impl StepBlock {
         for (to, slot) in block.index_slots.iter_mut().zip(&feed.index_slots) {
             *to = [number(indexes + slot.start)?, number(slot.len())?];
         }
-        for (i, slot) in feed.index_slots.iter().enumerate() {
+        for (i, slot) in feed.index_slots.iter().enumerate().filter(|(i, _)| scattered >> i & 1 != 0) {
             block.sorted |= u64::from(feed.indexes[slot.clone()].is_sorted()) << i;
         }
         Ok(block)
@@ -232,6 +232,8 @@ pub struct Program {
     pub constants: Vec<u8>,
     /// Bytes of scratch that the neediest node takes.
     pub scratch: usize,
+    /// Bit i: a launch asks whether index list i never falls.
+    pub scattered: u64,
 }
 
 /// A run of numbers or a matrix in a flat buffer.
@@ -411,6 +413,12 @@ impl<'a> Recorder<'a> {
     /// An index list of the feed.
     pub fn index(&self, slot: usize) -> IndexReference {
         IndexReference { data: self.at.indexes, slot: slot as i32, pad: 0 }
+    }
+    /// As [`Recorder::index`], of which a kernel asks whether it never falls.
+    pub fn scattered_index(&mut self, slot: usize) -> IndexReference {
+        self.program.scattered |= 1u64.checked_shl(slot as u32).unwrap_or(0); // plans with more lists are refused
+
+        self.index(slot)
     }
     /// Address of a parameter.
     pub fn parameter(&self, part: impl Placed) -> Address {

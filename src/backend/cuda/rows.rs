@@ -120,7 +120,7 @@ pub fn scatter_add(r: &mut Recorder, (dx, accumulate): (Reference, bool), target
     let arguments = ScatterAdd {
         dy,
         dx,
-        index: r.index(index),
+        index: r.scattered_index(index),
         step: r.step(),
         rows: r.rows(source),
         targets: r.rows(target),
