@@ -23,11 +23,11 @@ struct Gelu {
 __device__ inline void gelu_rows(const Gelu& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
-    int width = a.width, blocks = (width + 3) / 4;
+    int width = a.width;
     bool wide = is_wide(x, width) && is_wide(y, width);
-    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
-        size_t place = size_t(run.first + i / blocks) * width;
-        float4 v = load4(x + place, 4 * (i % blocks), width, wide);
-        store4(y + place, 4 * (i % blocks), width, wide, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
-    }
+    for_blocks(run, width, [&](int row, int column) {
+        size_t place = size_t(row) * width;
+        float4 v = load4(x + place, column, width, wide);
+        store4(y + place, column, width, wide, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
+    });
 }

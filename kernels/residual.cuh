@@ -15,13 +15,13 @@ struct Dropout {
 __device__ inline void dropout(const Dropout& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
-    int width = a.width, blocks = (width + 3) / 4;
+    int width = a.width;
     bool wide = is_wide(x, width) && is_wide(y, width);
-    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
-        int row = run.first + i / blocks, block = i % blocks;
-        float4 v = load4(x + size_t(row) * width, 4 * block, width, wide), f = factors(a.mask, a.step, row, block);
-        store4(y + size_t(row) * width, 4 * block, width, wide, make_float4(v.x * f.x, v.y * f.y, v.z * f.z, v.w * f.w), a.accumulate);
-    }
+    for_blocks(run, width, [&](int row, int column) {
+        size_t place = size_t(row) * width;
+        float4 v = load4(x + place, column, width, wide), f = factors(a.mask, a.step, row, column / 4);
+        store4(y + place, column, width, wide, make_float4(v.x * f.x, v.y * f.y, v.z * f.z, v.w * f.w), a.accumulate);
+    });
 }
 
 // The branch of a residual sum: factors of elements and of groups of rows; the group of row i is i / group, or groups[i] if that is a list.
@@ -49,14 +49,13 @@ struct ResidualForward {
 __device__ inline void residual_forward(const ResidualForward& a, Run run) {
     const float *x = read(a.x, a.step), *z = read(a.z, a.step);
     float* y = write(a.y);
-    int width = a.width, blocks = (width + 3) / 4;
+    int width = a.width;
     bool wide = is_wide(x, width) && is_wide(z, width) && is_wide(y, width);
-    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
-        int row = run.first + i / blocks, block = i % blocks;
+    for_blocks(run, width, [&](int row, int column) {
         size_t place = size_t(row) * width;
-        float4 v = load4(x + place, 4 * block, width, wide), w = load4(z + place, 4 * block, width, wide), f = a.branch.at(a.step, row, block);
-        store4(y + place, 4 * block, width, wide, make_float4(v.x + w.x * f.x, v.y + w.y * f.y, v.z + w.z * f.z, v.w + w.w * f.w));
-    }
+        float4 v = load4(x + place, column, width, wide), w = load4(z + place, column, width, wide), f = a.branch.at(a.step, row, column / 4);
+        store4(y + place, column, width, wide, make_float4(v.x + w.x * f.x, v.y + w.y * f.y, v.z + w.z * f.z, v.w + w.w * f.w));
+    });
 }
 
 // dx = dy and dz = dy f, or added; either may be null.
@@ -70,15 +69,14 @@ struct ResidualBackward {
 __device__ inline void residual_backward(const ResidualBackward& a, Run run) {
     const float* dy = read(a.dy, a.step);
     float *dx = write(a.dx), *dz = write(a.dz);
-    int width = a.width, blocks = (width + 3) / 4;
+    int width = a.width;
     bool wide = is_wide(dy, width) && is_wide(dx, width) && is_wide(dz, width);
-    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) {
-        int row = run.first + i / blocks, block = i % blocks;
+    for_blocks(run, width, [&](int row, int column) {
         size_t place = size_t(row) * width;
-        float4 d = load4(dy + place, 4 * block, width, wide);
-        if (dx) store4(dx + place, 4 * block, width, wide, d, a.accumulate_x);
-        if (!dz) continue;
-        float4 f = a.branch.at(a.step, row, block);
-        store4(dz + place, 4 * block, width, wide, make_float4(d.x * f.x, d.y * f.y, d.z * f.z, d.w * f.w), a.accumulate_z);
-    }
+        float4 d = load4(dy + place, column, width, wide);
+        if (dx) store4(dx + place, column, width, wide, d, a.accumulate_x);
+        if (!dz) return;
+        float4 f = a.branch.at(a.step, row, column / 4);
+        store4(dz + place, column, width, wide, make_float4(d.x * f.x, d.y * f.y, d.z * f.z, d.w * f.w), a.accumulate_z);
+    });
 }

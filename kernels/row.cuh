@@ -97,4 +97,9 @@ template <class F> __device__ inline void for_rows(Run run, int lanes, F f) {
     int lane = int(threadIdx.x) % lanes, groups = int(blockDim.x) / lanes;
     for (int row = run.first + int(threadIdx.x) / lanes; row < run.end; row += groups) f(row, lane);
 }
+// Calls f(row, column) for every block of four columns, column .. column + 4, of the rows of a run; a thread has a block.
+template <class F> __device__ inline void for_blocks(Run run, int width, F f) {
+    int blocks = (width + 3) / 4;
+    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) f(run.first + i / blocks, 4 * (i % blocks));
+}
 __device__ inline void put(float* to, float value, int accumulate) { *to = accumulate ? *to + value : value; }
