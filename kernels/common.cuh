@@ -24,7 +24,7 @@ struct StepBlock {
     unsigned long long seed;
     unsigned long long sorted; // bit i: list i never falls; of those that scatter_add reads
     unsigned step;
-    unsigned pad;
+    unsigned gathered; // there are gradients of earlier batches
     int counts[16];         // rows of each symbol
     int real_slots[64];     // first element of each input in the feed's reals
     int index_slots[64][2]; // first element and length of each list in the feed's indexes

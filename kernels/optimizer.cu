@@ -9,8 +9,9 @@ struct UpdateBlock {
     double most_norm;   // clips the norm of the scaled gradient; infinite: not
     float bound;        // clips each of its elements; infinite: not
     float keep, decay;  // of a decayed parameter p: p *= keep, gradient += decay p
-    float factors[7];   // of the rule
-    int decayed, pad;   // number of ranges
+    float factors[3][7]; // of the rule, if none, one or two of the updates are not applied that the host does not know of yet
+    int decayed;         // number of ranges
+    int skipped;         // updates that were not applied, as far as the host knows
     int ranges[MOST_DECAYED][2]; // start and end, in order
 };
 
@@ -21,11 +22,13 @@ struct LossScale {
     int growth_interval, growth_tracker, pad;
 };
 
-// What an update did.
+// What an update did, and what the next one must know.
 struct Outcome {
     double norm; // of the whole scaled gradient before clipping
     int applied; // 0: it was not finite, nothing is changed
     float loss_scale;
+    int skipped; // updates before it that were not applied
+    int spoiled; // a loss of the gathered gradients is not finite
 };
 
 struct Optimizer {
@@ -59,6 +62,7 @@ extern "C" __global__ void __launch_bounds__(256) gradient_norm(Optimizer a) {
     if (rest < a.length) sum += double(a.gradients[rest]) * a.gradients[rest];
     Sum total = block_sum(Sum{sum, 0});
     if (threadIdx.x == 0) a.partials[blockIdx.x] = total.total;
+    if (global_thread() == 0) a.outcome->skipped += !a.outcome->applied; // the update before this one
 }
 KERNEL(gradient_norm, Optimizer)
 
@@ -89,8 +93,8 @@ template <class Rule> __device__ void update(const Optimizer& a) {
     for (int i = int(threadIdx.x); i < a.norm_blocks; i += int(blockDim.x)) sum += a.partials[i];
     float loss_scale = a.loss_scale ? a.loss_scale->scale : 1;
     double unscale = u.scale / loss_scale, norm = unscale * sqrt(block_sum(Sum{sum, 0}).total);
-    bool applied = isfinite(norm);
-    if (global_thread() == 0) *a.outcome = {norm, applied, loss_scale};
+    bool applied = isfinite(norm) && !a.outcome->spoiled;
+    if (global_thread() == 0) a.outcome->norm = norm, a.outcome->applied = applied, a.outcome->loss_scale = loss_scale;
     for (int i = global_thread(); i < a.statistics_length; i += global_threads()) {
         if (applied) a.statistics[i] = a.pending[i];
         else a.pending[i] = a.statistics[i];
@@ -102,7 +106,8 @@ template <class Rule> __device__ void update(const Optimizer& a) {
     double most = u.most_norm / (norm + 1e-6);
     float scale = float(most < 1 ? unscale * most : unscale), bound = u.bound;
     float factors[7];
-    for (int i = 0; i < 7; i++) factors[i] = u.factors[i];
+    int unknown = min(max(a.outcome->skipped - u.skipped, 0), 2);
+    for (int i = 0; i < 7; i++) factors[i] = u.factors[unknown][i];
 
     auto one = [&](int i, int& range, float& p, float& g, float& m, float& v) {
         while (range < u.decayed && u.ranges[range][1] <= i) range++;

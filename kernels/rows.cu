@@ -23,17 +23,6 @@ extern "C" __global__ void __launch_bounds__(256) fill(Fill a) {
 }
 KERNEL(fill, Fill)
 
-// Copies scalars from wherever they are to one place: to[i] = *from[i].
-struct Collect {
-    const float* const* from;
-    float* to;
-    int count, pad;
-};
-extern "C" __global__ void __launch_bounds__(256) collect(Collect a) {
-    for (int i = global_thread(); i < a.count; i += global_threads()) a.to[i] = *a.from[i];
-}
-KERNEL(collect, Collect)
-
 // First position of `list` whose entry is not below `value`.
 __device__ inline int lower_bound(const int* list, int count, int value) {
     int from = 0;

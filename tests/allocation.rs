@@ -94,6 +94,13 @@ impl Device for Idle {
         Ok(())
     }
     fn release(&self, _: Captured) {}
+    fn fetch(&self, _: Address, _: usize, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn fetched(&self, _: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
 }
 
 #[test]

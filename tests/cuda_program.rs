@@ -30,6 +30,7 @@ struct Log {
     launches: Vec<Launch>,
     captured: Vec<Vec<Launch>>,
     uploads: usize,
+    fetches: usize,
     waits: usize,
     /// Calls until everything fails.
     left: Option<usize>,
@@ -85,6 +86,13 @@ impl Device for Recording {
         self.call(|_| ())
     }
     fn download(&self, _: Address, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        self.call(|log| log.waits += 1)
+    }
+    fn fetch(&self, _: Address, _: usize, _: usize) -> Result<()> {
+        self.call(|log| log.fetches += 1)
+    }
+    fn fetched(&self, _: usize, bytes: &mut [u8]) -> Result<()> {
         bytes.fill(0);
         self.call(|log| log.waits += 1)
     }
@@ -153,24 +161,32 @@ fn launches_and_waits_of_a_step() {
     let mut kernels = BTreeMap::new();
     taken.iter().for_each(|launch| *kernels.entry(launch.kernel.as_str()).or_insert(0) += 1);
     println!("{kernels:?}");
-    {
+    let counts = || {
         let mut log = device.log.lock().unwrap();
-        (log.uploads, log.waits) = (0, 0);
+        let counts = (log.uploads, log.fetches, log.waits);
+        (log.uploads, log.fetches, log.waits) = (0, 0, 0);
+        (counts, std::mem::take(&mut log.launches))
+    };
+    counts();
+    session.begin_training(&batch, 1).unwrap();
+    let (copies, launches) = counts();
+    println!("a step: {} launches, {copies:?} uploads, fetches, waits; {} MiB", launches.len(), memory >> 20);
+    assert!(launches == taken && device.log.lock().unwrap().captured.len() == 1, "the second step replays the first");
+    assert!(launches.len() <= 150, "{} launches", launches.len());
+    assert_eq!(copies, (3, 0, 0), "the batch goes up in three copies");
+    session.begin_update(&UPDATE).unwrap();
+    let report = session.begin_report().unwrap();
+    let (copies, launches) = counts();
+    println!("an update and the report: {} launches, {copies:?} uploads, fetches, waits", launches.len());
+    assert_eq!((launches.len(), copies), (2, (1, 1, 0)), "all that is asked of both comes in one copy");
+    for step in 2..2 + session.lag() as u64 {
+        session.begin_training(&batch, step).unwrap();
+        session.begin_update(&UPDATE).unwrap();
+        session.begin_report().unwrap();
     }
-    session.train(&batch, 1).unwrap();
-    {
-        let mut log = device.log.lock().unwrap();
-        println!("a step: {} launches, {} uploads, {} waits; {} MiB", log.launches.len(), log.uploads, log.waits, memory >> 20);
-        assert!(log.launches == taken && log.captured.len() == 1, "the second step replays the first");
-        assert!(log.launches.len() <= 150, "{} launches", log.launches.len());
-        assert_eq!((log.uploads, log.waits), (3, 1), "the batch goes up in three copies, the losses come down in one");
-        (log.launches, log.uploads, log.waits) = (Vec::new(), 0, 0);
-    }
-    _ = session.update(&UPDATE);
-    let log = device.log.lock().unwrap();
-    println!("an update: {} launches, {} uploads, {} waits", log.launches.len(), log.uploads, log.waits);
-    assert_eq!((log.uploads, log.waits), (1, 1));
-    drop(log);
+    assert_eq!(counts().0, (8, 2, 0), "nothing waits for the steps before");
+    session.training_report(report).unwrap();
+    assert_eq!(counts().0, (0, 0, 1));
     drop(session);
     assert!(device.log.lock().unwrap().allocated.is_empty(), "all memory is given back");
 }

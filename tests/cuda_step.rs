@@ -9,16 +9,16 @@ mod plan;
 mod synthetic;
 
 use golden_case::Case;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use training_engine::{
     backend::{
         Buffer, cpu,
         cuda::{self, Multiply, kernels},
     },
     config::{ModelConfig, ObjectiveConfig},
-    data::{Batch, collate},
+    data::{Batch, batch::Input, collate},
     features::Features,
-    graph::{Element, Op, Pass, Place, Plan, Scalar, Step, TensorId},
+    graph::{Element, Op, Pass, Place, Plan, Reals, Scalar, Step, TensorId},
     model::params,
     optim::{self, schedule::warmup_cosine},
     trainer::session::{Clip, LossScale, Rule, Session, Update},
@@ -236,41 +236,60 @@ fn captured_steps_have_the_bits_of_single_launches() {
     }
 }
 
-/// Batches that are sent while the one before them is computed, some of them in vain, on a device that works as late as it may.
+/// Steps that begin before the reports of those before them, on a device that works as late as it may. Updates do not know when they begin
+/// whether those before them are applied, some of which have a gradient or a loss that is not finite.
 #[test]
-fn batches_sent_before_their_runs_change_nothing() {
+fn steps_under_way_have_the_bits_of_single_ones() {
     let toy = small();
-    let open = |late: bool| {
-        let device = if late { device::late() } else { device::open() };
-        Session::with_backend(&toy.model, &toy.objectives, 1, |p, s| cuda::with_device(device, Multiply::Tf32, p, s)).unwrap()
-    };
-    let options = open(false).batch_options(false);
-    let batches: Vec<Batch> =
+    let options = toy.on_device(Multiply::Tf32).batch_options(false);
+    let mut batches: Vec<Batch> =
         [0..1, 0..2, 1..2, 0..1].map(|part| collate(&toy.features[part].iter().collect::<Vec<_>>(), &[], &options).unwrap()).into();
     let largest = collate(&toy.features.iter().collect::<Vec<_>>(), &[], &options).unwrap();
-    let run = |late: bool, ahead: bool| {
-        let mut session = open(late);
-        let (mut sent, mut losses) = (None, vec![session.train(&largest, 9).unwrap()]);
-        for (step, batch) in batches.iter().enumerate() {
-            if step == 2 {
-                losses.push(session.evaluate(&largest).unwrap());
+    batches.push(batches[0].clone());
+    let slot = batches[4].feed.real_slots[Input::EgoTarget as usize].clone();
+    let Reals::F32(reals) = &mut batches[4].feed.reals else { panic!("single precision") };
+    reals[slot].fill(f32::NAN);
+    let run = |late: bool, lag: usize| {
+        let device = if late { device::late() } else { device::open() };
+        let open = |parameters, statistics| cuda::with_device(device, Multiply::Tf32, parameters, statistics);
+        let mut session = Session::with_backend(&toy.model, &toy.objectives, 1, open).unwrap();
+        assert!(session.evaluate(&largest).unwrap().loss.is_finite() && session.lag() == 2);
+        let (mut reports, mut told, mut applied) = (VecDeque::new(), Vec::new(), 0);
+        let mut settle = |session: &mut Session, reports: &mut VecDeque<_>| {
+            let report = session.training_report(reports.pop_front().unwrap()).unwrap();
+            applied += u64::from(report.updated.applied);
+            told.push(format!("{report:?} {:?}", session.metrics()));
+            applied
+        };
+        let mut known = 0;
+        for step in 0..9 {
+            // Two batches make an update at times.
+            if step == 3 {
+                session.begin_training(&batches[step % 4], 77).unwrap();
             }
-            let mut next = None;
-            let trained = session.train_beside(batch, step as u64, sent.take(), |session| {
-                if let Some(batch) = batches.get(step + 1).filter(|_| ahead) {
-                    next = session.send(batch)?;
-                    assert!(next.is_some());
-                }
-                Ok(())
-            });
-            losses.push(trained.unwrap());
-            sent = next;
+            session.begin_training(&batches[if step == 5 { 4 } else { step % 4 }], step as u64).unwrap();
+            if step == 5 {
+                session.begin_training(&batches[1], 78).unwrap();
+            }
+            let scale = if [1, 2, 7].contains(&step) { f64::NAN } else { 0.5 };
+            let update = Update { count: known + reports.len() as u64 + 1, scale, ..update(step) };
+            session.begin_update(&update).unwrap();
+            reports.push_back(session.begin_report().unwrap());
+            while reports.len() > lag {
+                known = settle(&mut session, &mut reports);
+            }
         }
-        (losses, session.read(Buffer::Gradients).unwrap())
+        while !reports.is_empty() {
+            known = settle(&mut session, &mut reports);
+        }
+        assert_eq!((known, told.len()), (5, 9), "four updates are not applied");
+        let buffers = [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics, Buffer::Gradients];
+        (told, buffers.map(|buffer| session.read(buffer).unwrap()))
     };
-    let plain = run(false, false);
-    for (late, ahead) in [(false, true), (true, false), (true, true)] {
-        assert!(run(late, ahead) == plain, "late: {late}, ahead: {ahead}");
+    let single = run(false, 0);
+    assert!(single.1.iter().flatten().all(|x| x.is_finite()));
+    for (late, lag) in [(false, 1), (true, 0), (true, 2)] {
+        assert!(run(late, lag) == single, "late: {late}, {lag} steps under way");
     }
 }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{Case, random};
-use training_engine::graph::{Activation, Attention, Op, RowMap, Rows, Symbol};
+use training_engine::graph::{Activation, Attention, Deviation, Measure, Op, RowMap, Rows, Subject, Symbol};
 
 const N: Rows = Rows::of(Symbol(0));
 
@@ -476,6 +476,50 @@ fn scale_and_largest() {
         let again = b.loss(Op::Largest, &[one, one]);
         b.loss(Op::Sum, &[most, again])
     });
+}
+
+/// Values without gradient; scenarios of no candidate have finite ones of [`Deviation::Beyond`] alone.
+#[test]
+fn metrics() {
+    const STEPS: usize = 37;
+    let all = |subjects: &[Subject], deviations: &[Deviation]| -> Vec<Measure> {
+        let each = subjects.iter().flat_map(|&subject| deviations.iter().map(move |&deviation| (subject, deviation)));
+        each.flat_map(|(subject, deviation)| [false, true].map(|last| Measure { subject, deviation, last })).collect()
+    };
+    let (beyond, rest) = (Deviation::Beyond(0.9), [Deviation::Distance, Deviation::Turn]);
+    let egos = [Subject::Ego(6), Subject::Ego(1)];
+    let agents = [Subject::Agent, Subject::Agents];
+    for (candidates, of_agents, measures) in [
+        (vec![5, 1, 70, 9], vec![3, 0, 40, 1], [all(&egos, &rest), all(&agents, &rest)].concat()),
+        (vec![0, 3, 0], vec![0, 2, 0], [all(&egos, &[beyond]), all(&agents, &[beyond, Deviation::Turn])].concat()),
+        (vec![2], vec![0], all(&[egos[0], agents[0], agents[1]], &[Deviation::Distance, beyond])),
+        (vec![], vec![], all(&[egos[0], agents[0], agents[1]], &[Deviation::Distance])),
+    ] {
+        let (rows, count): (usize, usize) = (candidates.iter().sum(), of_agents.iter().sum());
+        let mut case = Case::new(&[rows, count, candidates.len()]);
+        // Equal ones among them.
+        let logits = case.input(random(7, rows).iter().map(|x| (x * 8.0).round()).collect());
+        let inputs = [(1, count), (2, candidates.len()), (3, count)].map(|(seed, n)| case.input(random(seed, n * STEPS * 6)));
+        let valid = case.input((0..count * STEPS).map(|i| f64::from(u8::from(i % 7 != 6 && i / STEPS != 2))).collect());
+        let first = |scenario: usize| candidates[..scenario].iter().sum::<usize>();
+        let segments = (0..candidates.len()).flat_map(|scenario| [first(scenario), candidates[scenario]]);
+        let segments = case.index(segments.map(|n| n as i32).collect());
+        let tokens = case.index((0..count as i32).map(|agent| 2 * agent + 1).collect());
+        let scenario_of = |(scenario, &n): (usize, &usize)| std::iter::repeat_n(scenario as i32, 2 * n);
+        let scenarios = case.index(of_agents.iter().enumerate().flat_map(scenario_of).collect());
+        case.check_loss(N, STEPS * 6, |b, _, x| {
+            let [agents, scenes] = [1, 2].map(|symbol| Rows::of(Symbol(symbol)));
+            let logits = b.input("logits", logits, N, 1);
+            let prediction = b.input("prediction", inputs[0], agents, STEPS * 6);
+            let ego = b.input("ego", inputs[1], scenes, STEPS * 6);
+            let target = b.input("target", inputs[2], agents, STEPS * 6);
+            let valid = b.input("valid", valid, agents, STEPS);
+            let operands = [x, logits, prediction, ego, target, valid];
+            let y = b.metrics(operands, STEPS, [segments, tokens, scenarios], measures.clone()).unwrap();
+            b.result("y", y);
+            b.loss(Op::UnitNorm { steps: STEPS, channels: 6 }, &[x])
+        });
+    }
 }
 
 #[test]

@@ -9,8 +9,9 @@ pub use loss_scale::LossScale;
 
 use crate::{
     error::{Error, Result},
-    graph::{Feed, Graph, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Feed, Graph, MOST_NUMBERS, Node, Op, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
+use arrayvec::ArrayVec;
 use std::time::Instant;
 
 /// A flat buffer of a run.
@@ -80,7 +81,7 @@ pub struct Update {
     pub learning_rate: f64,
     /// Weight decay of the parameters in `decayed`.
     pub weight_decay: f64,
-    /// Number of this update, from 1.
+    /// Number of this update, from 1, if all are applied whose reports are outstanding; the backend counts less for those that are not.
     pub count: u64,
     /// Factor of the gathered gradient: 1 / the number of batches that were accumulated; not a number: it is dropped.
     pub scale: f64,
@@ -89,11 +90,11 @@ pub struct Update {
 }
 
 /// What an update did.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Updated {
     /// Norm of the whole scaled gradient before clipping.
     pub gradient_norm: f64,
-    /// False if the norm was not finite; parameters, moments and statistics are then as before.
+    /// False if the norm or a loss was not finite; parameters, moments and statistics are then as before.
     pub applied: bool,
     /// Factor that the loss's gradient had, where it is scaled.
     pub loss_scale: Option<f64>,
@@ -108,9 +109,21 @@ pub enum NonFinite {
     Gradient(usize),
 }
 
-/// A batch that was sent to a device before its run.
+/// Most steps whose reports may be outstanding.
+pub const MOST_UNDER_WAY: usize = 2;
+
+/// Names a report that is on its way from a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent(u64);
+pub struct ReportId(u64);
+
+/// What a run gave in numbers, and what became of the update before the report.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Results of the last run that are one number, in the order of [`Graph::numbers`].
+    pub numbers: ArrayVec<f64, MOST_NUMBERS>,
+    /// The last update, of this run's gradients or of earlier ones.
+    pub updated: Updated,
+}
 
 /// Runs plans. Every method is called by one thread at a time.
 pub trait Backend: Send {
@@ -120,31 +133,31 @@ pub trait Backend: Send {
     /// Precision of all buffers.
     fn scalar(&self) -> Scalar;
 
-    /// Runs every node of a plan on a batch. The first training pass after an update begins with gradients of zero;
-    /// further ones before the next update add to them.
+    /// Runs every node of a plan on a batch; a device may still be at it afterwards, but the feed may change. The first training pass
+    /// after an update begins with gradients of zero; further ones before the next update add to them. If a number among the results
+    /// of a training pass is not finite, that update is not applied.
     ///
     /// # Errors
     /// The feed does not fit the plan.
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()>;
 
-    /// Whether batches can be sent before their runs.
-    fn sends(&self) -> bool {
-        false
+    /// How many reports may be outstanding while further runs and updates begin, at most [`MOST_UNDER_WAY`]; none where all is done when
+    /// a method returns.
+    fn lag(&self) -> usize {
+        0
     }
 
-    /// Sends a batch to the device beside the run that is under way; none if it is sent with its run. For one batch at a time.
+    /// Begins to bring the numbers of the last run, and what became of the last update, to the host.
     ///
     /// # Errors
     /// The device failed.
-    fn send(&mut self, feed: &Feed) -> Result<Option<Sent>> {
-        let _ = feed;
-        Ok(None)
-    }
+    fn begin_report(&mut self) -> Result<ReportId>;
 
-    /// The next run is of this batch, just as it was sent. If something else was run meanwhile, it is sent again.
-    fn claim(&mut self, sent: Sent) {
-        let _ = sent;
-    }
+    /// Waits for a report; for one of the last [`MOST_UNDER_WAY`] + 1 that began, in their order.
+    ///
+    /// # Errors
+    /// The device failed, now or since it began.
+    fn report(&mut self, id: ReportId) -> Result<Report>;
 
     /// Whether a node may run in one go with others of a group; see [`crate::graph::schedule`].
     fn runs_in_groups(&self, graph: &Graph, node: &Node) -> bool {
@@ -176,11 +189,22 @@ pub trait Backend: Send {
     /// The device failed.
     fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> Result<RealsRef<'a>>;
 
-    /// Clips the gradient and updates parameters and statistics, unless the gradient is not finite; ends with gradients of zero.
+    /// Clips the gradient and updates parameters and statistics, unless the gradient or a loss was not finite; ends with gradients of
+    /// zero. What becomes of it is in the next report.
     ///
     /// # Errors
     /// The device failed.
-    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated>;
+    fn begin_update(&mut self, update: &Update, decayed: &[Vector]) -> Result<()>;
+
+    /// As [`Backend::begin_update`], and waits for it.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {
+        self.begin_update(update, decayed)?;
+        let id = self.begin_report()?;
+        Ok(self.report(id)?.updated)
+    }
 
     /// How the loss's gradient is scaled from now on; none if it is not. Gradients that can be read are scaled so.
     ///
@@ -252,6 +276,12 @@ fn check(plan: &Plan, feed: &Feed, scalar: Scalar) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Results of a node that should be finite; metrics need not.
+fn watched(node: &Node) -> impl Iterator<Item = &TensorId> {
+    let watched = !matches!(node.op, Op::Metrics { .. });
+    node.outputs.iter().flatten().filter(move |_| watched)
 }
 
 /// `values.len()` elements from `start` on of a buffer of `len`.

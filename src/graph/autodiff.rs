@@ -1,6 +1,6 @@
 //! Appends the gradient of a scalar to a graph.
 
-use super::{Element, Graph, Node, Parameters, Pass, Place, Tensor, TensorId, op::Reads};
+use super::{Element, Graph, Node, Op, Parameters, Pass, Place, Tensor, TensorId, op::Reads};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 
@@ -27,6 +27,11 @@ pub fn differentiate(graph: &mut Graph, loss: TensorId, parameters: &Parameters,
         let Some(&dy) = graph.gradients.get(&result) else { continue };
         for vector in node.op.parameters() {
             touched[vector.range()].fill(true);
+        }
+        if node.op == Op::Sum && node.operands.iter().all(|&x| needs[x.0] && is_read_once(graph, forward, x)) {
+            // The gradient of each is that of the sum.
+            graph.gradients.extend(node.operands.iter().map(|&x| (x, dy)));
+            continue;
         }
         let (mut outputs, mut accumulate) = (Vec::new(), Vec::new());
         for (operand, &x) in node.inputs.iter().enumerate() {
@@ -93,6 +98,12 @@ fn once_more(graph: &mut Graph, again: &mut HashMap<TensorId, Remake>, x: Tensor
     graph.nodes.push(Node { pass: Pass::Again, inputs: reads(&node, operand, output), outputs: vec![Some(y)], ..node });
     again.insert(x, Remake::Done(y));
     y
+}
+
+/// Whether a tensor of the arena is an operand of one of the first nodes alone, and once.
+fn is_read_once(graph: &Graph, nodes: usize, x: TensorId) -> bool {
+    let reads = graph.nodes[..nodes].iter().flat_map(|node| &node.inputs).filter(|&&input| input == Some(x));
+    graph.tensor(x).place == Place::Arena && reads.count() == 1
 }
 
 /// Which elements of the parameter buffer are not frozen.

@@ -1,6 +1,9 @@
 //! Records operations with checked shapes. A method computes nothing: it appends a node and returns its result.
 
-use super::{Activation, Attention, Element, Graph, Matrix, Node, Op, Pass, Place, RowMap, Rows, Scope, Tensor, TensorId, Vector};
+use super::{
+    Activation, Attention, Element, Graph, MOST_CANDIDATES, Matrix, Measure, Node, Op, Pass, Place, RowMap, Rows, Scope, Subject, Tensor,
+    TensorId, Vector,
+};
 use crate::error::{Error, Result};
 
 /// What the graph is for.
@@ -348,6 +351,26 @@ impl Builder {
     /// A scalar made by a loss operation.
     pub fn loss(&mut self, op: Op, operands: &[TensorId]) -> TensorId {
         self.push(op, operands, Rows::fixed(1), &[1])
+    }
+
+    /// Sums and counts of measures; `operands` and index slots are those of [`Op::Metrics`].
+    ///
+    /// # Errors
+    /// Widths do not fit.
+    pub fn metrics(
+        &mut self,
+        operands: [TensorId; 6],
+        steps: usize,
+        [candidates, tokens, scenarios]: [usize; 3],
+        measures: Vec<Measure>,
+    ) -> Result<TensorId> {
+        let widths = [6 * steps, 1, 6 * steps, 6 * steps, 6 * steps, steps];
+        let fits = operands.iter().zip(widths).all(|(&x, width)| self.width(x) == width);
+        let most = |measure: &Measure| if let Subject::Ego(most) = measure.subject { most } else { 1 };
+        let few = measures.iter().all(|measure| (1..=MOST_CANDIDATES).contains(&most(measure)));
+        self.check(fits && few && steps > 0, || format!("metrics: operands are not of {steps} steps, or candidates are too many"))?;
+        let width = 2 * measures.len();
+        Ok(self.push(Op::Metrics { steps, candidates, tokens, scenarios, measures }, &operands, Rows::fixed(1), &[width]))
     }
 
     fn sequences(&self, x: TensorId, length: usize) -> Result<Rows> {

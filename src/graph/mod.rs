@@ -23,9 +23,13 @@ pub mod schedule;
 
 pub use builder::{Builder, Mode};
 pub use feed::{Feed, Reals, RealsMut, RealsRef, Scalar, Step};
-pub use op::{Activation, Attention, Op, RowMap};
+pub use op::{Activation, Attention, Deviation, MOST_CANDIDATES, Measure, Op, RowMap, Subject};
 pub use parameters::{Matrix, Parameter, Parameters, Scope, Vector};
 pub use plan::Plan;
+use std::ops::Range;
+
+/// Most numbers that a graph's [`Graph::numbers`] are.
+pub const MOST_NUMBERS: usize = 64;
 
 /// Index of a tensor in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -175,5 +179,24 @@ impl Graph {
     /// A named result.
     pub fn result(&self, name: &str) -> Option<TensorId> {
         self.results.iter().find(|(n, _)| n == name).map(|(_, id)| *id)
+    }
+    /// Results that are one row whatever the batch, such as losses, and the places of their numbers in a report.
+    pub fn numbers(&self) -> impl Iterator<Item = (TensorId, Range<usize>)> {
+        let mut end = 0;
+        let row = |id: &TensorId| {
+            let tensor = self.tensor(*id);
+            tensor.rows == Rows::fixed(1) && tensor.place == Place::Arena && tensor.element == Element::Real
+        };
+        let rows = self.results.iter().map(|(_, id)| *id).filter(row);
+        rows.map(move |id| {
+            let start = end;
+            end += self.tensor(id).width;
+            (id, start..end)
+        })
+        .take_while(|(_, place)| place.end <= MOST_NUMBERS)
+    }
+    /// How many of the numbers are losses: the single ones before all others.
+    pub fn losses(&self) -> usize {
+        self.numbers().take_while(|(_, place)| place.len() == 1).count()
     }
 }

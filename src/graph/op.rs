@@ -48,6 +48,42 @@ pub struct Attention {
     pub group: Option<usize>,
 }
 
+/// Most candidates of a scenario that a measure looks at.
+pub const MOST_CANDIDATES: usize = 8;
+
+/// Whose predicted trajectories a measure is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The ego of each scenario: so many of its most probable candidates, at most [`MOST_CANDIDATES`], of which the best counts.
+    Ego(usize),
+    /// Each agent.
+    Agent,
+    /// The agents of each scenario together.
+    Agents,
+}
+
+/// How far a predicted pose is from the true one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Deviation {
+    /// Metres between them.
+    Distance,
+    /// 1 where these are more than so many, or no number; else 0.
+    Beyond(f64),
+    /// Radians between their headings: the absolute difference of angles in (-π, π], wrapped to (-π, π].
+    Turn,
+}
+
+/// A quantity that [`Op::Metrics`] sums up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measure {
+    /// What has one value each.
+    pub subject: Subject,
+    /// What it is.
+    pub deviation: Deviation,
+    /// At the last step; else the mean over steps.
+    pub last: bool,
+}
+
 /// Whether the tensor of a number is read.
 pub type Reads = fn(usize) -> bool;
 
@@ -130,6 +166,13 @@ pub enum Op {
     Largest,
     /// Scalar times `factor`. Result `[1, 1]`.
     Scale { factor: f64 },
+    /// Operands: candidates `[n, steps * 6]` (x, y, cos, sin, ..), their logits `[n, 1]`, predictions of agents `[a, steps * 6]`; inputs: target
+    /// of each ego `[>= scenarios, steps * 6]`, of each agent `[a, steps * 6]`, and where that is known `[a, steps]`. Index slots: `candidates`:
+    /// first row and number of each scenario's; `tokens`: of each agent; `scenarios`: of each token. Sum and count of every measure.
+    /// An ego counts at every step; without candidates its value is infinite (1 of [`Deviation::Beyond`]). Agents count where the target is
+    /// known, one by one with Σ / (steps + 1e-6) as its mean, or with those of their scenario as the mean of all these steps. Result
+    /// `[1, 2 * measures]`, without gradient.
+    Metrics { steps: usize, candidates: usize, tokens: usize, scenarios: usize, measures: Vec<Measure> },
 }
 
 impl Op {
@@ -164,6 +207,7 @@ impl Op {
             Op::Sum => "sum",
             Op::Largest => "largest",
             Op::Scale { .. } => "scale",
+            Op::Metrics { .. } => "metrics",
         }
     }
 
@@ -202,7 +246,8 @@ impl Op {
             | Op::Interleave
             | Op::JoinSteps { .. }
             | Op::Sum
-            | Op::Scale { .. } => (NONE, NONE),
+            | Op::Scale { .. }
+            | Op::Metrics { .. } => (NONE, NONE),
         }
     }
 
@@ -218,7 +263,7 @@ impl Op {
     /// Whether operand i has a gradient at all (targets and values of the feed do not).
     pub fn differentiable(&self, operand: usize) -> bool {
         match self {
-            Op::Fourier { .. } => false,
+            Op::Fourier { .. } | Op::Metrics { .. } => false,
             Op::SmoothL1 { .. } | Op::Collision { .. } | Op::Imitation { .. } => operand == 0,
             _ => true,
         }

@@ -3,21 +3,21 @@
 use super::{
     evaluate::{evaluate, unusable},
     hooks::{BatchEnd, Context, Hook, Outcome, Stage},
-    module::{Trained, TrainingModule},
-    session::{Losses, Sent, Session},
+    module::{ModuleState, Trained, TrainingModule},
+    session::{Losses, MOST_UNDER_WAY, ReportId, Updated},
     state::State,
     tally::Tally,
     trace::Phase,
 };
 use crate::{
     config::module::ModuleKind,
-    data::{Batch, DataModule, Loaded, Loader},
+    data::{Batch, DataModule, Loader},
     error::{Error, Result},
     logger::Status,
     metrics::{MetricSums, MetricTable},
     scenario::Split,
 };
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 /// One call of `fit`.
 pub(super) struct Fit<'a, 'h> {
@@ -124,101 +124,142 @@ impl Fit<'_, '_> {
     /// The batches that are left of the epoch, with their validations; false if the host interrupted them.
     fn batches(&mut self, clock: &Clock) -> Result<bool> {
         let mut loader = self.data.training_pass(self.state.epoch, self.state.batch)?;
-        let mut next = None;
+        let mut steps = Steps::at(self.state);
+        let result = self.steps(&mut loader, &mut steps, clock);
+        // After an error, what was begun counts nevertheless.
+        while let Some(step) = steps.under_way.pop_front() {
+            _ = self.settle(&step, &steps, clock);
+        }
+        result
+    }
+
+    /// Begins step after step and settles each, on a device some steps later; before anything that looks at the run as a whole, all of them.
+    fn steps(&mut self, loader: &mut Loader, steps: &mut Steps, clock: &Clock) -> Result<bool> {
         loop {
-            // Here a run goes on that was interrupted before a validation was done.
-            if !self.validate_if_due()? {
-                return Ok(false);
-            }
-            if self.state.batch > 0 && (self.is_out_of_steps() || self.is_ending()) {
-                return Ok(true);
-            }
-            let Next { loaded, sent } = match next.take() {
-                Some(next) => next,
-                None => Next::load(&mut loader, self.module.session_mut())?,
-            };
-            let Some(loaded) = loaded else { return Ok(true) };
-            let loaded = loaded?;
-            self.stage.run.skip(&loaded.skipped);
-            self.state.batch += 1;
-            self.state.validated = false;
-            if let Some(batch) = loaded.batch {
-                self.batch(&batch, sent, clock, |session| {
-                    next = session.sends().then(|| Next::load(&mut loader, session)).transpose()?;
-                    Ok(())
-                })?;
-                loader.recycle(batch);
-            } else {
-                // The last batches of an update may be empty.
-                if self.state.gathered > 0 && self.stage.limits.updates(self.state.batch) {
-                    self.update()?;
-                }
-                self.move_schedule();
+            while steps.under_way.len() > if self.waits(steps) { 0 } else { self.module.session().lag() } {
+                let Some(step) = steps.under_way.pop_front() else { break };
+                self.settle(&step, steps, clock)?;
+                step.batch.into_iter().for_each(|batch| loader.recycle(batch));
             }
             if self.stage.run.is_interrupted() {
                 return Ok(false);
             }
+            if steps.under_way.is_empty() {
+                // Here a run goes on that was interrupted before a validation was done.
+                if !self.validate_if_due()? {
+                    return Ok(false);
+                }
+                if steps.ended || (self.state.batch > 0 && (self.is_out_of_steps() || self.is_ending())) {
+                    return Ok(true);
+                }
+            }
+            let start = self.module.session().clock();
+            let loaded = loader.next();
+            self.module.session().note(Phase::Loading, start);
+            let Some(loaded) = loaded.transpose()? else {
+                steps.ended = true;
+                continue;
+            };
+            self.stage.run.skip(&loaded.skipped);
+            let step = self.begin(loaded.batch, steps)?;
+            steps.under_way.push_back(step);
         }
     }
 
-    /// Trains on a batch, with something else to do while a device computes.
-    fn batch(
-        &mut self,
-        batch: &Batch,
-        sent: Option<Sent>,
-        clock: &Clock,
-        meanwhile: impl FnOnce(&mut Session) -> Result<()>,
-    ) -> Result<()> {
-        let rate = self.module.learning_rate();
-        let Trained { losses, metrics, finite } = self.module.train_batch_beside(batch, self.state.batches, sent, meanwhile)?;
-        self.state.batches += 1;
-        self.state.gathered += 1;
-        if finite {
-            self.state.tally.add(batch.len(), &losses, &metrics);
-        } else {
-            self.state.tally.batches += 1;
-            self.state.spoiled = true;
+    /// True if the steps that are under way must be settled before the next one begins: it may not be wanted, or something looks at the
+    /// run after one of them.
+    fn waits(&self, steps: &Steps) -> bool {
+        let (updates, limits) = (steps.updates(), self.stage.limits);
+        steps.ended
+            || self.stage.run.is_interrupted()
+            || self.stage.run.is_ending()
+            || limits.validates(self.state.epoch, steps.batch, false)
+            || limits.max_steps.is_some_and(|most| self.state.step + updates >= most)
+            || self.stage.waits(self.state, updates)
+    }
+
+    /// Begins to train on a batch, none if none of its scenarios can be used, and the update that follows it.
+    fn begin(&mut self, batch: Option<Batch>, steps: &mut Steps) -> Result<Step> {
+        let learning_rate = self.module.learning_rate();
+        steps.batch += 1;
+        if let Some(batch) = &batch {
+            self.module.begin_batch(batch, steps.batches)?;
+            steps.batches += 1;
+            steps.gathered += 1;
         }
-        let outcome = if self.stage.limits.updates(self.state.batch) { self.update()? } else { Outcome::Gathered };
+        // The last batches of an update may be empty.
+        let updates = steps.gathered > 0 && self.stage.limits.updates(steps.batch);
+        if updates {
+            let spoiled = self.state.spoiled && steps.updates() == 0;
+            self.module.begin_update(self.stage.limits.accumulate, spoiled)?;
+            self.module.end_batch(steps.batch);
+            steps.gathered = 0;
+        }
+        let report = if batch.is_some() || updates { Some(self.module.session_mut().begin_report()?) } else { None };
+        // The schedule moves with the last batch of an epoch, before its validation.
+        if steps.batch == self.stage.limits.train_batches {
+            self.module.end_epoch();
+        }
+        Ok(Step { batch, updates, report, learning_rate, schedule: self.module.state().schedule })
+    }
+
+    /// Waits for a step, and tells of it.
+    fn settle(&mut self, step: &Step, steps: &Steps, clock: &Clock) -> Result<()> {
+        let (trained, outcome) = self.absorb(step, steps)?;
+        let (Some(batch), Some(Trained { losses, metrics, finite })) = (&step.batch, &trained) else { return Ok(()) };
         // As in Lightning, every step counts once a hook wants training to end.
         let logs = self.state.stepped.is_multiple_of(self.stage.limits.log_every) || self.stage.run.is_ending();
         if outcome == Outcome::Applied && logs {
-            self.log_step(batch.len(), &losses, &metrics);
+            self.log_step(batch.len(), losses, metrics);
         }
-        self.move_schedule();
         self.check_time(clock);
         let (index, total) = (self.state.batch - 1, self.stage.limits.train_batches);
-        let end = BatchEnd { index, total, batch, losses: &losses, metrics: &metrics, learning_rate: rate, outcome };
+        let end = BatchEnd { index, total, batch, losses, metrics, learning_rate: step.learning_rate, outcome };
         self.notify(|hook, context| hook.batch_end(context, &end))?;
         if outcome == Outcome::Skipped {
-            self.check_skipped(batch, finite)?;
+            self.check_skipped(batch, *finite)?;
         }
         Ok(())
     }
 
-    /// Updates the parameters with the mean of the gathered gradients, unless it is not finite.
-    fn update(&mut self) -> Result<Outcome> {
-        let updated = self.module.update(self.stage.limits.accumulate, self.state.spoiled)?;
-        self.module.end_batch(self.state.batch);
+    /// Waits for a step, before those that are still under way, and counts it.
+    fn absorb(&mut self, step: &Step, steps: &Steps) -> Result<(Option<Trained>, Outcome)> {
+        let settled = step.report.map(|id| self.module.settle(id, step.updates)).transpose()?;
+        self.state.batch += 1;
+        self.state.validated = false;
+        let (trained, updated) = settled.unzip();
+        if let (Some(batch), Some(Trained { losses, metrics, finite })) = (&step.batch, &trained) {
+            self.state.batches += 1;
+            self.state.gathered += 1;
+            if *finite {
+                self.state.tally.add(batch.len(), losses, metrics);
+            } else {
+                self.state.tally.batches += 1;
+                self.state.spoiled = true;
+            }
+        }
+        let outcome = updated.filter(|_| step.updates).map_or(Outcome::Gathered, |updated| self.count(&updated));
+        self.state.module = ModuleState { schedule: step.schedule, ..self.module.state() };
+        if self.state.spoiled && steps.under_way.is_empty() {
+            // What cannot be applied is not kept either.
+            self.module.session_mut().discard()?;
+        }
+        Ok((trained, outcome))
+    }
+
+    /// Counts an update.
+    fn count(&mut self, updated: &Updated) -> Outcome {
         (self.state.gathered, self.state.spoiled) = (0, false);
         self.state.stepped += 1;
         // As in Lightning, a step that the scaling of the loss skips counts; while the scale has far to fall, that is no fault.
         self.state.step += u64::from(updated.applied || updated.loss_scale.is_some());
         if updated.applied {
             self.state.nonfinite_in_a_row = 0;
-            return Ok(Outcome::Applied);
+            return Outcome::Applied;
         }
         self.skipped_steps += 1;
         self.state.nonfinite_in_a_row += usize::from(updated.loss_scale.is_none_or(|scale| scale <= 1.0));
-        Ok(Outcome::Skipped)
-    }
-
-    /// After a batch: the schedule moves with the last of an epoch, before its validation.
-    fn move_schedule(&mut self) {
-        if self.state.batch == self.stage.limits.train_batches {
-            self.module.end_epoch();
-        }
-        self.state.module = self.module.state();
+        Outcome::Skipped
     }
 
     /// Ends the run if too many updates, one after the other, were not applied.
@@ -285,20 +326,39 @@ impl Fit<'_, '_> {
     }
 }
 
-/// What comes next in a pass: loaded, and sent to the device, while the batch before it is computed.
-struct Next {
-    loaded: Option<Result<Loaded>>,
-    sent: Option<Sent>,
+/// A batch and the update that follows it, under way.
+struct Step {
+    /// None if none of its scenarios could be used.
+    batch: Option<Batch>,
+    updates: bool,
+    /// None without batch and update.
+    report: Option<ReportId>,
+    learning_rate: f64,
+    /// Steps of the schedule after it.
+    schedule: u64,
 }
 
-impl Next {
-    fn load(loader: &mut Loader, session: &mut Session) -> Result<Self> {
-        let start = session.clock();
-        let loaded = loader.next();
-        session.note(Phase::Loading, start);
-        let batch = loaded.as_ref().and_then(|loaded| loaded.as_ref().ok()?.batch.as_ref());
-        let sent = batch.map_or(Ok(None), |batch| session.send(batch))?;
-        Ok(Self { loaded, sent })
+/// Where training is with the steps that began, while the state says where it is with those that are done.
+struct Steps {
+    batch: usize,
+    batches: u64,
+    gathered: usize,
+    /// The pass has no further batch.
+    ended: bool,
+    /// The oldest first.
+    under_way: VecDeque<Step>,
+}
+
+impl Steps {
+    /// None is under way.
+    fn at(state: &State) -> Self {
+        let State { batch, batches, gathered, .. } = *state;
+        Self { batch, batches, gathered, ended: false, under_way: VecDeque::with_capacity(MOST_UNDER_WAY + 1) }
+    }
+
+    /// Updates that are under way.
+    fn updates(&self) -> u64 {
+        self.under_way.iter().filter(|step| step.updates).count() as u64
     }
 }
 

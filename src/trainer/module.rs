@@ -1,6 +1,6 @@
 //! The network with its optimiser: one training step, one evaluation.
 
-use super::session::{Clip, Losses, Rule, Sent, Session, Update, Updated};
+use super::session::{Clip, Losses, ReportId, Rule, Session, StepReport, Update, Updated};
 use crate::{
     config::{
         ClipAlgorithm, Config, OptimizerConfig,
@@ -17,7 +17,8 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A network in training: `train_batch` gathers gradients, `update` applies them, `end_batch` and `end_epoch` move the schedule.
+/// A network in training: `train_batch` gathers gradients, `update` applies them, `end_batch` and `end_epoch` move the schedule. The first
+/// two in parts: `begin_batch`, `begin_update`, [`Session::begin_report`], and later `settle`.
 pub struct TrainingModule {
     session: Session,
     kind: ModuleKind,
@@ -27,6 +28,8 @@ pub struct TrainingModule {
     max_epochs: usize,
     schedule: Schedule,
     state: ModuleState,
+    /// Updates that began and whose outcome is not known.
+    under_way: u64,
 }
 
 /// All that a module remembers besides the session's buffers.
@@ -45,7 +48,7 @@ pub struct Trained {
     pub losses: Losses,
     /// Metrics of the batch, with the parameters before the step; none if a loss is not finite.
     pub metrics: MetricSums,
-    /// False if a loss was not finite: all gathered gradients are dropped then.
+    /// False if a loss was not finite: all gathered gradients are dropped at the update then.
     pub finite: bool,
 }
 
@@ -60,7 +63,7 @@ impl TrainingModule {
         let beta = scaling::decay_rates(optim::BETA, factor);
         let max_epochs = config.max_epochs().unwrap_or(config.optimizer.epochs);
         let schedule = Schedule::new(kind, &optimizer, 1, max_epochs);
-        Self { session, kind, optimizer, beta, max_epochs, schedule, state: ModuleState::default() }
+        Self { session, kind, optimizer, beta, max_epochs, schedule, state: ModuleState::default(), under_way: 0 }
     }
 
     /// Says how many training batches an epoch has, on which a schedule may depend. Before the first batch.
@@ -125,46 +128,60 @@ impl TrainingModule {
     /// # Errors
     /// The batch does not fit the network, or the device failed.
     pub fn train_batch(&mut self, batch: &Batch, number: u64) -> Result<Trained> {
-        self.train_batch_beside(batch, number, None, |_| Ok(()))
+        self.begin_batch(batch, number)?;
+        let id = self.session.begin_report()?;
+        Ok(self.settle(id, false)?.0)
     }
 
-    /// As [`TrainingModule::train_batch`] of a batch that may have been sent before; does something else while a device computes.
-    ///
-    /// # Errors
-    /// As [`TrainingModule::train_batch`]; those of `meanwhile`.
-    pub fn train_batch_beside(
-        &mut self,
-        batch: &Batch,
-        number: u64,
-        sent: Option<Sent>,
-        meanwhile: impl FnOnce(&mut Session) -> Result<()>,
-    ) -> Result<Trained> {
-        let losses = self.session.train_beside(batch, number, sent, meanwhile)?;
-        if !losses.values.iter().all(|(_, value)| value.is_finite()) {
-            self.session.discard()?;
-            return Ok(Trained { losses, metrics: MetricSums::new(), finite: false });
-        }
-        Ok(Trained { losses, metrics: self.session.metrics(batch)?, finite: true })
-    }
-
-    /// Applies the gradients that were gathered, divided by `batches`, the number to accumulate; drops them if they are not finite, or if
-    /// one of the batches was `spoiled` by a loss that is not finite.
+    /// Applies the gradients that were gathered, divided by `batches`, the number to accumulate; drops them if they or one of their losses
+    /// are not finite, or if one of the batches was `spoiled` by such a loss before.
     ///
     /// # Errors
     /// The device failed.
     pub fn update(&mut self, batches: usize, spoiled: bool) -> Result<Updated> {
+        self.begin_update(batches, spoiled)?;
+        let id = self.session.begin_report()?;
+        Ok(self.settle(id, true)?.1)
+    }
+
+    /// Begins what [`TrainingModule::train_batch`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_batch(&mut self, batch: &Batch, number: u64) -> Result<()> {
+        self.session.begin_training(batch, number)
+    }
+
+    /// Begins what [`TrainingModule::update`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_update(&mut self, batches: usize, spoiled: bool) -> Result<()> {
         let (rule, weight_decay) = self.rule();
         let update = Update {
             rule,
             learning_rate: self.learning_rate(),
             weight_decay,
-            count: self.state.updates + 1,
+            count: self.state.updates + self.under_way + 1,
             scale: if spoiled { f64::NAN } else { 1.0 / batches.max(1) as f64 },
             clip: self.clip(),
         };
-        let updated = self.session.update(&update)?;
-        self.state.updates += u64::from(updated.applied);
-        Ok(updated)
+        self.session.begin_update(&update)?;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Waits for the report of a batch, of an update (`updates`) or of both; what it says of the other is of no meaning.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn settle(&mut self, id: ReportId, updates: bool) -> Result<(Trained, Updated)> {
+        self.under_way = self.under_way.saturating_sub(updates.into());
+        let StepReport { losses, updated } = self.session.training_report(id)?;
+        self.state.updates += u64::from(updates && updated.applied);
+        let finite = losses.values.iter().all(|(_, value)| value.is_finite());
+        let metrics = if finite { self.session.metrics().clone() } else { MetricSums::new() };
+        Ok((Trained { losses, metrics, finite }, updated))
     }
 
     fn clip(&self) -> Option<Clip> {
@@ -212,6 +229,6 @@ impl TrainingModule {
     /// The batch does not fit the network, or the device failed.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<(Losses, MetricSums)> {
         let losses = self.session.evaluate(batch)?;
-        Ok((losses, self.session.metrics(batch)?))
+        Ok((losses, self.session.metrics().clone()))
     }
 }

@@ -5,14 +5,14 @@ mod device;
 pub use device::cuda_architectures;
 
 use super::trace::{Phase, Trace};
-pub use crate::backend::{Buffer, Clip, LossScale, Rule, Sent, Update, Updated};
+pub use crate::backend::{Buffer, Clip, LossScale, MOST_UNDER_WAY, ReportId, Rule, Update, Updated};
 use crate::{
-    backend::{Backend, NonFinite, cpu},
+    backend::{Backend, NonFinite, Report, cpu},
     config::{ModelConfig, ObjectiveConfig, RunConfig},
     data::batch::{Batch, BatchOptions},
     error::{Error, Result},
     graph::{Builder, Graph, Mode, Node, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
-    metrics::{self, MetricSums, Predictions},
+    metrics::{self, MetricSums},
     model::{self, params},
     objectives, optim,
 };
@@ -48,6 +48,15 @@ pub struct Losses {
     pub values: ArrayVec<(&'static str, f64), { objectives::MOST }>,
     /// What is minimised: all of them together.
     pub loss: f64,
+}
+
+/// What a training step gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Losses of its batch.
+    pub losses: Losses,
+    /// The last update until then.
+    pub updated: Updated,
 }
 
 /// The network's outputs for one batch.
@@ -112,6 +121,7 @@ pub struct Session {
     /// Room that each plan has or will at least have, by count.
     room: Room,
     last: Option<Purpose>,
+    metrics: MetricSums,
     seed: u64,
     watched: bool,
     trace: Option<Trace>,
@@ -170,6 +180,7 @@ impl Session {
             plans: [const { None }; 3],
             room: Room::default(),
             last: None,
+            metrics: MetricSums::new(),
             seed,
             watched: false,
             trace: None,
@@ -245,38 +256,51 @@ impl Session {
     /// # Errors
     /// The batch does not fit the session.
     pub fn train(&mut self, batch: &Batch, step: u64) -> Result<Losses> {
-        self.train_beside(batch, step, None, |_| Ok(()))
+        self.begin_training(batch, step)?;
+        let id = self.begin_report()?;
+        Ok(self.training_report(id)?.losses)
     }
 
-    /// As [`Session::train`] of a batch that may have been sent before; does something else while a device computes.
+    /// Begins what [`Session::train`] does; a device goes on with it while the host does something else. The batch may change.
     ///
     /// # Errors
-    /// As [`Session::train`]; those of `meanwhile`.
-    pub fn train_beside(
-        &mut self,
-        batch: &Batch,
-        step: u64,
-        sent: Option<Sent>,
-        meanwhile: impl FnOnce(&mut Self) -> Result<()>,
-    ) -> Result<Losses> {
-        sent.into_iter().for_each(|sent| self.backend.claim(sent));
-        self.run(Purpose::Train, batch, step)?;
-        meanwhile(self)?;
-        self.losses(batch)
+    /// As [`Session::train`].
+    pub fn begin_training(&mut self, batch: &Batch, step: u64) -> Result<()> {
+        self.run(Purpose::Train, batch, step)
     }
 
-    /// Whether batches can be sent to a device while it computes.
-    pub fn sends(&self) -> bool {
-        self.backend.sends()
-    }
-
-    /// Sends a batch that will be trained on next to the device, which may be computing; none if it goes there with its run. It must not
-    /// change until then.
+    /// Begins what [`Session::update`] does.
     ///
     /// # Errors
     /// The device failed.
-    pub fn send(&mut self, batch: &Batch) -> Result<Option<Sent>> {
-        self.backend.send(&batch.feed)
+    pub fn begin_update(&mut self, update: &Update) -> Result<()> {
+        let start = self.clock();
+        self.backend.clear_gradients(&self.frozen.1)?;
+        let begun = self.backend.begin_update(update, &self.decayed);
+        self.note(Phase::Update, start);
+        begun
+    }
+
+    /// Begins to bring what the last training pass and the last update gave to the host. At most [`Session::lag`] reports may be outstanding
+    /// when a further pass begins.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn begin_report(&mut self) -> Result<ReportId> {
+        self.backend.begin_report()
+    }
+
+    /// How many training steps may begin before the report of the first is waited for. None where every value is looked at or timed.
+    pub fn lag(&self) -> usize {
+        if self.watched || self.trace.is_some() { 0 } else { self.backend.lag() }
+    }
+
+    /// Waits for the report of a training step; reports are asked for in their order.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn training_report(&mut self, id: ReportId) -> Result<StepReport> {
+        self.step_report(Purpose::Train, id)
     }
 
     /// Losses in evaluation mode: running statistics, no dropout, no contrastive loss. Gradients are left alone.
@@ -285,7 +309,8 @@ impl Session {
     /// The batch does not fit the session.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<Losses> {
         self.run(Purpose::Evaluate, batch, 0)?;
-        self.losses(batch)
+        let id = self.begin_report()?;
+        Ok(self.step_report(Purpose::Evaluate, id)?.losses)
     }
 
     /// The network's outputs in evaluation mode; futures are not needed.
@@ -302,11 +327,9 @@ impl Session {
     /// # Errors
     /// The device failed.
     pub fn update(&mut self, update: &Update) -> Result<Updated> {
-        let start = self.clock();
-        self.backend.clear_gradients(&self.frozen.1)?;
-        let updated = self.backend.update(update, &self.decayed);
-        self.note(Phase::Update, start);
-        updated
+        self.begin_update(update)?;
+        let id = self.begin_report()?;
+        Ok(self.backend.report(id)?.updated)
     }
 
     /// Drops the gathered gradients and the statistics of the passes that made them.
@@ -317,22 +340,9 @@ impl Session {
         self.backend.discard()
     }
 
-    /// Metrics of the last run, which was on this batch; none if there was none.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn metrics(&self, batch: &Batch) -> Result<MetricSums> {
-        let Some(recorded) = self.recorded() else { return Ok(MetricSums::new()) };
-        let read = |tensor| self.read_output(recorded, batch, tensor);
-        let outputs = &recorded.outputs;
-        let predictions = Predictions {
-            trajectory: read(outputs.trajectory)?,
-            logits: read(outputs.logits)?,
-            prediction: read(outputs.prediction)?,
-            steps: self.model.future_steps,
-            modes: self.model.num_modes,
-        };
-        Ok(metrics::sums(&predictions, batch, metrics::wanted(&self.objectives)))
+    /// Metrics of the last training pass or evaluation whose report has come.
+    pub fn metrics(&self) -> &MetricSums {
+        &self.metrics
     }
 
     /// Outputs of the last run, which was on this batch.
@@ -493,13 +503,17 @@ impl Session {
         self.backend.output(&recorded.plan, &batch.feed, tensor)
     }
 
-    fn losses(&self, batch: &Batch) -> Result<Losses> {
-        let recorded = self.recorded().ok_or_else(|| Error::Argument("losses before the first run".into()))?;
-        let value = |tensor| self.read_output(recorded, batch, tensor).map(|values| values.get(0));
-        let values = recorded.losses.iter().map(|(name, loss)| Ok((*name, loss.map_or(Ok(0.0), value)?)));
-        let values = values.collect::<Result<ArrayVec<_, _>>>()?;
+    /// What a run for a purpose and an update gave; losses that are off are 0.
+    fn step_report(&mut self, purpose: Purpose, id: ReportId) -> Result<StepReport> {
+        let Report { numbers, updated } = self.backend.report(id)?;
+        let names = self.plans[purpose as usize].as_ref().map_or(&[][..], |recorded| &recorded.losses);
+        let mut numbers = numbers.into_iter();
+        let mut one = |loss: &Option<TensorId>| loss.and_then(|_| numbers.next()).unwrap_or(0.0);
+        let values: ArrayVec<_, _> = names.iter().map(|(name, loss)| (*name, one(loss))).collect();
         let loss = values.last().map_or(0.0, |(_, loss)| *loss);
-        Ok(Losses { values, loss })
+        let metrics = metrics::wanted(&self.objectives).iter().map_while(|metric| Some((metric.name(), numbers.next()?, numbers.next()?)));
+        self.metrics = metrics.collect();
+        Ok(StepReport { losses: Losses { values, loss }, updated })
     }
 }
 
@@ -552,8 +566,10 @@ fn record(
     let mut losses = objectives::Losses::new();
     if purpose != Purpose::Predict {
         losses = objectives::record(&mut b, &outputs, parameters, config, options, cost_map_size)?;
+        losses.iter().filter_map(|(name, loss)| Some((name, (*loss)?))).for_each(|(name, loss)| b.result(name, loss));
+        let sums = metrics::record(&mut b, &outputs, metrics::wanted(options), config.future_steps)?;
+        sums.into_iter().for_each(|sums| b.result("metrics", sums));
     }
-    losses.iter().filter_map(|(name, loss)| Some((name, (*loss)?))).for_each(|(name, loss)| b.result(name, loss));
     let named = [("trajectory", outputs.trajectory), ("probability", outputs.logits), ("prediction", outputs.prediction)];
     named.into_iter().for_each(|(name, tensor)| b.result(name, tensor));
     let optional = [("hidden", outputs.hidden), ("ref_free_trajectory", outputs.ref_free_trajectory)];

@@ -15,7 +15,10 @@ mod timing;
 mod work;
 
 use device::Shared;
-use std::process::{Command, ExitCode};
+use std::{
+    collections::VecDeque,
+    process::{Command, ExitCode},
+};
 use timing::{option, scenario, time};
 use training_engine::{
     backend::{
@@ -100,10 +103,17 @@ fn whole_step(device: &Shared, model: &ModelConfig, multiply: Multiply, name: &s
     let mut session = Session::with_backend(model, &objectives, 1, open).expect("a session");
     let batch = batch(scenarios, &session);
     let mut step = 0;
+    let mut reports = VecDeque::new();
     let from_host = time(steps, || {
-        assert!(session.train(&batch, step).expect("a step").loss.is_finite());
-        assert!(session.update(&update(step)).expect("an update").applied);
+        session.begin_training(&batch, step).expect("a step");
+        session.begin_update(&update(step)).expect("an update");
+        reports.push_back(session.begin_report().expect("a report"));
         step += 1;
+        // As a run does it.
+        if reports.len() > session.lag() {
+            let report = session.training_report(reports.pop_front().expect("a report")).expect("a step");
+            assert!(report.losses.loss.is_finite() && report.updated.applied);
+        }
     });
     let captured = device.captured().expect("a captured step");
     let resident = time(steps, || {

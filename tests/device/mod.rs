@@ -130,6 +130,12 @@ impl Device for Shared {
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
         self.inner().device.download(from, bytes)
     }
+    fn fetch(&self, from: Address, bytes: usize, place: usize) -> Result<()> {
+        self.inner().device.fetch(from, bytes, place)
+    }
+    fn fetched(&self, place: usize, bytes: &mut [u8]) -> Result<()> {
+        self.inner().device.fetched(place, bytes)
+    }
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
         self.inner().device.copy(from, to, bytes)
     }

@@ -53,6 +53,8 @@ struct Inner {
     /// Whether work waits until it must be done.
     late: bool,
     waiting: VecDeque<Task>,
+    /// What was fetched, by place.
+    fetched: HashMap<usize, Vec<u8>>,
     /// Work that was there at the last `receive` and still waits.
     received: usize,
 }
@@ -62,6 +64,7 @@ enum Task {
     Upload(Address, Vec<u8>),
     Copy(Address, Address, usize),
     Clear(Address, usize),
+    Fetch(Address, usize, usize),
     Launch(Launch),
     Replay(Captured),
 }
@@ -86,6 +89,10 @@ impl Inner {
         let text = unsafe { CStr::from_ptr((self.library.error)(self.device)) };
         Err(Error::Backend(format!("emulated device: {}", text.to_string_lossy())))
     }
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        // SAFETY: the device checks its own range.
+        self.ok(unsafe { (self.library.download)(self.device, bytes.as_mut_ptr().cast(), pointer(from), bytes.len()) })
+    }
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
         // SAFETY: the device checks its own range.
         self.ok(unsafe { (self.library.upload)(self.device, pointer(to), bytes.as_ptr().cast(), bytes.len()) })
@@ -104,8 +111,14 @@ impl Inner {
         }
         Ok(())
     }
-    fn run(&self, task: &Task) -> Result<()> {
+    fn run(&mut self, task: &Task) -> Result<()> {
         match task {
+            Task::Fetch(from, bytes, place) => {
+                let mut fetched = vec![0; *bytes];
+                self.download(*from, &mut fetched)?;
+                self.fetched.insert(*place, fetched);
+                Ok(())
+            }
             Task::Upload(to, bytes) => self.upload(*to, bytes),
             // SAFETY: the device checks both ranges.
             Task::Copy(from, to, bytes) => self.ok(unsafe { (self.library.copy)(self.device, pointer(*to), pointer(*from), *bytes) }),
@@ -158,6 +171,7 @@ impl Emulator {
             captures: 0,
             late: false,
             waiting: VecDeque::new(),
+            fetched: HashMap::new(),
             received: 0,
         })))
     }
@@ -246,8 +260,22 @@ impl Device for Emulator {
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
         let mut inner = self.inner();
         inner.work(usize::MAX)?;
-        // SAFETY: the device checks its own range.
-        inner.ok(unsafe { (inner.library.download)(inner.device, bytes.as_mut_ptr().cast(), pointer(from), bytes.len()) })
+        inner.download(from, bytes)
+    }
+    fn fetch(&self, from: Address, bytes: usize, place: usize) -> Result<()> {
+        let mut inner = self.inner();
+        inner.fetched.remove(&place);
+        inner.take(Task::Fetch(from, bytes, place))
+    }
+    fn fetched(&self, place: usize, bytes: &mut [u8]) -> Result<()> {
+        let mut inner = self.inner();
+        // No further than needed.
+        while !inner.fetched.contains_key(&place) && !inner.waiting.is_empty() {
+            inner.work(1)?;
+        }
+        let fetched = inner.fetched.get(&place).filter(|fetched| fetched.len() == bytes.len());
+        bytes.copy_from_slice(fetched.ok_or_else(|| Error::Backend("nothing was fetched there".into()))?);
+        Ok(())
     }
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
         self.inner().take(Task::Copy(from, to, bytes))

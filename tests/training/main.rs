@@ -19,6 +19,7 @@ mod source;
 mod standard;
 #[path = "../torch_python/mod.rs"]
 mod torch_python;
+mod under_way;
 mod wandb;
 
 use source::Roads;

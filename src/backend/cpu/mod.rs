@@ -12,6 +12,7 @@ mod imitation;
 mod linear;
 mod losses;
 mod math;
+mod metrics;
 mod neighborhood;
 mod norm;
 mod optimizer;
@@ -25,7 +26,7 @@ use self::{
     math::Real,
     pool::Pool,
 };
-use super::{Backend, Buffer, NonFinite, Update, Updated};
+use super::{Backend, Buffer, NonFinite, Report, ReportId, Update};
 use crate::{
     error::{Error, Result},
     graph::{Element, Feed, Op, Pass, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
@@ -54,6 +55,10 @@ pub struct CpuBackend<T> {
     partials: Vec<T>,
     /// Sums of squares of blocks of the gradient.
     norms: Vec<f64>,
+    /// Of the last run and the last update.
+    report: Report,
+    /// A loss of the gathered gradients was not finite.
+    spoiled: bool,
 }
 
 impl<T: Real> CpuBackend<T> {
@@ -71,6 +76,8 @@ impl<T: Real> CpuBackend<T> {
             scratch: Vec::new(),
             partials: Vec::new(),
             norms: Vec::new(),
+            report: Report::default(),
+            spoiled: false,
         }
     }
 
@@ -121,8 +128,16 @@ impl<T: Real> CpuBackend<T> {
                 Pass::Again => again(&mut call),
             }
             if !go_on(self, i) {
-                break;
+                return Ok(());
             }
+        }
+        self.report.numbers.clear();
+        for (id, place) in plan.graph.numbers() {
+            let values = &self.arena[plan.offset(id)..][..place.len()];
+            self.report.numbers.extend(values.iter().map(|value| value.f64()));
+        }
+        if plan.graph.seed.is_some() {
+            self.spoiled |= !self.report.numbers[..plan.graph.losses()].iter().all(|loss| loss.is_finite());
         }
         Ok(())
     }
@@ -154,7 +169,7 @@ impl<T: Real> Backend for CpuBackend<T> {
     fn run_watched(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Option<NonFinite>> {
         let mut found = None;
         self.run_nodes(plan, feed, step, |backend, node| {
-            let results = plan.graph.nodes[node].outputs.iter().flatten();
+            let results = super::watched(&plan.graph.nodes[node]);
             // Gradients of parameters are looked at last, all at once.
             let mut watched = results.filter(|id| {
                 let tensor = plan.graph.tensor(**id);
@@ -182,14 +197,24 @@ impl<T: Real> Backend for CpuBackend<T> {
         }))
     }
 
-    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {
-        let done = optimizer::update(self, update, decayed);
+    fn begin_report(&mut self) -> Result<ReportId> {
+        Ok(ReportId(0))
+    }
+
+    fn report(&mut self, _: ReportId) -> Result<Report> {
+        Ok(self.report.clone())
+    }
+
+    fn begin_update(&mut self, update: &Update, decayed: &[Vector]) -> Result<()> {
+        let scale = if self.spoiled { f64::NAN } else { update.scale };
+        let done = optimizer::update(self, &Update { scale, ..update.clone() }, decayed);
+        self.report.updated = done;
         if done.applied {
             self.statistics.copy_from_slice(&self.pending);
+            Ok(())
         } else {
-            self.discard()?;
+            self.discard()
         }
-        Ok(done)
     }
 
     fn clear_gradients(&mut self, parts: &[Vector]) -> Result<()> {
@@ -198,6 +223,7 @@ impl<T: Real> Backend for CpuBackend<T> {
     }
 
     fn discard(&mut self) -> Result<()> {
+        self.spoiled = false;
         self.gradients.fill(T::ZERO);
         self.pending.copy_from_slice(&self.statistics);
         Ok(())
@@ -273,6 +299,7 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::Sum => losses::sum_forward(call),
         Op::Largest => losses::largest_forward(call),
         Op::Scale { factor } => losses::scale_forward(call, *factor),
+        Op::Metrics { .. } => metrics::forward(call),
     }
 }
 
@@ -321,5 +348,6 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::Sum => losses::sum_backward(call),
         Op::Largest => losses::largest_backward(call),
         Op::Scale { factor } => losses::scale_backward(call, *factor),
+        Op::Metrics { .. } => {}
     }
 }

@@ -52,7 +52,7 @@ impl Launch {
 }
 
 /// A device that runs the kernels. But for [`Device::send`], copies, fills and launches take effect in the order of the calls; all but
-/// downloads and [`Device::synchronise`] may return before they have. Errors are [`crate::error::Error::Backend`] with what was done.
+/// downloads, [`Device::fetched`] and [`Device::synchronise`] may return before they have. Errors are [`crate::error::Error::Backend`] with what was done.
 pub trait Device: Send {
     /// What it is, for people: model and compute capability.
     fn describe(&self) -> String;
@@ -96,6 +96,18 @@ pub trait Device: Send {
     /// # Errors
     /// The device failed, now or in a launch before.
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// Begins to copy from the device to a place of the host, of any number, that keeps the bytes until the next copy to it; for a few bytes.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn fetch(&self, from: Address, bytes: usize, place: usize) -> Result<()>;
+
+    /// Waits for the last copy to a place, of as many bytes, and gives them.
+    ///
+    /// # Errors
+    /// There was none; the device failed, now or in a launch before.
+    fn fetched(&self, place: usize, bytes: &mut [u8]) -> Result<()>;
 
     /// Copies within the device; the parts do not overlap.
     ///

@@ -3,7 +3,7 @@
 use super::{
     attention, dropout, fourier, group_attention, imitation,
     linear::{self, Pair},
-    losses, neighborhood, norm, parts,
+    losses, metrics, neighborhood, norm, parts,
     recorder::Recorder,
     rows, segment_max, sequences,
 };
@@ -56,6 +56,7 @@ fn forward(r: &mut Recorder) -> Result<()> {
         Op::Sum => losses::sum_forward(r),
         Op::Largest => losses::largest_forward(r),
         Op::Scale { factor } => losses::scale_forward(r, *factor),
+        Op::Metrics { .. } => metrics::forward(r),
     }
 }
 
@@ -105,5 +106,6 @@ fn backward(r: &mut Recorder) -> Result<()> {
         Op::Sum => losses::sum_backward(r),
         Op::Largest => losses::largest_backward(r),
         Op::Scale { factor } => losses::scale_backward(r, *factor),
+        Op::Metrics { .. } => Ok(()),
     }
 }

@@ -22,7 +22,7 @@ const OLDEST: i32 = 12_000;
 const LOWEST: (i32, i32) = (8, 0);
 /// Dynamic shared memory that a kernel may use without asking.
 const SHARED: u32 = 48 * 1024;
-/// Uploads that may be under way.
+/// Uploads that may be under way: four a step.
 const STAGES: usize = 8;
 
 /// Why there is no device, or how many there are.
@@ -48,7 +48,7 @@ pub fn count() -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// A page-locked piece of host memory from which uploads are made, and the end of its last one.
+/// A page-locked piece of host memory from or to which copies are made, and the end of its last one.
 struct Stage {
     pointer: *mut u8,
     len: usize,
@@ -87,6 +87,8 @@ pub struct Driver {
     stages: RefCell<Vec<Stage>>,
     /// The stage of the next upload.
     next: Cell<usize>,
+    /// Places to which numbers are fetched.
+    fetched: RefCell<Vec<Stage>>,
     graphs: RefCell<HashMap<u64, sys::CUgraphExec>>,
     /// Graphs so far.
     captured: Cell<u64>,
@@ -132,6 +134,7 @@ impl Driver {
             functions: RefCell::default(),
             stages: RefCell::default(),
             next: Cell::new(0),
+            fetched: RefCell::default(),
             graphs: RefCell::default(),
             captured: Cell::new(0),
         };
@@ -201,20 +204,19 @@ impl Driver {
             .map_err(|e| self.failed(&format!("launching '{}' with {:?} blocks", launch.kernel, launch.grid), &e))
     }
 
-    /// Page-locked memory for `bytes`, which no upload reads any more.
-    fn stage(&self, stages: &mut Vec<Stage>, bytes: usize) -> Result<usize> {
-        let index = self.next.replace((self.next.get() + 1) % STAGES);
-        if stages.len() <= index {
+    /// One of the stages, with page-locked memory for `bytes`, once no copy is under way there any more.
+    fn stage<'a>(&self, stages: &'a mut Vec<Stage>, index: usize, bytes: usize) -> Result<&'a Stage> {
+        while stages.len() <= index {
             let done = event::create(sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING).map_err(|e| self.failed("an event", &e))?;
             stages.push(Stage { pointer: std::ptr::null_mut(), len: 0, done });
         }
         let stage = &mut stages[index];
-        // SAFETY: the event is there; without an upload before it is over at once.
-        unsafe { event::synchronize(stage.done) }.map_err(|e| self.failed("an upload", &e))?;
+        // SAFETY: the event is there; without a copy before it is over at once.
+        unsafe { event::synchronize(stage.done) }.map_err(|e| self.failed("a copy", &e))?;
         if stage.len < bytes {
             let room = bytes.next_power_of_two();
             if !stage.pointer.is_null() {
-                // SAFETY: it was allocated so, and the last upload from it is over.
+                // SAFETY: it was allocated so, and the last copy is over.
                 unsafe { result::free_host(stage.pointer.cast()) }.map_err(|e| self.failed("page-locked memory", &e))?;
                 (stage.pointer, stage.len) = (std::ptr::null_mut(), 0);
             }
@@ -223,7 +225,7 @@ impl Driver {
                 .map_err(|e| self.failed(&format!("{room} bytes of page-locked memory of the host"), &e))?;
             (stage.pointer, stage.len) = (pointer.cast(), room);
         }
-        Ok(index)
+        Ok(stage)
     }
 }
 
@@ -234,8 +236,8 @@ impl Driver {
             return Ok(());
         }
         let mut stages = self.stages.borrow_mut();
-        let index = self.stage(&mut stages, bytes.len())?;
-        let stage = &stages[index];
+        let index = self.next.replace((self.next.get() + 1) % STAGES);
+        let stage = self.stage(&mut stages, index, bytes.len())?;
         // SAFETY: the stage has room, and nothing else reads or writes it until its event.
         let staged = unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), stage.pointer, bytes.len());
@@ -307,6 +309,29 @@ impl Device for Driver {
                 .map_err(|e| self.failed(&format!("downloading {len} bytes"), &e))?;
         }
         self.synchronise()
+    }
+
+    fn fetch(&self, from: Address, bytes: usize, place: usize) -> Result<()> {
+        self.enter("fetching")?;
+        let mut stages = self.fetched.borrow_mut();
+        let stage = self.stage(&mut stages, place, bytes)?;
+        // SAFETY: the stage has room, and nothing else reads or writes it until its event.
+        let to = unsafe { std::slice::from_raw_parts_mut(stage.pointer, bytes) };
+        // SAFETY: the source is in an allocation of the backend.
+        unsafe { result::memcpy_dtoh_async(to, from, self.stream).and_then(|()| event::record(stage.done, self.stream)) }
+            .map_err(|e| self.failed(&format!("fetching {bytes} bytes"), &e))
+    }
+
+    fn fetched(&self, place: usize, bytes: &mut [u8]) -> Result<()> {
+        self.enter("fetching")?;
+        let stages = self.fetched.borrow();
+        let stage = stages.get(place).filter(|stage| stage.len >= bytes.len());
+        let stage = stage.ok_or_else(|| Error::Backend(format!("{} bytes were not fetched", bytes.len())))?;
+        // SAFETY: the event is there.
+        unsafe { event::synchronize(stage.done) }.map_err(|e| self.failed("a kernel or copy before", &e))?;
+        // SAFETY: the stage has as many bytes, and the copy to it is over.
+        bytes.copy_from_slice(unsafe { std::slice::from_raw_parts(stage.pointer, bytes.len()) });
+        Ok(())
     }
 
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
@@ -405,7 +430,7 @@ impl Drop for Driver {
                     _ = stream::synchronize(self.sender);
                 }
                 self.graphs.borrow_mut().drain().for_each(|(_, executable)| _ = graph::exec_destroy(executable));
-                for stage in self.stages.borrow_mut().drain(..) {
+                for stage in self.stages.borrow_mut().drain(..).chain(self.fetched.borrow_mut().drain(..)) {
                     _ = event::destroy(stage.done);
                     if !stage.pointer.is_null() {
                         _ = result::free_host(stage.pointer.cast());

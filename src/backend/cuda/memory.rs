@@ -4,12 +4,16 @@ use super::{
     device::{ALIGNMENT, Address, Device},
     loss_scale,
     optimizer::{self, Buffers, Outcome, UpdateBlock},
-    recorder::{Addresses, SCALARS, StepBlock},
+    recorder::{Addresses, StepBlock, bytes},
 };
 use crate::{
     backend::Buffer,
     error::{Error, Result},
+    graph::MOST_NUMBERS,
 };
+
+/// Bytes of what a report is made of: numbers of a run and the outcome of an update.
+pub const REPORT: usize = 4 * MOST_NUMBERS + size_of::<Outcome>();
 
 /// Parameters, gradients, moments and statistics, and what an update needs beside them.
 #[derive(Debug)]
@@ -22,10 +26,13 @@ impl State {
     /// All of it, zeroed; `scaled`: the loss's gradient has a factor.
     pub fn new(device: &dyn Device, parameters: usize, statistics: usize, scaled: bool) -> Result<Self> {
         let numbers = [4 * parameters; 4].into_iter().chain([4 * statistics; 2]);
-        let rest = [size_of::<UpdateBlock>(), size_of::<Outcome>(), optimizer::partial_bytes(parameters), size_of::<loss_scale::Block>()];
+        let rest = [size_of::<UpdateBlock>(), REPORT, optimizer::partial_bytes(parameters), size_of::<loss_scale::Block>()];
         let sizes: Vec<usize> = numbers.chain(rest).collect();
         let (start, at) = allocate(device, &sizes, "parameters, gradients and moments")?;
         at[..6].iter().zip(&sizes).try_for_each(|(&part, &size)| device.clear(part, size))?;
+        let (numbers, outcome) = (at[7], at[7] + bytes(MOST_NUMBERS));
+        device.clear(numbers, REPORT)?;
+        device.upload(outcome, bytemuck::bytes_of(&Outcome::START))?;
         let buffers = Buffers {
             parameters: at[0],
             gradients: at[1],
@@ -33,7 +40,8 @@ impl State {
             statistics: at[4],
             pending: at[5],
             block: at[6],
-            outcome: at[7],
+            numbers,
+            outcome,
             partials: at[8],
             loss_scale: if scaled { at[9] } else { 0 },
             len: parameters,
@@ -69,8 +77,9 @@ impl State {
 
     /// Where launches find everything, given the places of the work.
     pub fn addresses(&self, work: Addresses) -> Addresses {
-        let Buffers { parameters, gradients, statistics, pending, loss_scale, .. } = self.buffers;
-        Addresses { parameters, gradients, statistics, pending, loss_scale, ..work }
+        let Buffers { parameters, gradients, statistics, pending, loss_scale, numbers, outcome, .. } = self.buffers;
+        let spoiled = outcome + std::mem::offset_of!(Outcome, spoiled) as Address;
+        Addresses { parameters, gradients, statistics, pending, loss_scale, numbers, spoiled, ..work }
     }
 
     pub fn free(&self, device: &dyn Device) {
@@ -136,12 +145,12 @@ impl Work {
         let needs = Needs { reals: headroom(needs.reals), indexes: headroom(needs.indexes), ..*needs };
         let room = self.room.each(needs, usize::max);
         self.free(device);
-        let elements = [2 * room.reals, 2 * room.indexes, room.arena, room.index_arena, SCALARS].map(|n| 4 * n);
+        let elements = [2 * room.reals, 2 * room.indexes, room.arena, room.index_arena].map(|n| 4 * n);
         let sizes: Vec<usize> = [size_of::<StepBlock>(), room.scratch].into_iter().chain(elements).collect();
         let (start, at) = allocate(device, &sizes, "the work on a batch of this size")?;
-        let [step, scratch, reals, indexes, arena, index_arena, scalars] = at[..] else { unreachable!("as many as sizes") };
+        let [step, scratch, reals, indexes, arena, index_arena] = at[..] else { unreachable!("as many as sizes") };
         (self.start, self.room) = (Some(start), room);
-        self.at = Addresses { step, reals, indexes, arena, index_arena, scratch, scalars, ..Addresses::default() };
+        self.at = Addresses { step, reals, indexes, arena, index_arena, scratch, ..Addresses::default() };
         Ok(())
     }
 

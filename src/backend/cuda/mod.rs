@@ -21,6 +21,7 @@ mod linear;
 mod loss_scale;
 mod losses;
 mod memory;
+mod metrics;
 mod neighborhood;
 mod norm;
 mod optimizer;
@@ -37,14 +38,14 @@ pub use recorder::Multiply;
 
 use self::{
     device::{Captured, Device, Launch},
-    memory::{Needs, State, Work},
+    memory::{Needs, REPORT, State, Work},
     read_back::ReadBack,
     recorder::{Program, Recorder, StepBlock, bytes},
 };
-use super::{Backend, Buffer, LossScale, NonFinite, Rule, Sent, Update, Updated};
+use super::{Backend, Buffer, LossScale, MOST_UNDER_WAY, NonFinite, Report, ReportId, Rule, Update, Updated};
 use crate::{
     error::{Error, Result},
-    graph::{Element, Feed, Graph, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Element, Feed, Graph, MOST_NUMBERS, Node, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use std::time::{Duration, Instant};
 
@@ -90,12 +91,11 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
         work: Work::default(),
         programs: Vec::new(),
         outputs: Vec::new(),
-        scalars: ReadBack::default(),
         updates,
         feed: 0,
-        sent: None,
-        claimed: None,
-        sends: 0,
+        gathered: false,
+        reports: 0,
+        skipped: 0,
         values: Vec::new(),
     });
     backend.set_loss_scale(&LossScale::default())?;
@@ -110,6 +110,11 @@ pub fn with_device(device: Box<dyn Device>, multiply: Multiply, parameters: usiz
 pub fn launches(plan: &Plan, multiply: Multiply) -> Result<(Vec<usize>, Vec<Launch>)> {
     let program = Recorder::record(plan, recorder::Addresses::apart(), multiply, dispatch::record)?;
     Ok((program.ends, program.launches))
+}
+
+/// Where a report lies on the host: the device is never as many reports ahead as there are places.
+fn place(report: u64) -> usize {
+    (report % (MOST_UNDER_WAY as u64 + 1)) as usize
 }
 
 /// The launches of a plan, ready to run.
@@ -130,17 +135,16 @@ struct CudaBackend {
     programs: Vec<Prepared>,
     /// Results of the last run by tensor, once they have been read back.
     outputs: Vec<ReadBack>,
-    /// Those that are one number, in the order of the program.
-    scalars: ReadBack,
     /// Launches of an update by Adam, and by descent along the gradient.
     updates: [Vec<Launch>; 2],
     /// The feed (0, 1) that the last run read.
     feed: usize,
-    /// What was sent to the other, if that was done before its run.
-    sent: Option<Sent>,
-    /// What the next run is of.
-    claimed: Option<Sent>,
-    sends: u64,
+    /// There are gradients since the last update.
+    gathered: bool,
+    /// Reports that began.
+    reports: u64,
+    /// Updates that were not applied, as far as reports have said.
+    skipped: i32,
     /// Room for the numbers of a buffer that is written.
     values: Vec<f32>,
 }
@@ -150,30 +154,22 @@ impl CudaBackend {
     fn prepare(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<usize> {
         super::check(plan, feed, Scalar::F32)?;
         let RealsRef::F32(reals) = feed.reals.view() else { unreachable!("checked") };
-        self.outputs.iter_mut().chain([&mut self.scalars]).for_each(ReadBack::forget);
+        self.outputs.iter_mut().for_each(ReadBack::forget);
         self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), ReadBack::default);
         let index = match self.programs.iter().position(|p| p.plan == plan.id()) {
             Some(index) if self.work.holds(reals.len(), feed.indexes.len()) => index,
             _ => self.record(plan, reals.len(), feed.indexes.len())?,
         };
-        let claimed = self.claimed.take();
-        if claimed.is_none() || self.sent.take() != claimed {
-            self.send_feed(feed)?;
-        }
+        // The run before this one may still be reading the other feed.
         self.feed = 1 - self.feed;
-        let block = StepBlock::new(feed, step, self.work.feed(self.feed), self.programs[index].program.scattered)?;
-        self.device.receive()?;
-        self.device.upload(self.work.addresses().step, bytemuck::bytes_of(&block))?;
-        Ok(index)
-    }
-
-    /// Copies a batch to the feed that the last run does not read.
-    fn send_feed(&mut self, feed: &Feed) -> Result<()> {
-        self.sent = None;
-        let RealsRef::F32(reals) = feed.reals.view() else { return Err(Error::Backend("the batch is in double precision".into())) };
-        let (at, [first_real, first_index]) = (self.work.addresses(), self.work.feed(1 - self.feed));
+        let (at, [first_real, first_index]) = (self.work.addresses(), self.work.feed(self.feed));
         self.device.send(at.reals + bytes(first_real), bytemuck::cast_slice(reals))?;
-        self.device.send(at.indexes + bytes(first_index), bytemuck::cast_slice(&feed.indexes))
+        self.device.send(at.indexes + bytes(first_index), bytemuck::cast_slice(&feed.indexes))?;
+        self.device.receive()?;
+        let block = StepBlock::new(feed, step, self.work.feed(self.feed), self.programs[index].program.scattered, self.gathered)?;
+        self.device.upload(at.step, bytemuck::bytes_of(&block))?;
+        self.gathered |= plan.graph.seed.is_some();
+        Ok(index)
     }
 
     /// Records a plan, with the memory that it needs.
@@ -183,7 +179,6 @@ impl CudaBackend {
         let needs = Needs { reals, indexes, arena: plan.real_len, index_arena: plan.index_len, scratch: sizes.scratch };
         if !self.work.fits(&needs) {
             self.forget(0);
-            self.sent = None;
             self.work.grow(&*self.device, &needs)?;
         }
         self.programs.iter().position(|p| p.plan == plan.id()).into_iter().for_each(|index| self.forget_one(index));
@@ -237,7 +232,7 @@ impl CudaBackend {
 
     /// Whether all results of a node are finite.
     fn finite(&self, plan: &Plan, feed: &Feed, node: usize) -> Result<bool> {
-        for id in plan.graph.nodes[node].outputs.iter().flatten() {
+        for id in super::watched(&plan.graph.nodes[node]) {
             let tensor = plan.graph.tensor(*id);
             // Gradients of parameters are looked at last, all at once.
             if tensor.element == Element::Real && tensor.place == Place::Arena {
@@ -278,22 +273,26 @@ impl Backend for CudaBackend {
         self.device.replay(self.programs[index].captured)
     }
 
-    fn sends(&self) -> bool {
-        true
+    fn lag(&self) -> usize {
+        MOST_UNDER_WAY
     }
 
-    fn send(&mut self, feed: &Feed) -> Result<Option<Sent>> {
-        if feed.reals.scalar() != Scalar::F32 || !self.work.holds(feed.reals.len(), feed.indexes.len()) {
-            return Ok(None);
-        }
-        self.send_feed(feed)?;
-        self.sends += 1;
-        self.sent = Some(Sent(self.sends));
-        Ok(self.sent)
+    fn begin_report(&mut self) -> Result<ReportId> {
+        self.reports += 1;
+        self.device.fetch(self.state.update_buffers().numbers, REPORT, place(self.reports))?;
+        Ok(ReportId(self.reports))
     }
 
-    fn claim(&mut self, sent: Sent) {
-        self.claimed = Some(sent);
+    fn report(&mut self, ReportId(id): ReportId) -> Result<Report> {
+        let mut bytes = [0; REPORT];
+        self.device.fetched(place(id), &mut bytes)?;
+        let (numbers, outcome) = bytes.split_at(4 * MOST_NUMBERS);
+        let outcome: optimizer::Outcome = bytemuck::pod_read_unaligned(outcome);
+        self.skipped = outcome.all_skipped();
+        let loss_scale = (self.state.update_buffers().loss_scale != 0).then_some(f64::from(outcome.loss_scale));
+        let updated = Updated { gradient_norm: outcome.norm, applied: outcome.applied != 0, loss_scale };
+        let numbers = numbers.chunks_exact(4).map(|number| f64::from(bytemuck::pod_read_unaligned::<f32>(number))).collect();
+        Ok(Report { numbers, updated })
     }
 
     fn run_timed(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<Vec<Instant>> {
@@ -332,25 +331,20 @@ impl Backend for CudaBackend {
                 return Ok(RealsRef::F32(&reals[feed.real_slots[slot].clone()][..len]));
             }
         };
-        let program = self.programs.iter().find(|p| p.plan == plan.id()).map(|p| &p.program);
-        let program = program.ok_or_else(|| Error::Backend(format!("no value of '{}' before a run", t.name)))?;
-        let read = |back: &'a ReadBack, from, len| back.get(len, |values| self.device.download(from, bytemuck::cast_slice_mut(values)));
-        Ok(RealsRef::F32(match program.scalars.iter().position(|id| *id == tensor) {
-            Some(i) => &read(&self.scalars, self.work.addresses().scalars, program.scalars.len())?[i..i + 1],
-            None => read(&self.outputs[tensor.0], from, len)?,
-        }))
+        if self.programs.iter().all(|p| p.plan != plan.id()) {
+            return Err(Error::Backend(format!("no value of '{}' before a run", t.name)));
+        }
+        let read = self.outputs[tensor.0].get(len, |values| self.device.download(from, bytemuck::cast_slice_mut(values)));
+        read.map(RealsRef::F32)
     }
 
-    fn update(&mut self, update: &Update, decayed: &[Vector]) -> Result<Updated> {
-        let buffers = self.state.update_buffers();
-        let block = optimizer::UpdateBlock::new(update, decayed)?;
-        self.device.upload(buffers.block, bytemuck::bytes_of(&block))?;
+    fn begin_update(&mut self, update: &Update, decayed: &[Vector]) -> Result<()> {
+        let block = optimizer::UpdateBlock::new(update, decayed, self.skipped)?;
+        self.device.upload(self.state.update_buffers().block, bytemuck::bytes_of(&block))?;
         let kernel = usize::from(matches!(update.rule, Rule::Sgd { .. }));
         self.updates[kernel].iter().try_for_each(|launch| self.device.launch(launch))?;
-        let mut outcome: optimizer::Outcome = bytemuck::Zeroable::zeroed();
-        self.device.download(buffers.outcome, bytemuck::bytes_of_mut(&mut outcome))?;
-        let loss_scale = (buffers.loss_scale != 0).then_some(f64::from(outcome.loss_scale));
-        Ok(Updated { gradient_norm: outcome.norm, applied: outcome.applied != 0, loss_scale })
+        self.gathered = false;
+        Ok(())
     }
 
     fn loss_scale(&self) -> Result<Option<LossScale>> {
@@ -376,6 +370,7 @@ impl Backend for CudaBackend {
     }
 
     fn discard(&mut self) -> Result<()> {
+        self.gathered = false;
         self.device.clear(self.state.at(Buffer::Gradients), 4 * self.state.len(Buffer::Gradients))?;
         let [from, to] = [Buffer::Statistics, Buffer::PendingStatistics].map(|buffer| self.state.at(buffer));
         self.device.copy(from, to, 4 * self.state.len(Buffer::Statistics))

@@ -2,7 +2,7 @@
 
 use super::device::{Address, Launch};
 use crate::{
-    backend::{Clip, Rule, Update},
+    backend::{Clip, MOST_UNDER_WAY, Rule, Update},
     error::{Error, Result},
     graph::Vector,
 };
@@ -18,7 +18,8 @@ pub struct Buffers {
     pub pending: Address,
     /// The [`UpdateBlock`].
     pub block: Address,
-    /// An [`Outcome`].
+    /// [`MOST_NUMBERS`](crate::graph::MOST_NUMBERS) of the last run, and behind them an [`Outcome`].
+    pub numbers: Address,
     pub outcome: Address,
     /// Room for [`partial_bytes`] of any content.
     pub partials: Address,
@@ -41,9 +42,9 @@ pub struct UpdateBlock {
     bound: f32,
     keep: f32,
     decay: f32,
-    factors: [f32; 7],
+    factors: [[f32; 7]; MOST_UNDER_WAY + 1],
     decayed: i32,
-    pad: i32,
+    skipped: i32,
     ranges: [[i32; 2]; MOST_DECAYED],
 }
 
@@ -57,14 +58,28 @@ pub struct Outcome {
     pub applied: i32,
     /// Factor that the loss's gradient had.
     pub loss_scale: f32,
+    /// Updates before it that were not applied.
+    pub skipped: i32,
+    /// A loss of the gathered gradients is not finite.
+    pub spoiled: i32,
+}
+
+impl Outcome {
+    /// As before the first update.
+    pub const START: Self = Self { norm: 0.0, applied: 1, loss_scale: 1.0, skipped: 0, spoiled: 0 };
+
+    /// Updates so far that were not applied.
+    pub fn all_skipped(&self) -> i32 {
+        self.skipped + i32::from(self.applied == 0)
+    }
 }
 
 impl UpdateBlock {
-    /// Of an update; `decayed` are the parts that decay, in the order of their places.
+    /// Of an update; `decayed` are the parts that decay, in the order of their places. So far `skipped` are known not to be applied.
     ///
     /// # Errors
     /// More parts than [`MOST_DECAYED`], or they are in another order.
-    pub fn new(update: &Update, decayed: &[Vector]) -> Result<Self> {
+    pub fn new(update: &Update, decayed: &[Vector], skipped: i32) -> Result<Self> {
         if decayed.len() > MOST_DECAYED {
             return Err(Error::Backend(format!("{} decayed parts of the parameters are more than {MOST_DECAYED}", decayed.len())));
         }
@@ -90,25 +105,25 @@ impl UpdateBlock {
             bound: bound as f32,
             keep: keep as f32,
             decay: decay as f32,
-            factors: factors(update).map(|f| f as f32),
+            factors: [0, 1, 2].map(|less| factors(update, update.count.saturating_sub(less).max(1)).map(|f| f as f32)),
             decayed: decayed.len() as i32,
-            pad: 0,
+            skipped,
             ranges,
         })
     }
 }
 
-/// The numbers of a rule, as its kernel has them.
-fn factors(update: &Update) -> [f64; 7] {
+/// The numbers of a rule in update `count`, as its kernel has them.
+fn factors(update: &Update, count: u64) -> [f64; 7] {
     match update.rule {
         Rule::Adam { beta: [b1, b2], epsilon } | Rule::AdamW { beta: [b1, b2], epsilon } => {
-            let count = i32::try_from(update.count).unwrap_or(i32::MAX);
+            let count = i32::try_from(count).unwrap_or(i32::MAX);
             let (fix1, fix2) = (1.0 - b1.powi(count), 1.0 / (1.0 - b2.powi(count)).sqrt());
             [b1, b2, 1.0 - b1, 1.0 - b2, update.learning_rate / fix1, fix2, epsilon]
         }
         Rule::Sgd { momentum, dampening, nesterov } => {
             // The first step takes the gradient as it is, and so does every one without momentum.
-            let (keep, take) = if update.count == 1 || momentum == 0.0 { (0.0, 1.0) } else { (momentum, 1.0 - dampening) };
+            let (keep, take) = if count == 1 || momentum == 0.0 { (0.0, 1.0) } else { (momentum, 1.0 - dampening) };
             let [direct, moment] = if nesterov { [1.0, momentum] } else { [0.0, 1.0] };
             [keep, take, direct, moment, update.learning_rate, 0.0, 0.0]
         }

@@ -7,6 +7,7 @@ use super::{
     chain::{self, Chain, Kind},
     device::{ALIGNMENT, Address, Launch},
     linear::{self, PairSums},
+    metrics,
     partials::{self, PartialSum},
     product::{self, Gradient},
     segment_max::{self, SegmentOf},
@@ -22,8 +23,6 @@ use std::collections::HashMap;
 pub const COUNTS: usize = 16;
 /// Most slots of a feed, of reals and of index lists.
 pub const SLOTS: usize = 64;
-/// Most results that are one number.
-pub const SCALARS: usize = 64;
 /// Most blocks along one side of a grid: kernels stride over what is left.
 const MOST_BLOCKS: usize = 16 * 1024;
 
@@ -71,7 +70,8 @@ pub struct StepBlock {
     /// Bit i: index list i never falls; of those that are asked for.
     sorted: u64,
     step: u32,
-    pad: u32,
+    /// Whether there are gradients of earlier batches.
+    gathered: u32,
     counts: [i32; COUNTS],
     /// First element of each slot of reals.
     real_slots: [i32; SLOTS],
@@ -80,12 +80,13 @@ pub struct StepBlock {
 }
 
 impl StepBlock {
-    /// Of a feed, whose reals and indexes begin with these elements of their memory, and a step; looks at the lists `scattered`.
+    /// Of a feed, whose reals and indexes begin with these elements of their memory, and a step, with gradients `gathered` from earlier batches or
+    /// none; looks at the lists `scattered`.
     ///
     /// # Errors
     /// The feed has more counts, slots or elements than there is room for.
-    pub fn new(feed: &Feed, step: &Step, [reals, indexes]: [usize; 2], scattered: u64) -> Result<Self> {
-        let mut block = Self { seed: step.seed, step: step.step as u32, ..Self::zeroed() };
+    pub fn new(feed: &Feed, step: &Step, [reals, indexes]: [usize; 2], scattered: u64, gathered: bool) -> Result<Self> {
+        let mut block = Self { seed: step.seed, step: step.step as u32, gathered: gathered.into(), ..Self::zeroed() };
         let number = |n: usize| i32::try_from(n).map_err(|_| Error::Backend(format!("the batch has a count or place of {n}")));
         if feed.counts.len() > COUNTS || feed.real_slots.len() > SLOTS || feed.index_slots.len() > SLOTS {
             let [counts, reals, lists] = [feed.counts.len(), feed.real_slots.len(), feed.index_slots.len()];
@@ -189,7 +190,10 @@ pub struct Addresses {
     pub arena: Address,
     pub index_arena: Address,
     pub scratch: Address,
-    pub scalars: Address,
+    /// Of [`Graph::numbers`](crate::graph::Graph::numbers).
+    pub numbers: Address,
+    /// Whether a loss of the gathered gradients is not finite.
+    pub spoiled: Address,
     pub constants: Address,
     /// Factor of the loss's gradient; 0: it has none.
     pub loss_scale: Address,
@@ -210,9 +214,10 @@ impl Addresses {
             arena: at(8),
             index_arena: at(9),
             scratch: at(10),
-            scalars: at(11),
-            constants: at(12),
-            loss_scale: at(13),
+            numbers: at(11),
+            spoiled: at(12),
+            constants: at(13),
+            loss_scale: at(14),
         }
     }
 }
@@ -226,8 +231,6 @@ pub struct Program {
     pub ends: Vec<usize>,
     /// Launches before the first node.
     pub start: usize,
-    /// Results that are one number, in the order in which the last launch puts them side by side.
-    pub scalars: Vec<TensorId>,
     /// Bytes that the constants take.
     pub constants: Vec<u8>,
     /// Bytes of scratch that the neediest node takes.
@@ -275,6 +278,8 @@ pub struct Recorder<'a> {
     pub segments: Vec<SegmentOf>,
     /// Where a loss's forward pass, by its node's stream, has left its partial sums, and how many.
     pub counts: HashMap<u32, (Address, usize)>,
+    /// Sums of measures, which the report adds up.
+    pub metrics: Option<metrics::Sums>,
     /// The chain that the node is part of.
     pub chain: Option<Chain>,
 }
@@ -299,6 +304,7 @@ impl<'a> Recorder<'a> {
             pairs: Vec::new(),
             segments: Vec::new(),
             counts: HashMap::new(),
+            metrics: None,
             chain: None,
         };
         if let Some(seed) = plan.graph.seed {
@@ -332,23 +338,9 @@ impl<'a> Recorder<'a> {
         }
         linear::pair_gradients(&mut r)?;
         partials::finish(&mut r);
-        r.collect_scalars();
+        let (numbers, spoiled) = (r.at.numbers, r.at.spoiled);
+        metrics::report(&mut r, numbers, spoiled);
         Ok(r.program)
-    }
-
-    /// Puts the results that are one number side by side, so that one copy brings them to the host.
-    fn collect_scalars(&mut self) {
-        let graph = &self.plan.graph;
-        let one = |id: &TensorId| {
-            let tensor = graph.tensor(*id);
-            tensor.rows == Rows::fixed(1) && tensor.width == 1 && tensor.place == Place::Arena && tensor.element == Element::Real
-        };
-        let scalars: Vec<TensorId> = graph.results.iter().map(|(_, id)| *id).filter(one).take(SCALARS).collect();
-        if !scalars.is_empty() {
-            let from: Vec<Address> = scalars.iter().map(|id| self.reference(*id).data).collect();
-            super::rows::collect(self, &from, self.at.scalars);
-        }
-        self.program.scalars = scalars;
     }
 
     /// Address of the [`StepBlock`].

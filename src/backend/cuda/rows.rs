@@ -48,21 +48,6 @@ pub fn fill(r: &mut Recorder, tensor: TensorId, value: f32) {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Collect {
-    from: Address,
-    to: Address,
-    count: i32,
-    pad: i32,
-}
-
-/// Copies the scalars at these addresses to one place.
-pub fn collect(r: &mut Recorder, from: &[Address], to: Address) {
-    let arguments = Collect { from: r.constant_values(from), to, count: from.len() as i32, pad: 0 };
-    r.launch("collect", [blocks(from.len(), BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
 struct GatherForward {
     x: Reference,
     y: Reference,

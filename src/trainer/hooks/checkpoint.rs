@@ -14,6 +14,7 @@ use crate::{
     trainer::{
         checkpoint::{self, EXTENSION},
         host::LogLevel,
+        state::State,
         weights::File,
     },
 };
@@ -227,6 +228,11 @@ fn is_of_this_moment(context: &Context, path: &Path) -> bool {
 impl Hook for Checkpoints {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn waits(&self, state: &State, updates: u64) -> bool {
+        let comes = |n: usize| n > 0 && (state.step + updates) / n as u64 > state.step / n as u64;
+        self.config.train_time_interval.is_some() || self.config.every_n_train_steps.is_some_and(comes)
     }
 
     fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {

@@ -152,6 +152,11 @@ pub trait Hook: Send {
     fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
         Ok(())
     }
+    /// True if the hook will look at parameters or files at the end of one of the batches under way, which bring so many updates: these are
+    /// done then before the next batch begins. Elsewhere [`Hook::batch_end`] may come when later batches are under way.
+    fn waits(&self, state: &State, updates: u64) -> bool {
+        false
+    }
     /// A pass over a split without training begins.
     fn evaluation_start(&mut self, context: &mut Context, split: Split, batches: usize) -> Result<()> {
         Ok(())
@@ -298,6 +303,11 @@ impl Stage<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a hook waits for the batches that are under way; see [`Hook::waits`].
+    pub fn waits(&self, state: &State, updates: u64) -> bool {
+        self.hooks.hooks.iter().any(|hook| hook.waits(state, updates))
     }
 
     fn call(

@@ -1,0 +1,62 @@
+//! Runs on a device, which begin steps before the reports of those before them.
+
+use super::*;
+use training_engine::{
+    backend::cuda::{self, Multiply},
+    data::DataModule,
+    engine::StopHandle,
+    trainer::{Session, Trainer, TrainingModule, state::State},
+};
+
+/// What the host is told of a run with gathered batches, validations within an epoch, checkpoints amid them and a last step, and what it
+/// leaves; `alone`: each step ends before the next begins.
+fn watched(folder: &Path, alone: bool) -> (Vec<Event>, [Vec<f64>; 4], State, Vec<u8>) {
+    let overrides = [
+        "epochs=2",
+        "lightning.trainer.params.limit_train_batches=5",
+        "lightning.trainer.params.accumulate_grad_batches=2",
+        "lightning.trainer.params.val_check_interval=3",
+        "lightning.trainer.params.limit_val_batches=1",
+        "lightning.trainer.params.num_sanity_val_steps=0",
+        "lightning.trainer.params.max_steps=5",
+        "lightning.trainer.checkpoint.every_n_train_steps=2",
+        "model.dim=8",
+        "model.num_heads=1",
+    ];
+    let config = config(folder, &overrides);
+    let open = |parameters, statistics| cuda::with_device(device::late(), Multiply::Tf32, parameters, statistics);
+    let mut session = Session::with_backend(&config.model, &config.objectives, config.run.seed, open).unwrap();
+    if alone {
+        session.profile();
+    }
+    assert_eq!(session.lag(), if alone { 0 } else { 2 });
+    let data = DataModule::new(&config, Some(Arc::new(Roads::new(30))), session.batch_options(false)).unwrap();
+    let mut module = TrainingModule::new(session, &config);
+    let events = Events::default();
+    let mut trainer = Trainer::new(&config, events.host(|_| false), StopHandle::default()).unwrap();
+    let report = trainer.fit(&mut module, &data).unwrap();
+    let session = module.session();
+    let buffers = [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics].map(|b| session.read(b).unwrap());
+    let state = State { run: String::new(), seconds: 0.0, hooks: Default::default(), ..trainer.state().clone() };
+    let weights = std::fs::read(&report.last_checkpoint).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let mut names = tensors.names();
+    names.sort();
+    let bytes = names.iter().flat_map(|name| tensors.tensor(name).unwrap().data().to_vec()).collect();
+    let events = events.0.lock().unwrap().clone();
+    (events, buffers, state, bytes)
+}
+
+#[test]
+fn steps_under_way_change_nothing_of_a_run() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [together, alone] = [(&folders[0], false), (&folders[1], true)].map(|(folder, alone)| watched(folder.path(), alone));
+    let told = |events: &[Event], folder: &Path| format!("{events:?}").replace(&folder.display().to_string(), "");
+    assert_eq!(told(&together.0, folders[0].path()), told(&alone.0, folders[1].path()));
+    assert!(together.1 == alone.1, "buffers");
+    assert_eq!(together.2, alone.2);
+    assert!(together.3 == alone.3, "the last checkpoint");
+    assert_eq!(together.2.step, 5);
+    let saved = together.0.iter().filter(|event| matches!(event, Event::Checkpoint { .. })).count();
+    assert!(saved >= 2, "{saved}");
+}
