@@ -40,15 +40,6 @@ struct Optimizer {
     int length, statistics_length, norm_blocks, pad;
 };
 
-struct ScaleLoss {
-    float* gradient;
-    const LossScale* loss_scale;
-};
-extern "C" __global__ void __launch_bounds__(32) scale_loss(ScaleLoss a) {
-    if (threadIdx.x == 0) *a.gradient = a.loss_scale->scale;
-}
-KERNEL(scale_loss, ScaleLoss)
-
 // partials: sum of squares of the block's part of the gradient.
 extern "C" __global__ void __launch_bounds__(256) gradient_norm(Optimizer a) {
     double sum = 0;

@@ -1,7 +1,7 @@
 //! The factor of the loss's gradient: it lives on the device, which decides on it from update to update.
 
-use super::{device::Address, recorder::Recorder};
-use crate::{backend::LossScale, graph::TensorId};
+use super::device::Address;
+use crate::backend::LossScale;
 use bytemuck::{Pod, Zeroable};
 
 /// A [`LossScale`] on the device; mirrors `LossScale` of `optimizer.cu`.
@@ -15,6 +15,9 @@ pub struct Block {
     growth_tracker: i32,
     pad: i32,
 }
+
+/// Where the factor lies in a [`Block`], in bytes.
+pub const FACTOR: Address = std::mem::offset_of!(Block, scale) as Address;
 
 impl From<&LossScale> for Block {
     fn from(of: &LossScale) -> Self {
@@ -40,17 +43,4 @@ impl From<Block> for LossScale {
             growth_tracker: of.growth_tracker.unsigned_abs(),
         }
     }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ScaleLoss {
-    gradient: Address,
-    loss_scale: Address,
-}
-
-/// Sets the loss's gradient, one number, to the factor at an address.
-pub fn scale_loss(r: &mut Recorder, gradient: TensorId, loss_scale: Address) {
-    let arguments = ScaleLoss { gradient: r.reference(gradient).address(), loss_scale };
-    r.launch("scale_loss", [1, 1, 1], 32, 0, &arguments);
 }

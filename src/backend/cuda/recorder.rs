@@ -7,7 +7,7 @@ use super::{
     chain::{self, Chain, Kind},
     device::{ALIGNMENT, Address, Launch},
     linear::{self, PairSums},
-    metrics,
+    loss_scale, metrics,
     partials::{self, PartialSum},
     product::{self, Gradient},
     segment_max::{self, SegmentOf},
@@ -195,7 +195,7 @@ pub struct Addresses {
     /// Whether a loss of the gathered gradients is not finite.
     pub spoiled: Address,
     pub constants: Address,
-    /// Factor of the loss's gradient; 0: it has none.
+    /// What the loss's gradient is multiplied by, a [`loss_scale::Block`]; 0: nothing.
     pub loss_scale: Address,
 }
 
@@ -264,6 +264,8 @@ pub struct Recorder<'a> {
     /// How products are computed.
     pub multiply: Multiply,
     at: Addresses,
+    /// Of the gradient of the loss, a number that only the host or an update changes.
+    seed: Address,
     program: Program,
     /// Bytes of scratch that last to the end, and those behind them that the node has taken.
     lasting: usize,
@@ -296,6 +298,7 @@ impl<'a> Recorder<'a> {
             node: first,
             multiply,
             at,
+            seed: 0,
             program: Program::default(),
             lasting: 0,
             taken: 0,
@@ -307,12 +310,8 @@ impl<'a> Recorder<'a> {
             metrics: None,
             chain: None,
         };
-        if let Some(seed) = plan.graph.seed {
-            match at.loss_scale {
-                0 => super::rows::fill(&mut r, seed, 1.0),
-                factor => super::loss_scale::scale_loss(&mut r, seed, factor),
-            }
-        }
+        let one = r.constants(&[1.0]);
+        r.seed = if at.loss_scale == 0 { one } else { at.loss_scale + loss_scale::FACTOR };
         segment_max::look_up(&mut r);
         linear::pair_products(&mut r)?;
         r.program.start = r.program.launches.len();
@@ -363,6 +362,9 @@ impl<'a> Recorder<'a> {
     pub fn reference(&self, id: TensorId) -> Reference {
         let tensor = self.plan.graph.tensor(id);
         debug_assert_eq!(tensor.element, Element::Real, "{}", tensor.name);
+        if self.plan.graph.seed == Some(id) {
+            return Reference::at(self.seed);
+        }
         match tensor.place {
             Place::Input(slot) => Reference { data: self.at.reals, slot: slot as i32, pad: 0 },
             Place::Parameter(offset) => Reference::at(self.at.parameters + bytes(offset)),
