@@ -59,7 +59,7 @@ __device__ inline double best(const Metrics& a, const Measure& m, int scenario) 
     for (int i = 0; i < m.most; i++) {
         Place next = {-INFINITY, 0x7fffffff};
         for (int row = rows[0] + lane(); row < rows[0] + rows[1]; row += 32) {
-            Place place = {logits[row], row};
+            Place place = {fmaxf(logits[row], -INFINITY), row}; // the lowest where it is no number
             if (last.before(place) && place.before(next)) next = place;
         }
         for (int other = 16; other > 0; other /= 2) {

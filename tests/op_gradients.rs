@@ -493,12 +493,16 @@ fn metrics() {
         (vec![5, 1, 70, 9], vec![3, 0, 40, 1], [all(&egos, &rest), all(&agents, &rest)].concat()),
         (vec![0, 3, 0], vec![0, 2, 0], [all(&egos, &[beyond]), all(&agents, &[beyond, Deviation::Turn])].concat()),
         (vec![2], vec![0], all(&[egos[0], agents[0], agents[1]], &[Deviation::Distance, beyond])),
+        (vec![0, 0], vec![0, 0], all(&[egos[0], agents[0], agents[1]], &[beyond])),
         (vec![], vec![], all(&[egos[0], agents[0], agents[1]], &[Deviation::Distance])),
     ] {
         let (rows, count): (usize, usize) = (candidates.iter().sum(), of_agents.iter().sum());
         let mut case = Case::new(&[rows, count, candidates.len()]);
         // Equal ones among them.
-        let logits = case.input(random(7, rows).iter().map(|x| (x * 8.0).round()).collect());
+        let mut logits: Vec<f64> = random(7, rows).iter().map(|x| (x * 8.0).round()).collect();
+        // And those of the last scenario are no numbers.
+        logits[rows - candidates.last().map_or(0, |n| *n)..].fill(f64::NAN);
+        let logits = case.input(logits);
         let inputs = [(1, count), (2, candidates.len()), (3, count)].map(|(seed, n)| case.input(random(seed, n * STEPS * 6)));
         let valid = case.input((0..count * STEPS).map(|i| f64::from(u8::from(i % 7 != 6 && i / STEPS != 2))).collect());
         let first = |scenario: usize| candidates[..scenario].iter().sum::<usize>();
