@@ -1,111 +1,30 @@
 //! The one place that runs the network: it owns the backend with all memory of a run, and a plan for each purpose.
 
 mod device;
+mod recorded;
+mod results;
 
+pub use crate::backend::{Buffer, Clip, LossScale, MOST_UNDER_WAY, ReportId, Rule, Update, Updated};
 pub use device::cuda_architectures;
+pub use results::{Losses, Outputs, StepReport};
 
 use super::trace::{Phase, Trace};
-pub use crate::backend::{Buffer, Clip, LossScale, MOST_UNDER_WAY, ReportId, Rule, Update, Updated};
 use crate::{
-    backend::{Backend, NonFinite, Report, cpu},
+    backend::{Backend, Report, cpu},
     config::{ModelConfig, ObjectiveConfig, RunConfig},
     data::batch::{Batch, BatchOptions},
     error::{Error, Result},
-    graph::{Builder, Graph, Mode, Node, Parameters, Pass, Plan, RealsRef, Scalar, Step, TensorId, Vector, autodiff},
+    graph::{Parameters, Plan, RealsRef, Scalar, Step, TensorId, Vector},
     metrics::{self, MetricSums},
     model::{self, params},
     objectives, optim,
 };
 use arrayvec::ArrayVec;
-use std::{ops::Range, time::Instant};
-
-/// What a plan is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// Losses and gradients.
-    Train,
-    /// Losses without gradients.
-    Evaluate,
-    /// The network alone.
-    Predict,
-}
-
-/// A recorded graph with its memory plan.
-struct Recorded {
-    plan: Plan,
-    outputs: model::Outputs,
-    losses: objectives::Losses,
-    cost_map_size: usize,
-}
+use recorded::{Purpose, Recorded, anomaly, note_nodes, record};
+use std::time::Instant;
 
 /// Most counts of a batch that each purpose's plan has room for: the order of a device's sums depends on it.
 pub type Room = [Vec<usize>; 3];
-
-/// Losses of one batch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Losses {
-    /// Every loss by the name under which it is logged; the last is `loss`.
-    pub values: ArrayVec<(&'static str, f64), { objectives::MOST }>,
-    /// What is minimised: all of them together.
-    pub loss: f64,
-}
-
-/// What a training step gave.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepReport {
-    /// Losses of its batch.
-    pub losses: Losses,
-    /// The last update until then.
-    pub updated: Updated,
-}
-
-/// The network's outputs for one batch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outputs {
-    /// `[LINES * M, F * 6]`: x, y, cos, sin, vx, vy of every candidate; row is line * M + mode.
-    pub trajectory: Vec<f64>,
-    /// `[LINES * M]`.
-    pub logits: Vec<f64>,
-    /// `[AGENTS, F * 6]`: predicted futures, relative to the present pose as the targets are.
-    pub prediction: Vec<f64>,
-    /// `[B, D]`, with `use_hidden_proj`; else empty.
-    pub hidden: Vec<f64>,
-    /// `[B, F * 4]`, with `ref_free_traj`; else empty.
-    pub ref_free_trajectory: Vec<f64>,
-    /// F.
-    pub steps: usize,
-    /// M.
-    pub modes: usize,
-}
-
-impl Outputs {
-    /// Rows of a scenario's candidates.
-    pub fn rows(&self, batch: &Batch, scenario: usize) -> Range<usize> {
-        let lines = &batch.lines[scenario];
-        lines.start * self.modes..lines.end * self.modes
-    }
-    /// Probability of each of a scenario's candidates.
-    pub fn probabilities(&self, batch: &Batch, scenario: usize) -> Vec<f64> {
-        let logits = &self.logits[self.rows(batch, scenario)];
-        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = logits.iter().map(|x| (x - highest).exp()).sum();
-        logits.iter().map(|x| (x - highest).exp() / total).collect()
-    }
-    /// Row of a scenario's most probable candidate; none without a line.
-    pub fn best_row(&self, batch: &Batch, scenario: usize) -> Option<usize> {
-        // The first of equals.
-        self.rows(batch, scenario).rev().max_by(|&a, &b| self.logits[a].total_cmp(&self.logits[b]))
-    }
-    /// x, y, heading of one candidate: `[F]`.
-    pub fn poses(&self, row: usize) -> Vec<[f64; 3]> {
-        let steps = self.trajectory[row * self.steps * 6..][..self.steps * 6].chunks_exact(6);
-        steps.map(|s| [s[0], s[1], s[3].atan2(s[2])]).collect()
-    }
-    /// x, y, heading of a scenario's most probable candidate: `[F]`; empty without a line.
-    pub fn best_trajectory(&self, batch: &Batch, scenario: usize) -> Vec<[f64; 3]> {
-        self.best_row(batch, scenario).map(|row| self.poses(row)).unwrap_or_default()
-    }
-}
 
 /// A network in training or use.
 pub struct Session {
@@ -515,71 +434,4 @@ impl Session {
         self.metrics = metrics.collect();
         Ok(StepReport { losses: Losses { values, loss }, updated })
     }
-}
-
-/// Takes note of every node and of the two passes: `times` has the start, and the end of each node.
-fn note_nodes(trace: &Trace, plan: &Plan, times: &[Instant]) {
-    let nodes = &plan.graph.nodes;
-    let mut start = 0;
-    // A device may change from one pass to the other more than once.
-    for run in nodes.chunk_by(|a, b| pass(a) == pass(b)) {
-        let phase = if run[0].pass == Pass::Forward { Phase::Forward } else { Phase::Backward };
-        trace.span(phase, times[start], times[start + run.len()]);
-        start += run.len();
-    }
-    for (node, time) in nodes.iter().zip(times.windows(2)) {
-        trace.operation(&node.name, pass(node), time[0], time[1]);
-    }
-}
-
-fn pass(node: &Node) -> &'static str {
-    match node.pass {
-        Pass::Forward => "forward",
-        Pass::Again | Pass::Backward => "backward",
-    }
-}
-
-/// Names what was not finite.
-fn anomaly(found: NonFinite, plan: &Plan, parameters: &Parameters, batch: &Batch) -> Error {
-    let what = match found {
-        NonFinite::Node(node) => {
-            let node = &plan.graph.nodes[node];
-            format!("{} of '{}'", if node.pass == Pass::Backward { "a gradient" } else { "the value" }, node.name)
-        }
-        NonFinite::Gradient(element) => format!("the gradient of parameter '{}'", parameters.name_at(element).unwrap_or("?")),
-    };
-    Error::NotFinite(format!("{what}, with scenarios {}", batch.tokens.join(", ")))
-}
-
-/// Records a graph.
-fn record(
-    purpose: Purpose,
-    parameters: &Parameters,
-    frozen: &[String],
-    config: &ModelConfig,
-    options: &ObjectiveConfig,
-    cost_map_size: usize,
-) -> Result<(Graph, model::Outputs, objectives::Losses)> {
-    let mut b = Builder::new(if purpose == Purpose::Train { Mode::Train } else { Mode::Evaluate });
-    b.freeze(frozen);
-    let outputs = model::record(&mut b, parameters, config)?;
-    let mut losses = objectives::Losses::new();
-    if purpose != Purpose::Predict {
-        losses = objectives::record(&mut b, &outputs, parameters, config, options, cost_map_size)?;
-        losses.iter().filter_map(|(name, loss)| Some((name, (*loss)?))).for_each(|(name, loss)| b.result(name, loss));
-        let sums = metrics::record(&mut b, &outputs, metrics::wanted(options), config.future_steps)?;
-        sums.into_iter().for_each(|sums| b.result("metrics", sums));
-    }
-    let named = [("trajectory", outputs.trajectory), ("probability", outputs.logits), ("prediction", outputs.prediction)];
-    named.into_iter().for_each(|(name, tensor)| b.result(name, tensor));
-    let optional = [("hidden", outputs.hidden), ("ref_free_trajectory", outputs.ref_free_trajectory)];
-    optional.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).for_each(|(name, tensor)| b.result(name, tensor));
-
-    let mut graph = b.finish();
-    if let (Purpose::Train, Some((_, Some(loss)))) = (purpose, losses.last()) {
-        let idle = objectives::idle(options, config);
-        let without_gradient: Vec<&str> = idle.into_iter().chain(frozen.iter().map(String::as_str)).collect();
-        autodiff::differentiate(&mut graph, *loss, parameters, &without_gradient)?;
-    }
-    Ok((graph, outputs, losses))
 }
