@@ -180,7 +180,7 @@ pub struct Batch {
     pub agents: Vec<Range<usize>>,
     /// Original row (1-based: row 0 is the ego) in the features of each of AGENTS.
     pub agent_rows: Vec<usize>,
-    /// `[SCENARIOS, F, 3]`: x, y, heading of the ego's future, unmasked, for the metrics; empty without futures.
+    /// `[SCENARIOS, F, 3]`: x, y, heading of the ego's future, unmasked, for pictures and scenes; empty without futures.
     pub ego_future: Vec<f64>,
     /// H, rows and columns of the cost maps; 0 without.
     pub cost_map_size: usize,
