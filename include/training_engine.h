@@ -451,8 +451,8 @@ typedef struct TeEvent {
 } TeEvent;
 
 // Receives events of `te_fit`, `te_cache`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
-// after this step (`te_fit` succeeds and its report says `stopped`), a negative number ends it with `TE_HOST_ERROR`;
-// `te_callback_error` adds a text.
+// after this step, on a GPU after up to two more that have begun (`te_fit` succeeds and its report says `stopped`), a negative number
+// ends it with `TE_HOST_ERROR`; `te_callback_error` adds a text.
 typedef int32_t (*TeEventCallback)(void *user_data, const struct TeEvent *event);
 
 // What `te_build` builds an engine of.

@@ -119,7 +119,7 @@ pub struct ReportId(u64);
 /// What a run gave in numbers, and what became of the update before the report.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
-    /// Results of the last run that are one number, in the order of [`Graph::numbers`].
+    /// [`Graph::numbers`] of the last run.
     pub numbers: ArrayVec<f64, MOST_NUMBERS>,
     /// The last update, of this run's gradients or of earlier ones.
     pub updated: Updated,
@@ -134,8 +134,8 @@ pub trait Backend: Send {
     fn scalar(&self) -> Scalar;
 
     /// Runs every node of a plan on a batch; a device may still be at it afterwards, but the feed may change. The first training pass
-    /// after an update begins with gradients of zero; further ones before the next update add to them. If a number among the results
-    /// of a training pass is not finite, that update is not applied.
+    /// after an update begins with gradients of zero; further ones before the next update add to them. If one of
+    /// [`Graph::losses`] of a training pass is not finite, that update is not applied.
     ///
     /// # Errors
     /// The feed does not fit the plan.

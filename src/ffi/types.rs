@@ -421,8 +421,8 @@ pub struct TeEvent {
 pub type TeLogCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char)>;
 
 /// Receives events of `te_fit`, `te_cache`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
-/// after this step (`te_fit` succeeds and its report says `stopped`), a negative number ends it with `TE_HOST_ERROR`;
-/// `te_callback_error` adds a text.
+/// after this step, on a GPU after up to two more that have begun (`te_fit` succeeds and its report says `stopped`), a negative number
+/// ends it with `TE_HOST_ERROR`; `te_callback_error` adds a text.
 pub type TeEventCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const TeEvent) -> i32>;
 
 /// What `te_build` builds an engine of.

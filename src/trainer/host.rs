@@ -88,7 +88,7 @@ pub enum Event {
 pub enum Flow {
     /// Go on.
     Continue,
-    /// End the run after this step; `fit` then returns with `stopped` set.
+    /// End the run after this step, on a GPU after up to two more that have begun; `fit` then returns with `stopped` set.
     Stop,
 }
 
