@@ -28,10 +28,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 use training_engine::{
+    backend::cuda::{self, Multiply, device::Device},
     config::Config,
+    data::DataModule,
     engine::{Engine, Event, Flow, Host},
     scenario::ScenarioSource,
-    trainer::session::Buffer,
+    trainer::{Session, TrainingModule, session::Buffer},
 };
 
 /// A small network on few scenarios.
@@ -50,6 +52,14 @@ fn config(folder: &Path, overrides: &[&str]) -> Config {
     let mut all = vec![folder.as_str()];
     all.extend(overrides);
     Config::from_text(SMALL, &all).unwrap()
+}
+
+/// A module of a configuration on a device, with the data of its run.
+fn module_on(device: Box<dyn Device>, multiply: Multiply, config: &Config) -> (TrainingModule, DataModule) {
+    let open = |parameters, statistics| cuda::with_device(device, multiply, parameters, statistics);
+    let session = Session::with_backend(&config.model, &config.objectives, config.run.seed, open).unwrap();
+    let data = DataModule::new(config, Some(Arc::new(Roads::new(30))), session.batch_options(false)).unwrap();
+    (TrainingModule::new(session, config), data)
 }
 
 /// Events as they came.

@@ -2,10 +2,8 @@
 
 use super::*;
 use training_engine::{
-    backend::cuda::{self, Multiply},
-    data::DataModule,
     engine::StopHandle,
-    trainer::{FitReport, Session, Trainer, TrainingModule, module::ModuleState, session::LossScale, state::State},
+    trainer::{FitReport, Trainer, module::ModuleState, session::LossScale, state::State},
 };
 
 /// As large as overflows at first, and soon again as it grows.
@@ -37,10 +35,7 @@ fn run(folder: &Path, host: Host) -> Ended {
         "lightning.trainer.params.num_sanity_val_steps=0",
     ];
     let config = config(folder, &overrides);
-    let open = |parameters, statistics| cuda::with_device(device::open(), Multiply::F16, parameters, statistics);
-    let session = Session::with_backend(&config.model, &config.objectives, config.run.seed, open).unwrap();
-    let data = DataModule::new(&config, Some(Arc::new(Roads::new(30))), session.batch_options(false)).unwrap();
-    let mut module = TrainingModule::new(session, &config);
+    let (mut module, data) = module_on(device::open(), Multiply::F16, &config);
     module.session_mut().set_loss_scale(&START).unwrap();
     let mut trainer = Trainer::new(&config, host, StopHandle::default()).unwrap();
     trainer.resume(&mut module).unwrap();

@@ -2,10 +2,8 @@
 
 use super::*;
 use training_engine::{
-    backend::cuda::{self, Multiply},
-    data::DataModule,
     engine::StopHandle,
-    trainer::{Session, Trainer, TrainingModule, state::State},
+    trainer::{Trainer, state::State},
 };
 
 /// What the host is told of a run with gathered batches, validations within an epoch, checkpoints amid them and a last step, and what it
@@ -24,14 +22,11 @@ fn watched(folder: &Path, alone: bool) -> (Vec<Event>, [Vec<f64>; 4], State, Vec
         "model.num_heads=1",
     ];
     let config = config(folder, &overrides);
-    let open = |parameters, statistics| cuda::with_device(device::late(), Multiply::Tf32, parameters, statistics);
-    let mut session = Session::with_backend(&config.model, &config.objectives, config.run.seed, open).unwrap();
+    let (mut module, data) = module_on(device::late(), Multiply::Tf32, &config);
     if alone {
-        session.profile();
+        module.session_mut().profile();
     }
-    assert_eq!(session.lag(), if alone { 0 } else { 2 });
-    let data = DataModule::new(&config, Some(Arc::new(Roads::new(30))), session.batch_options(false)).unwrap();
-    let mut module = TrainingModule::new(session, &config);
+    assert_eq!(module.session().lag(), if alone { 0 } else { 2 });
     let events = Events::default();
     let mut trainer = Trainer::new(&config, events.host(|_| false), StopHandle::default()).unwrap();
     let report = trainer.fit(&mut module, &data).unwrap();
