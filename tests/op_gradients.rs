@@ -86,6 +86,29 @@ fn batch_norm() {
     }
 }
 
+/// Of an input, whose moments make the statistics. (Two rows may agree in a column, which single precision then has badly.)
+#[test]
+fn linear_norm() {
+    for (activation, frozen) in [(Activation::Relu, false), (Activation::None, false), (Activation::Relu, true)] {
+        for count in [0, 1, 5, 31, 33, 300] {
+            for (k, n) in [(1, 1), (10, 33), (16, 132)] {
+                let mut case = Case::new(&[count]);
+                case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]).parameter("n.weight", &[n]).parameter("n.bias", &[n]);
+                case.statistic("n.running_mean", n).statistic("n.running_var", n);
+                let slot = case.input(random(7, count * k).iter().map(|x| 0.3 + x).collect());
+                case.check(n, |b, p, x| {
+                    if frozen {
+                        b.freeze(&["n.weight".into()]);
+                    }
+                    let points = b.input("points", slot, N, k);
+                    let y = b.linear_norm(points, &p.at("l"), &p.at("n"), activation).unwrap();
+                    b.add(y, x, RowMap::Same).unwrap()
+                });
+            }
+        }
+    }
+}
+
 /// A frozen norm works as in evaluation.
 #[test]
 fn batch_norm_with_running_statistics() {

@@ -1,8 +1,8 @@
 //! Records operations with checked shapes. A method computes nothing: it appends a node and returns its result.
 
 use super::{
-    Activation, Attention, Element, Graph, MOST_CANDIDATES, Matrix, Measure, Node, Op, Pass, Place, RowMap, Rows, Scope, Subject, Tensor,
-    TensorId, Vector,
+    Activation, Attention, Element, Folded, Graph, MOST_CANDIDATES, MOST_MOMENTS, Matrix, Measure, Node, Op, Pass, Place, RowMap, Rows,
+    Scope, Subject, Tensor, TensorId, Vector,
 };
 use crate::error::{Error, Result};
 
@@ -142,6 +142,27 @@ impl Builder {
         let (rows, width, train) = (self.rows(x), self.width(x), self.training() && !frozen);
         let y = self.push(Op::BatchNorm { gamma, beta, running, train, activation }, &[x], rows, &[width]);
         let kept = self.tensor(format!("{}.statistics", self.graph.tensor(y).name), Rows::fixed(2), width, Element::Real, Place::Arena);
+        self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
+        Ok(y)
+    }
+
+    /// [`Builder::batch_norm`] by the scope `norm` of a linear layer by `layer`, of an input with few columns; see [`Op::LinearNorm`].
+    ///
+    /// # Errors
+    /// A missing parameter or a width that does not fit; x is no input.
+    pub fn linear_norm(&mut self, x: TensorId, layer: &Scope, norm: &Scope, activation: Activation) -> Result<TensorId> {
+        let (weight, bias) = (layer.matrix("weight")?, layer.vector("bias")?);
+        let [gamma, beta] = [norm.vector("weight")?, norm.vector("bias")?];
+        let running = [norm.vector("running_mean")?, norm.vector("running_var")?];
+        let k = self.width(x);
+        let fits = weight.columns == k && [bias, gamma, beta].iter().all(|v| v.len == weight.rows);
+        let few = (1..=MOST_MOMENTS).contains(&k) && matches!(self.graph.tensor(x).place, Place::Input(_));
+        self.check(fits && few, || format!("linear_norm '{}': x has width {k}, or is no input", layer.name()))?;
+        let train = self.training() && !self.frozen.contains(&format!("{}.weight", norm.name()));
+        let rows = self.rows(x);
+        let y = self.push(Op::LinearNorm { weight, bias, gamma, beta, running, train, activation }, &[x], rows, &[weight.rows]);
+        let (name, width) = (format!("{}.folded", self.graph.tensor(y).name), Folded::new(weight.rows, k).covariance.end);
+        let kept = self.tensor(name, Rows::fixed(1), width, Element::Real, Place::Arena);
         self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
         Ok(y)
     }

@@ -4,6 +4,7 @@
 //! parameters adds to their gradients in its backward pass.
 
 use super::{Matrix, Vector};
+use std::ops::Range;
 
 /// What is applied to a result before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,36 @@ pub struct Attention {
     pub key_dropout: Option<(usize, f64)>,
     /// Given n: segment i is rows i * n .. i * n + n, of queries and of keys, and the list says just that.
     pub group: Option<usize>,
+}
+
+/// Most columns of the input of [`Op::LinearNorm`].
+pub const MOST_MOMENTS: usize = 16;
+
+/// What [`Op::LinearNorm`] keeps, as places in a row: y = activation(x W'ᵀ + b').
+#[derive(Debug, Clone)]
+pub struct Folded {
+    /// W' `[n, k]`, at the start.
+    pub weight: Range<usize>,
+    /// b' `[n]`.
+    pub bias: Range<usize>,
+    /// 1 / sqrt(var + 1e-5) `[n]`.
+    pub scale: Range<usize>,
+    /// Mean of the rows of x `[k]`; of no meaning with running statistics, as is the next.
+    pub mean: Range<usize>,
+    /// Their covariance `[k, k]`.
+    pub covariance: Range<usize>,
+}
+
+impl Folded {
+    /// For n columns of y and k of x.
+    pub fn new(n: usize, k: usize) -> Self {
+        let mut end = 0;
+        let [weight, bias, scale, mean, covariance] = [n * k, n, n, k, k * k].map(|len| {
+            end += len;
+            end - len..end
+        });
+        Self { weight, bias, scale, mean, covariance }
+    }
 }
 
 /// Most candidates of a scenario that a measure looks at.
@@ -100,6 +131,9 @@ pub enum Op {
     /// In training: batch statistics (biased variance), and the pending statistics take 0.9 old + 0.1 new (unbiased
     /// variance). Otherwise: running statistics. Without rows nothing happens. Second output `[2, width]`: mean, 1/sqrt(..).
     BatchNorm { gamma: Vector, beta: Vector, running: [Vector; 2], train: bool, activation: Activation },
+    /// BatchNorm of x Wᵀ + b for an input x, `[rows, k]` with k up to [`MOST_MOMENTS`], as one product: its statistics follow from the mean and
+    /// the covariance of x. Second output, in one row: [`Folded`].
+    LinearNorm { weight: Matrix, bias: Vector, gamma: Vector, beta: Vector, running: [Vector; 2], train: bool, activation: Activation },
     /// Column `channel` v of x: y = [cos(2π v f), sin(2π v f), v] with the frequencies f `[bands]`. x has no gradient.
     Fourier { frequencies: Vector, channel: usize },
     /// `y[i]` = `x[index[i]]`.
@@ -182,6 +216,7 @@ impl Op {
             Op::Linear { .. } => "linear",
             Op::LayerNorm { .. } => "layer_norm",
             Op::BatchNorm { .. } => "batch_norm",
+            Op::LinearNorm { .. } => "linear_norm",
             Op::Fourier { .. } => "fourier",
             Op::Gather { .. } => "gather",
             Op::Concat => "concat",
@@ -228,6 +263,7 @@ impl Op {
             Op::LinearPair { .. } => (FIRST, KEPT),
             Op::Attention(_) => (ALL, ALL),
             Op::Neighborhood { .. } => (ALL, NONE),
+            Op::LinearNorm { .. } => (ALL, ALL),
             Op::SmoothL1 { .. }
             | Op::UnitNorm { .. }
             | Op::CrossEntropy { .. }
@@ -263,7 +299,7 @@ impl Op {
     /// Whether operand i has a gradient at all (targets and values of the feed do not).
     pub fn differentiable(&self, operand: usize) -> bool {
         match self {
-            Op::Fourier { .. } | Op::Metrics { .. } => false,
+            Op::Fourier { .. } | Op::LinearNorm { .. } | Op::Metrics { .. } => false,
             Op::SmoothL1 { .. } | Op::Collision { .. } | Op::Imitation { .. } => operand == 0,
             _ => true,
         }
@@ -277,6 +313,7 @@ impl Op {
             Op::LinearPair { inner, inner_bias, outer, outer_bias, .. } => {
                 inner.rows_as_vectors().chain(outer.rows_as_vectors()).chain([*inner_bias, *outer_bias]).collect()
             }
+            Op::LinearNorm { weight, bias, gamma, beta, .. } => weight.rows_as_vectors().chain([*bias, *gamma, *beta]).collect(),
             Op::LayerNorm { gamma, beta, .. } | Op::BatchNorm { gamma, beta, .. } => vec![*gamma, *beta],
             Op::Fourier { frequencies, .. } => vec![*frequencies],
             Op::Neighborhood { bias, .. } => vec![*bias],

@@ -19,8 +19,7 @@ pub struct Groups {
 pub fn record(b: &mut Builder, p: &Scope, points: TensorId, groups: &Groups) -> Result<TensorId> {
     b.enter(p.name());
     let q = p.at("first_mlp");
-    let h = b.linear(points, &q.at(0), Activation::None)?; // [n, 128]
-    let h = b.batch_norm(h, &q.at(1), Activation::Relu)?; // [n, 128]
+    let h = b.linear_norm(points, &q.at(0), &q.at(1), Activation::Relu)?; // [n, 128]
     let inner = q.at(3);
     let pooled = b.linear_max(h, &inner, groups.segments, groups.rows)?; // [groups, 256]
 

@@ -100,7 +100,7 @@ fn of_group(graph: &Graph, group: &Group, feed: &Feed) -> Work {
 
 /// The gradient of a linear layer's matrix.
 fn add_weights(work: &mut Work, graph: &Graph, node: &Node, feed: &Feed) {
-    let Op::Linear { weight, .. } = &node.op else { return };
+    let (Op::Linear { weight, .. } | Op::LinearNorm { weight, .. }) = &node.op else { return };
     let rows = graph.tensor(node.operands[0]).rows.resolve(&feed.counts);
     let elements = rows * (weight.rows + weight.columns) + weight.rows * weight.columns;
     work.flops += product(rows, weight.rows, weight.columns);
@@ -117,7 +117,7 @@ fn bytes(graph: &Graph, id: TensorId, feed: &Feed) -> f64 {
 /// Elements of a node's matrices.
 fn matrices(op: &Op) -> usize {
     match op {
-        Op::Linear { weight, .. } | Op::LinearMax { weight, .. } => weight.rows * weight.columns,
+        Op::Linear { weight, .. } | Op::LinearNorm { weight, .. } | Op::LinearMax { weight, .. } => weight.rows * weight.columns,
         Op::LinearPair { inner, outer, .. } => inner.rows * inner.columns + outer.rows * outer.columns,
         _ => 0,
     }
@@ -133,6 +133,7 @@ fn flops(graph: &Graph, node: &Node, feed: &Feed) -> f64 {
     let backward = node.pass == Pass::Backward;
     let with_gradient = |i: usize| if node.outputs[i].is_some() { 1.0 } else { 0.0 };
     match &node.op {
+        Op::LinearNorm { weight, .. } => product(rows, weight.rows, weight.columns) * if backward { 0.0 } else { 1.0 },
         Op::Linear { weight, .. } => product(rows, weight.rows, weight.columns) * if backward { with_gradient(0) } else { 1.0 },
         Op::LinearMax { weight, .. } => product(rows, weight.rows, weight.columns) * if backward { 1.0 + with_gradient(0) } else { 1.0 },
         Op::LinearPair { inner, outer, .. } => {

@@ -12,7 +12,7 @@ use crate::graph::{Activation, Matrix, Vector};
 pub const ROWS: usize = 256;
 
 /// The part of the parameters that a matrix spans.
-fn span(weight: Matrix) -> Vector {
+pub fn span(weight: Matrix) -> Vector {
     let len = if weight.rows == 0 { 0 } else { (weight.rows - 1) * weight.stride + weight.columns };
     Vector { offset: weight.offset, len }
 }
@@ -23,12 +23,12 @@ pub fn view<'a, T: Real>(call: &Call<'a, T>, weight: Matrix) -> View<'a, T> {
 }
 
 /// Rows of a block: enough tasks for many threads where there are rows for them, without packing the weight too often.
-fn rows_of_block(rows: usize) -> usize {
+pub fn rows_of_block(rows: usize) -> usize {
     rows.div_ceil(8).next_multiple_of(32).clamp(64, ROWS)
 }
 
 simd! {
-    fn add_bias_relu<T: Real>(y: &mut [T], bias: &[T]) {
+    pub fn add_bias_relu<T: Real>(y: &mut [T], bias: &[T]) {
         for row in y.chunks_exact_mut(bias.len().max(1)) {
             for (y, &b) in row.iter_mut().zip(bias) {
                 *y = relu(*y + b);
@@ -45,7 +45,7 @@ simd! {
             *y = gelu(x);
         }
     }
-    fn relu_back<T: Real>(d: &mut [T], dy: &[T], y: &[T]) {
+    pub fn relu_back<T: Real>(d: &mut [T], dy: &[T], y: &[T]) {
         for ((d, &dy), &y) in d.iter_mut().zip(dy).zip(y) {
             *d = if y > T::ZERO { dy } else { T::ZERO };
         }
@@ -113,7 +113,7 @@ pub fn backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Option<Vector
 }
 
 /// dx = d W, and gives dW `[n, k]` and the column sums of d: d is dy, or what `before` makes of rows of it.
-fn product_backward<'c, T: Real>(
+pub fn product_backward<'c, T: Real>(
     call: &'c mut Call<T>,
     w: View<T>,
     [n, k]: [usize; 2],

@@ -10,6 +10,7 @@ mod fourier;
 mod gemm;
 mod imitation;
 mod linear;
+mod linear_norm;
 mod losses;
 mod math;
 mod metrics;
@@ -269,6 +270,7 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::BatchNorm { gamma, beta, running, train, activation } => {
             norm::batch_forward(call, [*gamma, *beta], *running, *train, *activation)
         }
+        Op::LinearNorm { .. } => linear_norm::forward(call),
         Op::Fourier { frequencies, channel } => fourier::forward(call, *frequencies, *channel),
         Op::Gather { index } => rows::gather_forward(call, *index),
         Op::Concat => rows::concat_forward(call),
@@ -318,6 +320,7 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::Linear { weight, bias, activation } => linear::backward(call, *weight, *bias, *activation),
         Op::LayerNorm { gamma, beta, activation } => norm::layer_backward(call, *gamma, *beta, *activation),
         Op::BatchNorm { gamma, beta, train, activation, .. } => norm::batch_backward(call, [*gamma, *beta], *train, *activation),
+        Op::LinearNorm { .. } => linear_norm::backward(call),
         Op::Fourier { frequencies, channel } => fourier::backward(call, *frequencies, *channel),
         Op::Gather { index } => rows::gather_backward(call, *index),
         Op::Concat => rows::concat_backward(call),

@@ -6,11 +6,11 @@ use super::{
 };
 use crate::graph::{Activation, Vector};
 
-const EPSILON: f64 = 1e-5;
-const MOMENTUM: f64 = 0.1;
+pub const EPSILON: f64 = 1e-5;
+pub const MOMENTUM: f64 = 0.1;
 
 /// Whether the activation is ReLU; norms know no other.
-fn has_relu(activation: Activation) -> bool {
+pub fn has_relu(activation: Activation) -> bool {
     assert!(activation != Activation::Gelu, "norms are followed by ReLU or nothing");
     activation == Activation::Relu
 }

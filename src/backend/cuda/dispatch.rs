@@ -3,7 +3,7 @@
 use super::{
     attention, dropout, fourier, group_attention, imitation,
     linear::{self, Pair},
-    losses, metrics, neighborhood, norm, parts,
+    linear_norm, losses, metrics, neighborhood, norm, parts,
     recorder::Recorder,
     rows, segment_max, sequences,
 };
@@ -27,6 +27,7 @@ fn forward(r: &mut Recorder) -> Result<()> {
         Op::Linear { weight, bias, activation } => linear::forward(r, *weight, *bias, *activation),
         Op::LayerNorm { gamma, beta, activation } => norm::layer_forward(r, *gamma, *beta, *activation),
         Op::BatchNorm { gamma, beta, running, train, activation } => norm::batch_forward(r, [*gamma, *beta], *running, *train, *activation),
+        Op::LinearNorm { .. } => linear_norm::forward(r),
         Op::Fourier { frequencies, channel } => fourier::forward(r, *frequencies, *channel),
         Op::Gather { index } => rows::gather_forward(r, *index),
         Op::Concat => parts::concat_forward(r),
@@ -75,6 +76,7 @@ fn backward(r: &mut Recorder) -> Result<()> {
         Op::Linear { weight, bias, activation } => linear::backward(r, *weight, *bias, *activation),
         Op::LayerNorm { gamma, beta, activation } => norm::layer_backward(r, *gamma, *beta, *activation),
         Op::BatchNorm { gamma, beta, train, activation, .. } => norm::batch_backward(r, [*gamma, *beta], *train, *activation),
+        Op::LinearNorm { .. } => linear_norm::backward(r),
         Op::Fourier { frequencies, channel } => fourier::backward(r, *frequencies, *channel),
         Op::Gather { index } => rows::gather_backward(r, *index),
         Op::Concat => parts::concat_backward(r),

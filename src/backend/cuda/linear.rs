@@ -19,7 +19,7 @@ pub fn weight(r: &Recorder, matrix: Matrix) -> Weight {
 }
 
 /// x Wᵀ into y and nothing more; `y_stride` lies between rows of y.
-fn plain(r: &Recorder, rows: RowCount, x: Reference, w: Weight, y: Reference, y_stride: usize) -> Forward {
+pub fn plain(r: &Recorder, rows: RowCount, x: Reference, w: Weight, y: Reference, y_stride: usize) -> Forward {
     Forward {
         step: r.step(),
         weight: w.at,

@@ -18,6 +18,7 @@ mod group_attention;
 mod imitation;
 pub mod kernels;
 mod linear;
+mod linear_norm;
 mod loss_scale;
 mod losses;
 mod memory;

@@ -19,7 +19,7 @@ const WARPS: usize = 8;
 const CHUNK: usize = 128;
 
 /// Whether the activation is ReLU; norms know no other.
-fn relu(activation: Activation) -> Result<i32> {
+pub fn relu(activation: Activation) -> Result<i32> {
     match activation {
         Activation::None => Ok(0),
         Activation::Relu => Ok(1),

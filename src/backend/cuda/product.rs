@@ -3,7 +3,7 @@
 use super::{
     chain::Kind,
     device::Address,
-    partials::{self, MatrixSums, PartialSum},
+    partials::{MatrixSums, PartialSum},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use bytemuck::{Pod, Zeroable};
@@ -252,13 +252,7 @@ impl Gradient {
     }
 }
 
-/// Appends gradients in two launches: blocks have runs of rows, all about as long, and leave partial sums, which are added up.
-pub fn gradients(r: &mut Recorder, group: Vec<Gradient>) {
-    let sums = partial_gradients(r, group);
-    partials::add_up(r, sums);
-}
-
-/// As [`gradients`], without adding up.
+/// Appends gradients in one launch: blocks have runs of rows, all about as long, and leave partial sums, which are to be added up.
 pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<PartialSum> {
     if group.is_empty() {
         return Vec::new();

@@ -7,9 +7,10 @@ use super::{
     chain::{self, Chain, Kind},
     device::{ALIGNMENT, Address, Launch},
     linear::{self, PairSums},
+    linear_norm::{self, NormGradient},
     loss_scale, metrics,
     partials::{self, PartialSum},
-    product::{self, Gradient},
+    product::Gradient,
     segment_max::{self, SegmentOf},
 };
 use crate::{
@@ -276,6 +277,8 @@ pub struct Recorder<'a> {
     pub gradients: Vec<Gradient>,
     /// Sums that the gradients of pairs of layers are made of at the end.
     pub pairs: Vec<PairSums>,
+    /// The same of norms of inputs.
+    pub norms: Vec<NormGradient>,
     /// Lists of segments whose rows' segments have been looked up before the first node.
     pub segments: Vec<SegmentOf>,
     /// Where a loss's forward pass, by its node's stream, has left its partial sums, and how many.
@@ -305,6 +308,7 @@ impl<'a> Recorder<'a> {
             sums: Vec::new(),
             gradients: Vec::new(),
             pairs: Vec::new(),
+            norms: Vec::new(),
             segments: Vec::new(),
             counts: HashMap::new(),
             metrics: None,
@@ -330,8 +334,7 @@ impl<'a> Recorder<'a> {
                 group.nodes.clone().try_for_each(|n| one(&mut r, n))?;
             }
             if group.settles {
-                let gradients = std::mem::take(&mut r.gradients);
-                product::gradients(&mut r, gradients);
+                linear_norm::settle(&mut r);
             }
             r.program.ends.resize(group.nodes.end, r.program.launches.len());
         }
