@@ -1,6 +1,7 @@
 // Linear layers: y = activation(x Wᵀ + b), and two layers as one product. x [rows, k], W [n, k] (rows `weight_stride` apart), y [rows, n].
 // Tiles of `Large` and of `Small`, for many and for few rows; a block has column tile x of the grid and every gridDim.y-th row tile.
 #include "linear.cuh"
+#include "normalise.cuh"
 
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
     SHARED(float, memory);
@@ -15,13 +16,14 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
         tiles.template compute<MULTIPLY, Shape>(memory, row, int(blockIdx.x) * Shape::N);
 }
 
-// ---- dW = dᵀ x and db = sum of the rows of d, each times its factor if there are any, of several layers. A block has a tile and a run of
+// ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A block has a tile and a run of
 // rows of one of them, and leaves its sums in partials[run]: dW [n, k], then db [n] if `biased`; `sum_partials` adds them up.
 struct LinearDw {
     const StepBlock* step;
     const float* factors;
     Slope slope;
     Reference x;
+    Norm norm;
     float* partials;
     Rows rows;
     int k, n, partial, biased; // partial: floats between the sums of two runs
@@ -50,7 +52,10 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
             d.template copy<A, Shape::THREADS>(left, left + floats, row, run.first + step * DEPTH);
             B::template copy<Shape::THREADS>(right, x, column, run.first + step * DEPTH);
         },
-        [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + floats); },
+        [&](float* left) {
+            d.template ready<A, Shape::THREADS>(left, left + floats);
+            a.norm.template ready<B, Shape::THREADS>(left + A::FLOATS, a.step, column, a.k, x.wide);
+        },
         [&](const float* left) {
             if (biased && int(threadIdx.x) < Shape::M) {
 #pragma unroll

@@ -80,12 +80,13 @@ template <bool MAXIMA> struct LinearDxTiles {
     __device__ LinearDxTiles(const LinearDx& a, int rows)
         : a(a), rows(rows), d(a.slope, a.step, rows, a.n), w(a.weight, a.n, a.k, a.weight_stride) {}
 
-    template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
+    // The tile that begins at a row and a column; `memory` may be used again after a barrier.
+    template <Multiply MULTIPLY, class Shape>
+    __device__ __forceinline__ void multiply(typename Shape::Sums& sums, float* memory, int row, int column) const {
         using A = Operand<Shape::M, true>;
         using B = Operand<Shape::N, false>;
         bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
-        typename Shape::Sums sums;
         product<MULTIPLY, Shape, A, B>(
             sums, memory, FLOATS + (activated ? A::FLOATS : 0), (a.n + DEPTH - 1) / DEPTH,
             [&](float* left, float* right, int step) {
@@ -93,6 +94,10 @@ template <bool MAXIMA> struct LinearDxTiles {
                 B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
             },
             [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*) {});
+    }
+    template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
+        typename Shape::Sums sums;
+        multiply<MULTIPLY, Shape>(sums, memory, row, column);
         Output dx(write(a.dx), a.k, a.k, a.accumulate);
         Shape::each(sums, [&](int i, int j, float first, float second) {
             if (row + i < rows) dx.put(row + i, column + j, first, second);

@@ -1,5 +1,5 @@
 // Batch normalisation with the ReLU that may follow, and layer normalisation of rows that are too wide for chains.
-#include "layer_norm.cuh"
+#include "batch_norm.cuh"
 
 // ---- Layer norm of up to 1024 columns.
 
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_join(BatchNormJoin 
 KERNEL(batch_norm_join, BatchNormJoin)
 
 // y = relu?((x - mean) scale gamma + beta) with mean and scale of `kept`; with `variance`, with those of the running statistics, which
-// are then kept.
+// are then kept; without y that is all.
 struct BatchNormForward {
     const StepBlock* step;
     const float *gamma, *beta, *mean, *variance;
@@ -126,9 +126,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_forward(BatchNormFo
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width, column = tile_column();
     bool wide = is_wide(x, width) && is_wide(y, width), wide_kept = is_wide(kept, width);
-    bool wide_row = is_wide(a.gamma, width) && is_wide(a.beta, width);
     Run run(resolve(a.rows, a.step));
-    float4 gamma = load4(a.gamma, column, width, wide_row), beta = load4(a.beta, column, width, wide_row), mean, scale;
+    float4 mean, scale;
     if (a.variance) {
         mean = load4(a.mean, column, width, false), scale = load4(a.variance, column, width, false);
         auto root = [](float variance) { return 1 / sqrtf(variance + NORM_EPSILON); };
@@ -140,19 +139,15 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_forward(BatchNormFo
     } else {
         mean = load4(kept, column, width, wide_kept), scale = load4(kept + width, column, width, wide_kept);
     }
+    if (!y) return;
+    BatchNormColumns columns(mean, scale, a.gamma, a.beta, column, width, a.relu);
 #pragma unroll 4
-    for (int row = run.first + warp(); row < run.end; row += 8) {
-        float4 v = load4(x + size_t(row) * width, column, width, wide);
-        v.x = normalised(v.x, {mean.x, scale.x}, gamma.x, beta.x, a.relu);
-        v.y = normalised(v.y, {mean.y, scale.y}, gamma.y, beta.y, a.relu);
-        v.z = normalised(v.z, {mean.z, scale.z}, gamma.z, beta.z, a.relu);
-        v.w = normalised(v.w, {mean.w, scale.w}, gamma.w, beta.w, a.relu);
-        store4(y + size_t(row) * width, column, width, wide, v);
-    }
+    for (int row = run.first + warp(); row < run.end; row += 8)
+        store4(y + size_t(row) * width, column, width, wide, columns.of(load4(x + size_t(row) * width, column, width, wide)));
 }
 KERNEL(batch_norm_forward, BatchNormForward)
 
-// What both backward passes read. With h = (x - mean) scale and g = dy where the result was positive (or no ReLU follows):
+// With h = (x - mean) scale and g = dy where the result was positive (or no ReLU follows):
 // `batch_norm_sums`: partials [blocks, 2 width] of sum(g h), then sum(g).
 // `batch_norm_backward`: dx = gamma scale (g - sum(g) / rows - h sum(g h) / rows) with `totals` [2, width], or gamma scale g where null.
 struct BatchNormBackward {
@@ -163,46 +158,26 @@ struct BatchNormBackward {
     Rows rows;
     int width, relu, accumulate, pad;
 };
-struct BatchNormColumns {
-    const float *x, *dy, *kept;
-    float4 mean, scale, gamma, beta;
-    bool wide, relu;
-    int width, column;
-
-    __device__ BatchNormColumns(const BatchNormBackward& a)
-        : x(read(a.x, a.step)), dy(read(a.dy, a.step)), kept(read(a.kept, a.step)), relu(a.relu), width(a.width), column(tile_column()) {
-        wide = is_wide(x, width) && is_wide(dy, width);
-        mean = load4(kept, column, width, is_wide(kept, width)), scale = load4(kept + width, column, width, is_wide(kept, width));
-        gamma = load4(a.gamma, column, width, is_wide(a.gamma, width)), beta = load4(a.beta, column, width, is_wide(a.beta, width));
+// Calls f(row, h, g) for the rows of a run of which this warp has the columns.
+template <class F> __device__ inline void batch_norm_rows(const BatchNormBackward& a, const BatchNormColumns& columns, Run run, F f) {
+    const float *x = read(a.x, a.step), *dy = read(a.dy, a.step);
+    int width = a.width, column = tile_column();
+    bool wide = is_wide(x, width) && is_wide(dy, width);
+#pragma unroll 4
+    for (int row = run.first + warp(); row < run.end; row += 8) {
+        float4 g = load4(dy + size_t(row) * width, column, width, wide);
+        float4 h = columns.back(load4(x + size_t(row) * width, column, width, wide), g);
+        f(row, h, g);
     }
-    // h and g of a row.
-    __device__ void row(int row, float4& h, float4& g) const {
-        float4 v = load4(x + size_t(row) * width, column, width, wide);
-        g = load4(dy + size_t(row) * width, column, width, wide);
-        one(v.x, mean.x, scale.x, gamma.x, beta.x, h.x, g.x);
-        one(v.y, mean.y, scale.y, gamma.y, beta.y, h.y, g.y);
-        one(v.z, mean.z, scale.z, gamma.z, beta.z, h.z, g.z);
-        one(v.w, mean.w, scale.w, gamma.w, beta.w, h.w, g.w);
-    }
-    __device__ void one(float x, float mean, float scale, float gamma, float beta, float& h, float& g) const {
-        h = (x - mean) * scale;
-        if (relu && !(h * gamma + beta > 0)) g = 0;
-    }
-};
+}
 extern "C" __global__ void __launch_bounds__(256) batch_norm_sums(BatchNormBackward a) {
     Run run(resolve(a.rows, a.step));
-    float4 products = make_float4(0, 0, 0, 0), sums = products;
+    BatchNormSums sums;
     if (run.size() > 0) {
-        BatchNormColumns columns(a);
-#pragma unroll 4
-        for (int row = run.first + warp(); row < run.end; row += 8) {
-            float4 h, g;
-            columns.row(row, h, g);
-            products.x += g.x * h.x, products.y += g.y * h.y, products.z += g.z * h.z, products.w += g.w * h.w;
-            sums.x += g.x, sums.y += g.y, sums.z += g.z, sums.w += g.w;
-        }
+        BatchNormColumns columns(read(a.kept, a.step), a.gamma, a.beta, tile_column(), a.width, a.relu);
+        batch_norm_rows(a, columns, run, [&](int, float4 h, float4 g) { sums.add(h, g); });
     }
-    float sum = join_warps(products, sums);
+    float sum = join_warps(sums.products, sums.sums);
     int column = int(blockIdx.y) * CHUNK + int(threadIdx.x) % CHUNK;
     if (column < a.width) a.partials[(size_t(blockIdx.x) * 2 + threadIdx.x / CHUNK) * a.width + column] = sum;
 }
@@ -212,28 +187,12 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(BatchNormB
     int rows = resolve(a.rows, a.step);
     Run run(rows);
     if (run.size() == 0) return;
-    BatchNormColumns columns(a);
     float* dx = write(a.dx);
-    int width = a.width, column = columns.column;
+    int width = a.width, column = tile_column();
     bool wide = is_wide(dx, width);
-    float4 products = make_float4(0, 0, 0, 0), sums = products;
-    if (a.totals) {
-        bool wide_totals = is_wide(a.totals, width);
-        products = load4(a.totals, column, width, wide_totals), sums = load4(a.totals + width, column, width, wide_totals);
-        float count = float(rows);
-        products = make_float4(products.x / count, products.y / count, products.z / count, products.w / count);
-        sums = make_float4(sums.x / count, sums.y / count, sums.z / count, sums.w / count);
-    }
-    const float4 gamma = columns.gamma, scale = columns.scale;
-#pragma unroll 4
-    for (int row = run.first + warp(); row < run.end; row += 8) {
-        float4 h, g;
-        columns.row(row, h, g);
-        g.x = gamma.x * scale.x * (g.x - sums.x - h.x * products.x);
-        g.y = gamma.y * scale.y * (g.y - sums.y - h.y * products.y);
-        g.z = gamma.z * scale.z * (g.z - sums.z - h.z * products.z);
-        g.w = gamma.w * scale.w * (g.w - sums.w - h.w * products.w);
-        store4(dx + size_t(row) * width, column, width, wide, g, a.accumulate);
-    }
+    BatchNormColumns columns(read(a.kept, a.step), a.gamma, a.beta, column, width, a.relu);
+    BatchNormSlope slope(columns, a.totals, column, width, rows);
+    batch_norm_rows(a, columns, run,
+                    [&](int row, float4 h, float4 g) { store4(dx + size_t(row) * width, column, width, wide, slope.of(h, g), a.accumulate); });
 }
 KERNEL(batch_norm_backward, BatchNormBackward)

@@ -103,12 +103,17 @@ struct View {
         : data(data), rows(rows), columns(columns), stride(stride), wide(columns % 4 == 0 && is_wide(data, stride)) {}
 };
 
+// The column of all parts of a tile that this thread copies; see `each_part`.
+template <class Tile, bool WIDE> __device__ __forceinline__ int part_column() {
+    constexpr int PART = WIDE ? 4 : 1;
+    return int(threadIdx.x) % (Tile::COLUMNS / PART) * PART;
+}
 // Calls f(element of the tile, row, column) for the parts of a tile that this thread copies: 4 columns of a row if WIDE, else one. Always
 // the same parts, so that a thread can work on what it has copied before others see it.
 template <class Tile, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
     constexpr int PART = WIDE ? 4 : 1, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS;
     static_assert(THREADS % PARTS == 0 && Tile::ROWS % STEP == 0, "every thread has as many");
-    int first = int(threadIdx.x) / PARTS, column = int(threadIdx.x) % PARTS * PART;
+    int first = int(threadIdx.x) / PARTS, column = part_column<Tile, WIDE>();
 #pragma unroll(WIDE ? Tile::ROWS / STEP : 1) // matrices that are not aligned are rare and small: no registers for them
     for (int i = 0; i < Tile::ROWS / STEP; i++) f(Tile::at(first + i * STEP, column), first + i * STEP, column);
 }

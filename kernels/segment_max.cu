@@ -1,6 +1,6 @@
 // Largest value of each column in each segment of rows, of a matrix or of a linear layer's result whose rows are not kept.
 #include "maxima.cuh"
-#include "product.cuh"
+#include "normalise.cuh"
 
 // A largest value and its row; -1 for the zeros.
 struct Largest {
@@ -100,13 +100,15 @@ extern "C" __global__ void __launch_bounds__(256) segment_max_backward(SegmentMa
 }
 KERNEL(segment_max_backward, SegmentMaxBackward)
 
-// ---- y, kept [segments, n] of x Wᵀ + b with x [rows, k], W [n, k]. A block has column tile x of the grid and `group` segments at a time,
+// ---- y, kept [segments, n] of x Wᵀ + b with x [rows, k], normalised if there is a norm, W [n, k]. A block has column tile x of the grid and `group` segments at a time,
 // whose rows, one segment's behind the other's, are the rows of its tiles.
 constexpr int MOST_SEGMENTS = 32;
 struct LinearMaxForward {
     const StepBlock* step;
     const float *weight, *bias;
-    Reference x, y;
+    Reference x;
+    Norm norm;
+    Reference y;
     IndexReference list;
     int* kept;
     Rows segments;
@@ -150,13 +152,18 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
             }
             __syncthreads();
             Large::Sums sums;
+            int depth = 0;
             product<MULTIPLY, Large, A, B>(
                 sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
                 [&](float* left, float* right, int step) {
                     copy_tile<A, Large::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
                     B::template copy<Large::THREADS>(right, w, column, step * DEPTH);
                 },
-                [](float*) {}, [](const float*) {});
+                [&](float* left) {
+                    a.norm.ready<A, Large::THREADS>(left, a.step, depth, a.k, x.wide);
+                    depth += DEPTH;
+                },
+                [](const float*) {});
             __syncthreads();
             Large::each(sums, [&](int r, int c, float value, float next) {
                 *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next);

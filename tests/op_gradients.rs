@@ -179,6 +179,7 @@ fn segment_max() {
     }
 }
 
+/// With and without a norm of its operand, of the batch or with running statistics.
 #[test]
 fn linear_max() {
     let lists: [(usize, Vec<i32>); 5] = [
@@ -190,10 +191,22 @@ fn linear_max() {
     ];
     for (count, list) in lists {
         for (k, n) in [(1, 1), (31, 33), (16, 132)] {
-            let mut case = Case::new(&[count, list.len() / 3]);
-            case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
-            let slot = case.index(list.clone());
-            case.check(k, |b, p, x| b.linear_max(x, &p.at("l"), slot, Rows::of(Symbol(1))).unwrap());
+            for (norm, frozen) in [(false, false), (true, false), (true, true)] {
+                let mut case = Case::new(&[count, list.len() / 3]);
+                case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
+                if norm {
+                    case.parameter("n.weight", &[k]).parameter("n.bias", &[k]);
+                    case.statistic("n.running_mean", k).statistic("n.running_var", k);
+                }
+                let slot = case.index(list.clone());
+                case.check(k, |b, p, x| {
+                    if frozen {
+                        b.freeze(&["n.weight".into()]);
+                    }
+                    let (layer, rows) = (p.at("l"), Rows::of(Symbol(1)));
+                    if norm { b.norm_linear_max(x, &p.at("n"), &layer, slot, rows) } else { b.linear_max(x, &layer, slot, rows) }.unwrap()
+                });
+            }
         }
     }
 }

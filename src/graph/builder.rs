@@ -137,13 +137,23 @@ impl Builder {
     /// A missing parameter or a width that does not fit.
     pub fn batch_norm(&mut self, x: TensorId, p: &Scope, activation: Activation) -> Result<TensorId> {
         let (gamma, beta) = self.norm_parameters(x, p)?;
-        let running = [p.vector("running_mean")?, p.vector("running_var")?];
-        let frozen = self.frozen.contains(&format!("{}.weight", p.name()));
-        let (rows, width, train) = (self.rows(x), self.width(x), self.training() && !frozen);
+        let (running, train) = self.batch_statistics(p)?;
+        let (rows, width) = (self.rows(x), self.width(x));
         let y = self.push(Op::BatchNorm { gamma, beta, running, train, activation }, &[x], rows, &[width]);
-        let kept = self.tensor(format!("{}.statistics", self.graph.tensor(y).name), Rows::fixed(2), width, Element::Real, Place::Arena);
-        self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
+        self.keep_statistics(y, width);
         Ok(y)
+    }
+
+    /// Running statistics of the norm of a scope, and whether they are those of training: where it is not frozen.
+    fn batch_statistics(&self, p: &Scope) -> Result<([Vector; 2], bool)> {
+        let running = [p.vector("running_mean")?, p.vector("running_var")?];
+        Ok((running, self.training() && !self.frozen.contains(&format!("{}.weight", p.name()))))
+    }
+
+    fn keep_statistics(&mut self, y: TensorId, width: usize) {
+        let name = format!("{}.statistics", self.graph.tensor(y).name);
+        let kept = self.tensor(name, Rows::fixed(2), width, Element::Real, Place::Arena);
+        self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
     }
 
     /// [`Builder::batch_norm`] by the scope `norm` of a linear layer by `layer`, of an input with few columns; see [`Op::LinearNorm`].
@@ -153,12 +163,11 @@ impl Builder {
     pub fn linear_norm(&mut self, x: TensorId, layer: &Scope, norm: &Scope, activation: Activation) -> Result<TensorId> {
         let (weight, bias) = (layer.matrix("weight")?, layer.vector("bias")?);
         let [gamma, beta] = [norm.vector("weight")?, norm.vector("bias")?];
-        let running = [norm.vector("running_mean")?, norm.vector("running_var")?];
+        let (running, train) = self.batch_statistics(norm)?;
         let k = self.width(x);
         let fits = weight.columns == k && [bias, gamma, beta].iter().all(|v| v.len == weight.rows);
         let few = (1..=MOST_MOMENTS).contains(&k) && matches!(self.graph.tensor(x).place, Place::Input(_));
         self.check(fits && few, || format!("linear_norm '{}': x has width {k}, or is no input", layer.name()))?;
-        let train = self.training() && !self.frozen.contains(&format!("{}.weight", norm.name()));
         let rows = self.rows(x);
         let y = self.push(Op::LinearNorm { weight, bias, gamma, beta, running, train, activation }, &[x], rows, &[weight.rows]);
         let (name, width) = (format!("{}.folded", self.graph.tensor(y).name), Folded::new(weight.rows, k).covariance.end);
@@ -207,12 +216,36 @@ impl Builder {
     /// # Errors
     /// A missing parameter or a width that does not fit.
     pub fn linear_max(&mut self, x: TensorId, p: &Scope, segments: usize, rows: Rows) -> Result<TensorId> {
+        let (weight, bias) = self.linear_max_parameters(x, p)?;
+        let y = self.push(Op::LinearMax { weight, bias, segments }, &[x], rows, &[weight.rows]);
+        self.keep_rows_of_maxima(y);
+        Ok(y)
+    }
+
+    /// [`Builder::linear_max`] of [`Builder::batch_norm`] by the scope `norm` with ReLU, whose rows are not kept either.
+    ///
+    /// # Errors
+    /// A missing parameter or a width that does not fit.
+    pub fn norm_linear_max(&mut self, x: TensorId, norm: &Scope, p: &Scope, segments: usize, rows: Rows) -> Result<TensorId> {
+        let ((gamma, beta), (weight, bias)) = (self.norm_parameters(x, norm)?, self.linear_max_parameters(x, p)?);
+        let (running, train) = self.batch_statistics(norm)?;
+        let op = Op::NormLinearMax { gamma, beta, running, train, weight, bias, segments };
+        let y = self.push(op, &[x], rows, &[weight.rows]);
+        self.keep_rows_of_maxima(y);
+        self.keep_statistics(y, gamma.len);
+        Ok(y)
+    }
+
+    fn linear_max_parameters(&self, x: TensorId, p: &Scope) -> Result<(Matrix, Vector)> {
         let (weight, bias) = (p.matrix("weight")?, p.vector("bias")?);
         self.check(weight.columns == self.width(x), || format!("linear_max '{}': x has width {}", p.name(), self.width(x)))?;
-        let y = self.push(Op::LinearMax { weight, bias, segments }, &[x], rows, &[weight.rows]);
-        let kept = self.tensor(format!("{}.row", self.graph.tensor(y).name), rows, weight.rows, Element::Index, Place::Arena);
+        Ok((weight, bias))
+    }
+
+    fn keep_rows_of_maxima(&mut self, y: TensorId) {
+        let (name, rows, width) = (format!("{}.row", self.graph.tensor(y).name), self.rows(y), self.width(y));
+        let kept = self.tensor(name, rows, width, Element::Index, Place::Arena);
         self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
-        Ok(y)
     }
 
     /// Two linear layers with nothing between them, plus the rows of z that an index list assigns; see [`Op::LinearPair`].

@@ -145,6 +145,8 @@ pub enum Op {
     SegmentMax { segments: usize },
     /// SegmentMax of x Wᵀ + b, whose rows are not kept. `segments` and outputs as for SegmentMax.
     LinearMax { weight: Matrix, bias: Vector, segments: usize },
+    /// LinearMax of BatchNorm of x with ReLU, whose rows are not kept either. Outputs: y, rows of the maxima (index), statistics `[2, width]`.
+    NormLinearMax { gamma: Vector, beta: Vector, running: [Vector; 2], train: bool, weight: Matrix, bias: Vector, segments: usize },
     /// `y[i]` = (`x[i]` Aᵀ + a) Bᵀ + b + `z[index[i]]`, z being the second operand: two linear layers with nothing between them, as
     /// one product with B A. Second output, in one row: B A, then B a + b.
     LinearPair { inner: Matrix, inner_bias: Vector, outer: Matrix, outer_bias: Vector, index: usize },
@@ -222,6 +224,7 @@ impl Op {
             Op::Concat => "concat",
             Op::SegmentMax { .. } => "segment_max",
             Op::LinearMax { .. } => "linear_max",
+            Op::NormLinearMax { .. } => "norm_linear_max",
             Op::LinearPair { .. } => "linear_pair",
             Op::Add { .. } => "add",
             Op::Outer => "outer",
@@ -252,6 +255,7 @@ impl Op {
         const NONE: Reads = |_| false;
         const FIRST: Reads = |i| i == 0;
         const KEPT: Reads = |i| i == 1;
+        const BEHIND: Reads = |i| i > 0;
         match self {
             Op::Linear { activation: Activation::None, .. } => (ALL, NONE),
             Op::Linear { activation: Activation::Relu, .. } => (ALL, FIRST),
@@ -260,6 +264,7 @@ impl Op {
             Op::Fourier { .. } => (ALL, FIRST),
             Op::SegmentMax { .. } => (NONE, KEPT),
             Op::LinearMax { .. } => (ALL, KEPT),
+            Op::NormLinearMax { .. } => (ALL, BEHIND),
             Op::LinearPair { .. } => (FIRST, KEPT),
             Op::Attention(_) => (ALL, ALL),
             Op::Neighborhood { .. } => (ALL, NONE),
@@ -310,6 +315,7 @@ impl Op {
         match self {
             Op::Linear { weight, bias, .. } => weight.rows_as_vectors().chain(*bias).collect(),
             Op::LinearMax { weight, bias, .. } => weight.rows_as_vectors().chain([*bias]).collect(),
+            Op::NormLinearMax { gamma, beta, weight, bias, .. } => weight.rows_as_vectors().chain([*gamma, *beta, *bias]).collect(),
             Op::LinearPair { inner, inner_bias, outer, outer_bias, .. } => {
                 inner.rows_as_vectors().chain(outer.rows_as_vectors()).chain([*inner_bias, *outer_bias]).collect()
             }

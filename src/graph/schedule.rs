@@ -36,7 +36,10 @@ const KEPT: usize = 32 << 20;
 /// Whether a device may compute the gradients of a node's weights later than the rest.
 pub fn leaves_weights(node: &Node) -> bool {
     node.pass == Pass::Backward
-        && matches!(node.op, Op::Linear { .. } | Op::LinearNorm { .. } | Op::LinearMax { .. } | Op::LinearPair { .. })
+        && matches!(
+            node.op,
+            Op::Linear { .. } | Op::LinearNorm { .. } | Op::LinearMax { .. } | Op::NormLinearMax { .. } | Op::LinearPair { .. }
+        )
 }
 
 /// What a node computes from parameters alone: a device may do so before the first node.

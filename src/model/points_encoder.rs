@@ -32,8 +32,7 @@ pub fn record(b: &mut Builder, p: &Scope, points: TensorId, groups: &Groups) -> 
     let inner = (inner.matrix("weight")?, inner.vector("bias")?);
     let outer = (weight.column_range(0..half), q.at(0).vector("bias")?);
     let h = b.linear_pair(h, inner, outer, shared, groups.of_point)?; // [n, 256]
-    let h = b.batch_norm(h, &q.at(1), Activation::Relu)?; // [n, 256]
-    let y = b.linear_max(h, &q.at(3), groups.segments, groups.rows)?; // [groups, D]
+    let y = b.norm_linear_max(h, &q.at(1), &q.at(3), groups.segments, groups.rows)?; // [groups, D]
     b.leave();
     Ok(y)
 }

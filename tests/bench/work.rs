@@ -117,7 +117,9 @@ fn bytes(graph: &Graph, id: TensorId, feed: &Feed) -> f64 {
 /// Elements of a node's matrices.
 fn matrices(op: &Op) -> usize {
     match op {
-        Op::Linear { weight, .. } | Op::LinearNorm { weight, .. } | Op::LinearMax { weight, .. } => weight.rows * weight.columns,
+        Op::Linear { weight, .. } | Op::LinearNorm { weight, .. } | Op::LinearMax { weight, .. } | Op::NormLinearMax { weight, .. } => {
+            weight.rows * weight.columns
+        }
         Op::LinearPair { inner, outer, .. } => inner.rows * inner.columns + outer.rows * outer.columns,
         _ => 0,
     }
@@ -136,6 +138,9 @@ fn flops(graph: &Graph, node: &Node, feed: &Feed) -> f64 {
         Op::LinearNorm { weight, .. } => product(rows, weight.rows, weight.columns) * if backward { 0.0 } else { 1.0 },
         Op::Linear { weight, .. } => product(rows, weight.rows, weight.columns) * if backward { with_gradient(0) } else { 1.0 },
         Op::LinearMax { weight, .. } => product(rows, weight.rows, weight.columns) * if backward { 1.0 + with_gradient(0) } else { 1.0 },
+        Op::NormLinearMax { weight, .. } => {
+            product(rows, weight.rows, weight.columns) * if backward { 2.0 + with_gradient(0) } else { 1.0 }
+        }
         Op::LinearPair { inner, outer, .. } => {
             product(rows, outer.rows, inner.columns) * if backward { 1.0 + with_gradient(0) } else { 1.0 }
         }

@@ -276,6 +276,7 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::Concat => rows::concat_forward(call),
         Op::SegmentMax { segments } => segment_max::forward(call, *segments),
         Op::LinearMax { weight, bias, segments } => segment_max::linear_forward(call, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => segment_max::norm_linear_forward(call),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_forward(call, pair, *index)
@@ -326,6 +327,7 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::Concat => rows::concat_backward(call),
         Op::SegmentMax { segments } => segment_max::backward(call, *segments),
         Op::LinearMax { weight, bias, segments } => segment_max::linear_backward(call, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => segment_max::norm_linear_backward(call),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_backward(call, pair, *index)

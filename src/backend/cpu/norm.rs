@@ -5,6 +5,7 @@ use super::{
     math::{Real, dot, relu, simd, sum},
 };
 use crate::graph::{Activation, Vector};
+use std::ops::Range;
 
 pub const EPSILON: f64 = 1e-5;
 pub const MOMENTUM: f64 = 0.1;
@@ -158,17 +159,35 @@ pub fn layer_backward<T: Real>(call: &mut Call<T>, gamma: Vector, beta: Vector, 
     gradients.add(beta, &sums[n..]);
 }
 
+pub fn batch_forward<T: Real>(call: &mut Call<T>, parameters: [Vector; 2], running: [Vector; 2], train: bool, activation: Activation) {
+    if call.input_rows(0) > 0 {
+        let kept = keep_statistics(call, 1, running, train);
+        BatchNorm::new(call, kept, parameters, has_relu(activation)).forward(call);
+    }
+}
+
+/// y from the statistics that were kept.
+pub fn batch_again<T: Real>(call: &mut Call<T>, parameters: [Vector; 2], activation: Activation) {
+    if call.input_rows(0) > 0 {
+        BatchNorm::new(call, call.input(2).0, parameters, has_relu(activation)).forward(call);
+    }
+}
+
+/// In training as [`layer_backward`] along columns; otherwise dx = s g.
+pub fn batch_backward<T: Real>(call: &mut Call<T>, parameters: [Vector; 2], train: bool, activation: Activation) {
+    let norm = BatchNorm::new(call, call.input(2).0, parameters, has_relu(activation));
+    let (dy, _) = call.dy();
+    norm.backward(call, parameters, train, Some(dy), call.dx(0));
+}
+
+/// Writes mean and scale of the columns of x, of the batch or the running ones, to an output, and gives them; x has rows.
+///
 /// Batch statistics come from the mean and the sum of squares of each block, joined in the order of blocks (Chan, Golub &
 /// LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
-pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], running: [Vector; 2], train: bool, activation: Activation) {
-    let rows = call.input_rows(0);
-    if rows == 0 {
-        return;
-    }
-    let (x, n) = call.input(0);
-    let positive = has_relu(activation);
+pub fn keep_statistics<'a, T: Real>(call: &mut Call<'a, T>, output: usize, running: [Vector; 2], train: bool) -> &'a [T] {
+    let (rows, (x, n)) = (call.input_rows(0), call.input(0));
     // SAFETY: no task writes the kept statistics.
-    let kept = unsafe { call.output(1).rows(0..2) };
+    let kept: &'a mut [T] = unsafe { call.output(output).rows(0..2) };
     let (means, scales) = kept.split_at_mut(n);
     if train {
         let per = block(n).max(rows.div_ceil(128));
@@ -198,61 +217,85 @@ pub fn batch_forward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], ru
         means.copy_from_slice(mean);
         scales.iter_mut().zip(var).for_each(|(s, &v)| *s = T::ONE / (v + T::of(EPSILON)).sqrt());
     }
-    normalise(call, kept, [gamma, beta], positive);
+    kept
 }
 
-/// y from the statistics that were kept.
-pub fn batch_again<T: Real>(call: &mut Call<T>, parameters: [Vector; 2], activation: Activation) {
-    if call.input_rows(0) > 0 {
-        normalise(call, call.input(2).0, parameters, has_relu(activation));
+/// Columns of an operand with their statistics and parameters.
+pub struct BatchNorm<'a, T> {
+    x: &'a [T],
+    mean: &'a [T],
+    scale: &'a [T],
+    gamma: &'a [T],
+    beta: &'a [T],
+    /// ReLU follows.
+    positive: bool,
+}
+
+impl<'a, T: Real> BatchNorm<'a, T> {
+    /// Of operand 0 with statistics that were kept.
+    pub fn new(call: &Call<'a, T>, kept: &'a [T], parameters: [Vector; 2], positive: bool) -> Self {
+        let (x, n) = call.input(0);
+        let ((mean, scale), [gamma, beta]) = (kept.split_at(n), parameters.map(|v| call.parameter(v)));
+        Self { x, mean, scale, gamma, beta, positive }
     }
-}
 
-fn normalise<T: Real>(call: &mut Call<T>, kept: &[T], [gamma, beta]: [Vector; 2], positive: bool) {
-    let ((x, n), rows) = (call.input(0), call.input_rows(0));
-    let ((means, scales), gamma, beta) = (kept.split_at(n), call.parameter(gamma), call.parameter(beta));
-    let y = call.output(0);
-    call.for_rows(rows, block(2 * n), [y], 0, |rows, [y], _| {
-        let x = &x[rows.start * n..rows.end * n];
-        for (x, y) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)) {
-            batch_row(y, x, means, scales, gamma, beta, positive);
-        }
-    });
-}
-
-/// In training as [`layer_backward`] along columns; otherwise dx = s g.
-pub fn batch_backward<T: Real>(call: &mut Call<T>, [gamma, beta]: [Vector; 2], train: bool, activation: Activation) {
-    let rows = call.dy_rows();
-    if rows == 0 {
-        return;
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.mean.len()
     }
-    let (x, n) = call.input(0);
-    let positive = has_relu(activation);
-    let (means, scales) = call.input(2).0.split_at(n);
-    let (dy, _) = call.dy();
-    let [weights, biases] = [gamma, beta].map(|v| call.parameter(v));
-    let gradients = call.parameter_gradients();
-    let dx = call.dx(0);
-    let sums = call.sum_rows(rows, sum_block(rows, 2 * n), [], [2 * n, 0], |rows, [], sums, _| {
-        let (dgamma, dbeta) = sums.split_at_mut(n);
-        for row in rows {
-            let (x, dy) = (&x[row * n..(row + 1) * n], &dy[row * n..(row + 1) * n]);
-            batch_back_sums(x, dy, means, scales, weights, biases, positive, dgamma, dbeta);
+
+    /// Results of some rows.
+    pub fn rows(&self, rows: Range<usize>, y: &mut [T]) {
+        let n = self.width();
+        for (x, y) in self.x[rows.start * n..rows.end * n].chunks_exact(n).zip(y.chunks_exact_mut(n)) {
+            batch_row(y, x, self.mean, self.scale, self.gamma, self.beta, self.positive);
         }
-    });
-    gradients.add(gamma, &sums[..n]);
-    gradients.add(beta, &sums[n..]);
-    let Some((dx, accumulate)) = dx else { return };
-    // dx = gamma s (g - a - h b), h = (x - mean) s.
-    let count = T::of(rows as f64);
-    sums.iter_mut().for_each(|s| *s = if train { *s / count } else { T::ZERO });
-    let sums = Out::of(sums);
-    // SAFETY: only read, and `sum_rows` is not called meanwhile.
-    let (b, a) = unsafe { sums.part(0..2 * n) }.split_at(n);
-    call.for_rows(rows, block(3 * n), [dx], 0, |rows, [dx], _| {
-        for (row, dx) in rows.zip(dx.chunks_exact_mut(n)) {
-            let (x, dy) = (&x[row * n..(row + 1) * n], &dy[row * n..(row + 1) * n]);
-            batch_back_dx(dx, x, dy, means, scales, weights, biases, positive, a, b, accumulate);
+    }
+
+    fn forward(&self, call: &mut Call<T>) {
+        let y = call.output(0);
+        call.for_rows(call.input_rows(0), block(2 * self.width()), [y], 0, |rows, [y], _| self.rows(rows, y));
+    }
+
+    /// Adds to the gradients of the parameters and, where x has one, to its gradient; dy may lie in dx, which it is not added to then.
+    pub fn backward(&self, call: &mut Call<T>, [gamma, beta]: [Vector; 2], train: bool, dy: Option<&[T]>, dx: Option<(Out<T>, bool)>) {
+        let (n, rows) = (self.width(), self.x.len() / self.width().max(1));
+        if rows == 0 {
+            return;
         }
-    });
+        let Self { x, mean, scale, gamma: weights, beta: biases, positive } = *self;
+        let gradients = call.parameter_gradients();
+        // SAFETY: nobody writes dx while the sums are computed.
+        let in_dx = |rows: Range<usize>| unsafe { &*dx.map_or(Out::none(), |(dx, _)| dx).part(rows) };
+        let sums = call.sum_rows(rows, sum_block(rows, 2 * n), [], [2 * n, 0], |rows, [], sums, _| {
+            let (dgamma, dbeta) = sums.split_at_mut(n);
+            for row in rows {
+                let place = row * n..(row + 1) * n;
+                let dy = dy.map_or_else(|| in_dx(place.clone()), |dy| &dy[place.clone()]);
+                batch_back_sums(&x[place], dy, mean, scale, weights, biases, positive, dgamma, dbeta);
+            }
+        });
+        gradients.add(gamma, &sums[..n]);
+        gradients.add(beta, &sums[n..]);
+        let Some((dx, accumulate)) = dx else { return };
+        // dx = gamma s (g - a - h b), h = (x - mean) s.
+        let count = T::of(rows as f64);
+        sums.iter_mut().for_each(|s| *s = if train { *s / count } else { T::ZERO });
+        let sums = Out::of(sums);
+        // SAFETY: only read, and `sum_rows` is not called meanwhile.
+        let (b, a) = unsafe { sums.part(0..2 * n) }.split_at(n);
+        call.for_rows(rows, block(3 * n), [dx], n, |rows, [dx], scratch| {
+            for (row, dx) in rows.zip(dx.chunks_exact_mut(n)) {
+                let place = row * n..(row + 1) * n;
+                let dy = dy.map_or_else(
+                    || {
+                        scratch.copy_from_slice(dx);
+                        &*scratch
+                    },
+                    |dy| &dy[place.clone()],
+                );
+                batch_back_dx(dx, &x[place], dy, mean, scale, weights, biases, positive, a, b, accumulate);
+            }
+        });
+    }
 }

@@ -1,12 +1,13 @@
 //! Largest value of each column in each segment of rows, of a matrix or of a linear layer's result.
 
 use super::{
-    call::{Call, block, sum_block},
+    call::{Call, Out, block, sum_block},
     gemm::{View, gemm},
     linear::{ROWS, view},
     math::{Real, simd},
+    norm::{BatchNorm, keep_statistics},
 };
-use crate::graph::{Matrix, Vector};
+use crate::graph::{Matrix, Op, Vector};
 use std::ops::Range;
 
 /// Rows of segment `s`, and whether zeros take part.
@@ -128,15 +129,55 @@ fn per_task(rows: usize, segments: usize, want: usize) -> usize {
     want.div_ceil((rows / segments.max(1)).max(1))
 }
 
+/// The operand of a linear layer.
+enum Rows<'a, T> {
+    Kept(&'a [T], usize),
+    Made(BatchNorm<'a, T>),
+}
+
+impl<T: Real> Rows<'_, T> {
+    /// Elements that `part` needs room for.
+    fn room(&self, rows: usize) -> usize {
+        match self {
+            Self::Kept(..) => 0,
+            Self::Made(norm) => rows * norm.width(),
+        }
+    }
+    /// Some rows.
+    fn part<'b>(&'b self, rows: Range<usize>, room: &'b mut [T]) -> &'b [T] {
+        match self {
+            Self::Kept(x, width) => &x[rows.start * width..rows.end * width],
+            Self::Made(norm) => {
+                let room = &mut room[..rows.len() * norm.width()];
+                norm.rows(rows, room);
+                room
+            }
+        }
+    }
+}
+
 pub fn linear_forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
     let (x, k) = call.input(0);
-    let n = weight.rows;
+    maxima(call, &Rows::Kept(x, k), weight, bias, segments);
+}
+
+pub fn norm_linear_forward<T: Real>(call: &mut Call<T>) {
+    let Op::NormLinearMax { gamma, beta, running, train, weight, bias, segments } = call.node.op else { unreachable!("norm_linear_max") };
+    let kept = if call.input_rows(0) > 0 { keep_statistics(call, 2, running, train) } else { &[] };
+    let x = if kept.is_empty() { Rows::Kept(kept, weight.columns) } else { Rows::Made(BatchNorm::new(call, kept, [gamma, beta], true)) };
+    maxima(call, &x, weight, bias, segments);
+}
+
+/// y and the rows of the maxima.
+fn maxima<T: Real>(call: &mut Call<T>, x: &Rows<T>, weight: Matrix, bias: Vector, segments: usize) {
+    let (n, k) = (weight.rows, weight.columns);
     let list = call.index(segments);
     let (w, bias) = (view(call, weight).transposed(), call.parameter(bias));
     let (y, kept) = (call.output(0), call.index_output(1));
     let count = y.len() / n.max(1);
     let per = per_task(call.input_rows(0), count, 2 * ROWS);
-    call.for_rows(count, per, [y], ROWS * n, |segments, [y], products| {
+    call.for_rows(count, per, [y], ROWS * n + x.room(ROWS), |segments, [y], scratch| {
+        let (products, room) = scratch.split_at_mut(ROWS * n);
         // SAFETY: the blocks of tasks do not overlap.
         let kept = unsafe { kept.rows(segments.clone()) };
         for ((s, y), kept) in segments.clone().zip(y.chunks_exact_mut(n)).zip(kept.chunks_exact_mut(n)) {
@@ -155,7 +196,7 @@ pub fn linear_forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector,
             for row in segment(list, s).0 {
                 if !done.contains(&row) {
                     done = row..end_of_run(s).min(row + ROWS);
-                    gemm([done.len(), k, n], T::ONE, View::rows(&x[row * k..done.end * k], k), w, T::ZERO, products, n);
+                    gemm([done.len(), k, n], T::ONE, View::rows(x.part(done.clone(), room), k), w, T::ZERO, products, n);
                 }
                 compare_biased(y, kept, &products[(row - done.start) * n..][..n], bias, row as i32);
             }
@@ -163,28 +204,49 @@ pub fn linear_forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector,
     });
 }
 
-/// Only the rows that hold a maximum have a gradient: about one in `rows / segments` of the elements.
 pub fn linear_backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
     let (x, k) = call.input(0);
-    let n = weight.rows;
+    if let Some((dx, false)) = call.dx(0) {
+        call.zero(dx);
+    }
+    maxima_backward(call, &Rows::Kept(x, k), weight, bias, segments, call.dx(0).map(|(dx, _)| dx));
+}
+
+/// The gradient of what is normalised lies in dx, unless that is added to.
+pub fn norm_linear_backward<T: Real>(call: &mut Call<T>) {
+    let Op::NormLinearMax { gamma, beta, train, weight, bias, segments, .. } = call.node.op else { unreachable!("norm_linear_max") };
+    let norm = || BatchNorm::new(call, call.input(3).0, [gamma, beta], true);
+    let (norm, x) = (norm(), Rows::Made(norm()));
+    let mut own = Vec::new();
+    let dh = match call.dx(0) {
+        Some((dx, false)) => dx,
+        _ => {
+            own.resize(call.input(0).0.len(), T::ZERO);
+            Out::of(&mut own).with_width(weight.columns)
+        }
+    };
+    call.zero(dh);
+    maxima_backward(call, &x, weight, bias, segments, Some(dh));
+    norm.backward(call, [gamma, beta], train, (!own.is_empty()).then_some(&own), call.dx(0));
+}
+
+/// Adds to the gradients of the parameters and to dx: only the rows that hold a maximum have a gradient, about one in `rows / segments` of
+/// the elements.
+fn maxima_backward<T: Real>(call: &mut Call<T>, x: &Rows<T>, weight: Matrix, bias: Vector, segments: usize, dx: Option<Out<T>>) {
+    let (n, k) = (weight.rows, weight.columns);
     let list = call.index(segments);
     let kept = call.index_input(2);
     let (dy, _) = call.dy();
     let w = view(call, weight);
     let gradients = call.parameter_gradients();
-    let dx = call.dx(0).map(|(dx, accumulate)| {
-        if !accumulate {
-            call.zero(dx);
-        }
-        dx
-    });
     let count = call.dy_rows();
     let per = if disjoint(list, count) { sum_block(count, 8 * n) } else { count };
-    let sums = call.sum_rows(count, per, [], [n * k + n, 0], |segments, [], sums, _| {
+    let longest = (0..count).map(|s| segment(list, s).0.len()).max().unwrap_or(0);
+    let sums = call.sum_rows(count, per, [], [n * k + n, x.room(longest)], |segments, [], sums, room| {
         let (dw, db) = sums.split_at_mut(n * k);
         for s in segments {
             let (rows, _) = segment(list, s);
-            let (start, x) = (rows.start, &x[rows.start * k..rows.end * k]);
+            let (start, x) = (rows.start, x.part(rows.clone(), room));
             // SAFETY: segments of different tasks do not overlap, as `disjoint` has seen.
             let dx = dx.map_or(&mut [][..], |dx| unsafe { dx.rows(rows) });
             scatter(dx, dw, db, &dy[s * n..(s + 1) * n], &kept[s * n..(s + 1) * n], x, w.data, w.strides[0], start);

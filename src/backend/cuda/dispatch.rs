@@ -33,6 +33,7 @@ fn forward(r: &mut Recorder) -> Result<()> {
         Op::Concat => parts::concat_forward(r),
         Op::SegmentMax { segments } => segment_max::forward(r, *segments),
         Op::LinearMax { weight, bias, segments } => segment_max::linear_forward(r, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => segment_max::norm_linear_forward(r),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_forward(r, pair, *index)
@@ -82,6 +83,7 @@ fn backward(r: &mut Recorder) -> Result<()> {
         Op::Concat => parts::concat_backward(r),
         Op::SegmentMax { segments } => segment_max::backward(r, *segments),
         Op::LinearMax { weight, bias, segments } => segment_max::linear_backward(r, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => segment_max::norm_linear_backward(r),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_backward(r, pair, *index)

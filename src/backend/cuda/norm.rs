@@ -160,49 +160,67 @@ struct BatchNormForward {
     relu: i32,
 }
 
-pub fn batch_forward(
-    r: &mut Recorder,
-    [gamma, beta]: [Vector; 2],
-    running: [Vector; 2],
-    train: bool,
-    activation: Activation,
-) -> Result<()> {
-    let (id, width) = (r.node.input(0), gamma.len);
-    let (count, x, kept, rows) = (runs(r.capacity(id)), r.input(0), r.output(1), r.rows(id));
+pub fn batch_forward(r: &mut Recorder, parameters: [Vector; 2], running: [Vector; 2], train: bool, activation: Activation) -> Result<()> {
+    let (y, kept, relu) = (r.output(0), r.output(1), relu(activation)?);
     if train {
-        let partials = r.scratch(2 * count * width);
-        let arguments = BatchNormStatistics { step: r.step(), x, partials, rows, width: width as i32, pad: 0 };
-        r.launch("batch_norm_statistics", tiles(count, width), BLOCK, 0, &arguments);
-        let [pending_mean, pending_variance] = running.map(|v| r.pending(v));
-        let arguments = BatchNormJoin {
-            step: r.step(),
-            partials,
-            kept,
-            pending_mean,
-            pending_variance,
-            rows,
-            width: width as i32,
-            blocks: count as i32,
-        };
-        r.launch("batch_norm_join", [blocks(width, 32), 1, 1], BLOCK, 0, &arguments);
+        batch_statistics(r, kept, running);
     }
     let statistics = if train { [0; 2] } else { running.map(|v| r.statistics(v)) };
-    normalise(r, kept, statistics, [gamma, beta], activation)
+    normalise(r, y, kept, statistics, parameters, relu);
+    Ok(())
 }
 
 /// y from the statistics that were kept.
 pub fn batch_again(r: &mut Recorder, parameters: [Vector; 2], activation: Activation) -> Result<()> {
-    normalise(r, r.input(2), [0; 2], parameters, activation)
+    let relu = relu(activation)?;
+    normalise(r, r.output(0), r.input(2), [0; 2], parameters, relu);
+    Ok(())
 }
 
-/// y with the statistics in `kept`, or with running mean and variance, which are kept then.
-fn normalise(
-    r: &mut Recorder,
+/// How a product's operand follows from what it reads; no norm without gamma. Mirrors `Norm` of `normalise.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Norm {
     kept: Reference,
-    [mean, variance]: [Address; 2],
-    [gamma, beta]: [Vector; 2],
-    activation: Activation,
-) -> Result<()> {
+    gamma: Address,
+    beta: Address,
+}
+
+impl Norm {
+    pub fn none() -> Self {
+        Self { kept: Reference::none(), gamma: 0, beta: 0 }
+    }
+    /// With statistics that were kept; ReLU follows.
+    pub fn new(r: &Recorder, kept: Reference, [gamma, beta]: [Vector; 2]) -> Self {
+        Self { kept, gamma: r.parameter(gamma), beta: r.parameter(beta) }
+    }
+}
+
+/// Keeps the statistics of operand 0, of the batch or the running ones, and nothing more.
+pub fn keep_statistics(r: &mut Recorder, kept: Reference, parameters: [Vector; 2], running: [Vector; 2], train: bool) {
+    if train {
+        batch_statistics(r, kept, running);
+    } else {
+        let statistics = running.map(|v| r.statistics(v));
+        normalise(r, Reference::none(), kept, statistics, parameters, 1);
+    }
+}
+
+/// Keeps the statistics of the columns of operand 0, and moves the pending ones.
+fn batch_statistics(r: &mut Recorder, kept: Reference, running: [Vector; 2]) {
+    let (id, width) = (r.node.input(0), running[0].len);
+    let (count, rows) = (runs(r.capacity(id)), r.rows(id));
+    let partials = r.scratch(2 * count * width);
+    let arguments = BatchNormStatistics { step: r.step(), x: r.input(0), partials, rows, width: width as i32, pad: 0 };
+    r.launch("batch_norm_statistics", tiles(count, width), BLOCK, 0, &arguments);
+    let [pending_mean, pending_variance] = running.map(|v| r.pending(v));
+    let arguments =
+        BatchNormJoin { step: r.step(), partials, kept, pending_mean, pending_variance, rows, width: width as i32, blocks: count as i32 };
+    r.launch("batch_norm_join", [blocks(width, 32), 1, 1], BLOCK, 0, &arguments);
+}
+
+/// y, if there is one, with the statistics in `kept`, or with running mean and variance, which are kept then.
+fn normalise(r: &mut Recorder, y: Reference, kept: Reference, [mean, variance]: [Address; 2], [gamma, beta]: [Vector; 2], relu: i32) {
     let (id, width) = (r.node.input(0), gamma.len);
     let arguments = BatchNormForward {
         step: r.step(),
@@ -211,14 +229,14 @@ fn normalise(
         mean,
         variance,
         x: r.input(0),
-        y: r.output(0),
+        y,
         kept,
         rows: r.rows(id),
         width: width as i32,
-        relu: relu(activation)?,
+        relu,
     };
-    r.launch("batch_norm_forward", tiles(runs(r.capacity(id)), width), BLOCK, 0, &arguments);
-    Ok(())
+    let count = if y.is_none() { 1 } else { runs(r.capacity(id)) };
+    r.launch("batch_norm_forward", tiles(count, width), BLOCK, 0, &arguments);
 }
 
 #[repr(C)]

@@ -3,9 +3,11 @@
 use super::{
     chain::Kind,
     device::Address,
-    partials::{MatrixSums, PartialSum},
+    norm::Norm,
+    partials::{self, MatrixSums, PartialSum},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
+use crate::graph::Vector;
 use bytemuck::{Pod, Zeroable};
 
 /// Elements of the summed dimension that a block has at a time, and how many times; mirrors `product.cuh`.
@@ -68,6 +70,11 @@ impl Tile {
 /// Bytes of the stages of tiles.
 pub fn stages(floats: usize) -> usize {
     4 * STAGES * floats
+}
+
+/// Bytes of a tile of the result in shared memory, whose rows are padded.
+pub fn whole(tile: Tile) -> usize {
+    4 * tile.side() * (tile.side() + 8)
 }
 
 /// y = activation(x Wᵀ + bias factorsᵀ + z\[index\]); mirrors `LinearForward`.
@@ -193,6 +200,44 @@ pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, 
     r.link(Kind::LinearDx, stages(arguments.floats(Tile::Small)), &arguments);
 }
 
+/// The gradient through a batch norm, given that of its result, d W; mirrors `NormDx`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct NormDx {
+    product: Dx,
+    x: Reference,
+    norm: Norm,
+    partials: Address,
+    totals: Address,
+}
+
+/// Appends dx (+)= what operand 0, of which `norm` made a product's operand, has as its gradient, if it has one, and adds to the gradients of the
+/// norm's parameters.
+pub fn norm_dx(
+    r: &mut Recorder,
+    (rows, capacity): (RowCount, usize),
+    slope: Slope,
+    weight: Weight,
+    norm: Norm,
+    parameters: [Vector; 2],
+    train: bool,
+) {
+    let (tile, dx) = (Tile::Large, r.dx(0));
+    let product = Dx::new(r, rows, slope, weight, dx.unwrap_or((Reference::none(), false)));
+    let count = (blocks(capacity, tile.side()) as usize).min(RUNS);
+    let partials = r.scratch(2 * count * weight.columns);
+    let mut arguments = NormDx { product, x: r.input(0), norm, partials, totals: 0 };
+    let grid = [tile.count(weight.columns) as u32, count as u32, 1];
+    let shared = stages(product.floats(tile)).max(whole(tile));
+    r.launch(&format!("norm_sums_{}", r.multiply.suffix()), grid, tile.threads(), shared, &arguments);
+    let totals = partials::add_to_gradients(r, partials, count, &parameters);
+    if dx.is_some() {
+        arguments.totals = if train { totals } else { 0 };
+        let grid = [grid[0], blocks(capacity, tile.side()), 1];
+        r.launch(&format!("norm_dx_{}", r.multiply.suffix()), grid, tile.threads(), shared, &arguments);
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Dw {
@@ -200,6 +245,7 @@ struct Dw {
     factors: Address,
     slope: Slope,
     x: Reference,
+    norm: Norm,
     partials: Address,
     rows: RowCount,
     k: i32,
@@ -240,8 +286,14 @@ impl Gradient {
     pub fn new(r: &Recorder, (rows, capacity): (RowCount, usize), slope: Slope, x: Reference, factors: Address, sums: Sums) -> Self {
         let biased = sums.bias != 0 || sums.totals != 0;
         let [k, n] = [sums.k, sums.n].map(|n| n as i32);
-        let arguments = Dw { step: r.step(), factors, slope, x, partials: 0, rows, k, n, partial: 0, biased: i32::from(biased) };
+        let arguments =
+            Dw { step: r.step(), factors, slope, x, norm: Norm::none(), partials: 0, rows, k, n, partial: 0, biased: i32::from(biased) };
         Self { arguments, sums, capacity }
+    }
+    /// With x normalised by `norm`.
+    pub fn normalised(mut self, norm: Norm) -> Self {
+        self.arguments.norm = norm;
+        self
     }
     fn tiles(&self, tile: Tile) -> usize {
         tile.count(self.sums.n) * tile.count(self.sums.k)

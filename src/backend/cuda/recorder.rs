@@ -155,6 +155,9 @@ impl Reference {
     pub fn none() -> Self {
         Self::at(0)
     }
+    pub fn is_none(self) -> bool {
+        self == Self::none()
+    }
 }
 
 /// Indexes, an index list of the feed or a tensor of the index arena; mirrors `IndexReference` of `common.cuh`.

@@ -3,7 +3,8 @@
 use super::{
     device::Address,
     linear::{sums, weight},
-    product::{self, Gradient, Maxima, OF_MAXIMA, Slope, Tile, stages},
+    norm::{self, Norm},
+    product::{self, Gradient, Maxima, OF_MAXIMA, Slope, Tile, stages, whole},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
 };
 use crate::{
@@ -75,7 +76,7 @@ pub fn look_up(r: &mut Recorder) {
     let nodes = r.plan.graph.nodes.iter().filter(|node| node.pass == Pass::Backward);
     let (mut lists, mut most): (Vec<SegmentOf>, _) = (Vec::new(), 0);
     for node in nodes {
-        let (Op::SegmentMax { segments } | Op::LinearMax { segments, .. }) = node.op else { continue };
+        let (Op::SegmentMax { segments } | Op::LinearMax { segments, .. } | Op::NormLinearMax { segments, .. }) = node.op else { continue };
         let [x, y] = [node.operands[0], node.input(node.inputs.len() - 1)];
         let (list, rows, segments, capacity) = (r.index(segments), r.rows(x), r.rows(y), r.capacity(x));
         if lists.iter().all(|of| !of.is_of(list, rows, segments)) {
@@ -129,6 +130,7 @@ struct LinearForward {
     weight: Address,
     bias: Address,
     x: Reference,
+    norm: Norm,
     y: Reference,
     list: IndexReference,
     kept: Address,
@@ -140,6 +142,20 @@ struct LinearForward {
 }
 
 pub fn linear_forward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
+    linear_maxima(r, Norm::none(), matrix, bias, segments);
+    Ok(())
+}
+
+pub fn norm_linear_forward(r: &mut Recorder) -> Result<()> {
+    let Op::NormLinearMax { gamma, beta, running, train, weight, bias, segments } = r.node.op else { unreachable!("norm_linear_max") };
+    let kept = r.output(2);
+    norm::keep_statistics(r, kept, [gamma, beta], running, train);
+    linear_maxima(r, Norm::new(r, kept, [gamma, beta]), weight, bias, segments);
+    Ok(())
+}
+
+/// y and the rows of the maxima, of operand 0 or what the norm makes of it.
+fn linear_maxima(r: &mut Recorder, norm: Norm, matrix: Matrix, bias: Vector, segments: usize) {
     let (x, y) = (r.node.input(0), r.node.output(0));
     let (rows, count) = (r.capacity(x), r.capacity(y));
     let (tile, w) = (Tile::Large, weight(r, matrix));
@@ -149,6 +165,7 @@ pub fn linear_forward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: 
         weight: w.at,
         bias: r.parameter(bias),
         x: r.input(0),
+        norm,
         y: r.output(0),
         list: r.index(segments),
         kept: r.index_output(1).address(),
@@ -159,21 +176,34 @@ pub fn linear_forward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: 
         group: group as i32,
     };
     let grid = [tile.count(w.rows) as u32, blocks(count, group), 1];
-    let shared = stages(2 * tile.along()).max(4 * tile.side() * (tile.side() + 8));
+    let shared = stages(2 * tile.along()).max(whole(tile));
     let kernel = format!("linear_max_forward_{}", r.multiply.suffix());
     r.launch(&kernel, grid, tile.threads(), shared, &arguments);
-    Ok(())
+}
+
+/// The gradient of a linear layer's result of which maxima were taken.
+fn slope(r: &Recorder, matrix: Matrix, segments: usize) -> Slope {
+    Slope { maxima: maxima(r, segments), kind: OF_MAXIMA, ..Slope::plain(r.dy(), matrix.rows) }
 }
 
 pub fn linear_backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
-    let maxima = maxima(r, segments);
-    let slope = Slope { maxima, kind: OF_MAXIMA, ..Slope::plain(r.dy(), matrix.rows) };
-    let id = r.node.operands[0];
+    let (slope, id) = (slope(r, matrix, segments), r.node.operands[0]);
     let rows = (r.rows(id), r.capacity(id));
     if let Some(dx) = r.dx(0) {
         product::dx(r, rows, slope, weight(r, matrix), dx);
     }
     let gradient = Gradient::new(r, rows, slope, r.input(0), 0, sums(r, matrix, Some(bias)));
     r.gradients.push(gradient);
+    Ok(())
+}
+
+/// The gradient of what is normalised is computed twice, for the sums over its columns and then for dx, which is less than to keep it.
+pub fn norm_linear_backward(r: &mut Recorder) -> Result<()> {
+    let Op::NormLinearMax { gamma, beta, train, weight: matrix, bias, segments, .. } = r.node.op else { unreachable!("norm_linear_max") };
+    let (slope, norm, id) = (slope(r, matrix, segments), Norm::new(r, r.input(3), [gamma, beta]), r.node.operands[0]);
+    let rows = (r.rows(id), r.capacity(id));
+    product::norm_dx(r, rows, slope, weight(r, matrix), norm, [gamma, beta], train);
+    let gradient = Gradient::new(r, rows, slope, r.input(0), 0, sums(r, matrix, Some(bias)));
+    r.gradients.push(gradient.normalised(norm));
     Ok(())
 }

@@ -1,0 +1,72 @@
+// Gradients through the batch norm with ReLU of a linear layer's operand: of maxima, so that d W is cheaper to compute twice than to keep.
+#include "linear.cuh"
+#include "normalise.cuh"
+
+// With h = (x - mean) scale and g = d W where the norm's result was positive: `norm_sums`: partials [gridDim.y, 2 k] of sum(g h), then sum(g);
+// `norm_dx`: dx (+)= gamma scale (g - sum(g) / rows - h sum(g h) / rows) with `totals` [2, k], or gamma scale g where null.
+struct NormDx {
+    LinearDx product;
+    Reference x;
+    Norm norm;
+    float* partials;
+    const float* totals;
+};
+// Calls f(row, h, g) for rows row .. of a tile of which this warp has columns column + 4 lane .. + 4; then the tile's memory is free.
+constexpr int STRIDE = Large::N + 8;
+static_assert(Large::N == CHUNK && Large::THREADS == 256, "a warp has a row, and there are 8");
+template <Multiply MULTIPLY, class F>
+__device__ __forceinline__ void norm_rows(const NormDx& a, const LinearDxTiles<true>& tiles, const BatchNormColumns& columns, float* memory,
+                                          int row, int column, F f) {
+    Large::Sums sums;
+    tiles.template multiply<MULTIPLY, Large>(sums, memory, row, column);
+    __syncthreads();
+    Large::each(sums, [&](int r, int c, float value, float next) {
+        *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next);
+    });
+    __syncthreads();
+    int k = a.product.k, own = 4 * lane();
+    const float* x = read(a.x, a.product.step);
+    bool wide = is_wide(x, k);
+#pragma unroll 4
+    for (int r = warp(); r < min(Large::M, tiles.rows - row); r += 8) {
+        float4 g = *reinterpret_cast<const float4*>(memory + r * STRIDE + own);
+        float4 h = columns.back(load4(x + size_t(row + r) * k, column + own, k, wide), g);
+        f(row + r, h, g);
+    }
+    __syncthreads();
+}
+template <Multiply MULTIPLY> __device__ __forceinline__ void norm_sums(const NormDx& a) {
+    SHARED(float, memory);
+    LinearDxTiles<true> tiles(a.product, resolve(a.product.rows, a.product.step));
+    int k = a.product.k, column = int(blockIdx.x) * Large::N;
+    BatchNormColumns columns = a.norm.columns(a.product.step, column + 4 * lane(), k);
+    BatchNormSums sums;
+    for (int row = int(blockIdx.y) * Large::M; row < tiles.rows; row += int(gridDim.y) * Large::M)
+        norm_rows<MULTIPLY>(a, tiles, columns, memory, row, column, [&](int, float4 h, float4 g) { sums.add(h, g); });
+    float sum = join_warps(sums.products, sums.sums);
+    int out = column + int(threadIdx.x) % CHUNK;
+    if (out < k) a.partials[(size_t(blockIdx.y) * 2 + threadIdx.x / CHUNK) * k + out] = sum;
+}
+template <Multiply MULTIPLY> __device__ __forceinline__ void norm_dx(const NormDx& a) {
+    SHARED(float, memory);
+    LinearDxTiles<true> tiles(a.product, resolve(a.product.rows, a.product.step));
+    int k = a.product.k, column = int(blockIdx.x) * Large::N, own = column + 4 * lane();
+    BatchNormColumns columns = a.norm.columns(a.product.step, own, k);
+    BatchNormSlope slope(columns, a.totals, own, k, tiles.rows);
+    float* dx = write(a.product.dx);
+    bool wide = is_wide(dx, k);
+    for (int row = int(blockIdx.y) * Large::M; row < tiles.rows; row += int(gridDim.y) * Large::M) {
+        norm_rows<MULTIPLY>(a, tiles, columns, memory, row, column, [&](int r, float4 h, float4 g) {
+            store4(dx + size_t(r) * k, own, k, wide, slope.of(h, g), a.product.accumulate);
+        });
+    }
+}
+#define NORM_KERNELS(mode, MODE)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) norm_sums_##mode(NormDx a) { norm_sums<MODE>(a); }                   \
+    KERNEL(norm_sums_##mode, NormDx)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(256) norm_dx_##mode(NormDx a) { norm_dx<MODE>(a); }                       \
+    KERNEL(norm_dx_##mode, NormDx)
+NORM_KERNELS(tf32x3, TF32X3)
+NORM_KERNELS(tf32, TF32)
+NORM_KERNELS(bf16, BF16)
+NORM_KERNELS(f16, F16)
