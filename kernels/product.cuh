@@ -11,7 +11,8 @@ constexpr int DEPTH = 16, STAGES = 3;
 
 // How products are computed; sums are f32 always.
 enum Multiply {
-    TF32X3, // tf32 parts of both factors, three products: as exact as f32
+    // tf32 parts of both factors, three products: as exact as f32
+    TF32X3,
     TF32,
     BF16,
     F16, // what is too large for it is infinite
@@ -32,8 +33,10 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void multiply_packed(flo
 
 // sums += a b over 16 of the summed dimension, in two halves. `left_of(fragment, i, half)` and `right_of(fragment, next fragment, j, half)`
 // give the factors of row tile i and column tiles j, j + 1. Any order of the summed dimension is right as long as both factors have the
-// same: that is why the pairs of 16 bits may be columns t and t + 4.
-template <Multiply MULTIPLY, int ROWS, int COLUMNS, class LeftOf, class RightOf>
+// same: that is why the pairs of 16 bits may be columns t and t + 4. `LONG` sums of three products are added
+// outside of the tensor cores, which round to zero (Ootomo & Yokota, "Recovering single precision accuracy from Tensor Cores while surpassing the
+// FP32 theoretical peak performance", 2022); for that the halves are a loop, for want of registers.
+template <Multiply MULTIPLY, bool LONG = false, int ROWS, int COLUMNS, class LeftOf, class RightOf>
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
     if constexpr (MULTIPLY == BF16 || MULTIPLY == F16) {
         unsigned right[COLUMNS][2];
@@ -63,7 +66,8 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
             main = to_tf32(x);
             if constexpr (MULTIPLY == TF32X3) rest = to_tf32(x - __uint_as_float(main));
         };
-#pragma unroll
+        constexpr bool OUTSIDE = LONG && MULTIPLY == TF32X3;
+#pragma unroll(OUTSIDE ? 1 : 2)
         for (int half = 0; half < 2; half++) {
             unsigned right[COLUMNS][2], right_rest[COLUMNS][2];
 #pragma unroll
@@ -80,14 +84,20 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
                 left_of(a, i, half);
 #pragma unroll
                 for (int e = 0; e < 4; e++) split(a[e], left[e], left_rest[e]);
+                float parts[COLUMNS][4] = {};
+                float(&to)[COLUMNS][4] = OUTSIDE ? parts : sums[i];
                 if constexpr (MULTIPLY == TF32X3) {
 #pragma unroll
-                    for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(sums[i][j], left_rest, right[j]);
+                    for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(to[j], left_rest, right[j]);
 #pragma unroll
-                    for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(sums[i][j], left, right_rest[j]);
+                    for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(to[j], left, right_rest[j]);
                 }
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(sums[i][j], left, right[j]);
+                for (int j = 0; j < COLUMNS; j++) mma_m16n8k8_tf32(to[j], left, right[j]);
+#pragma unroll
+                for (int j = 0; OUTSIDE && j < COLUMNS; j++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) sums[i][j][e] += parts[j][e];
             }
         }
     }
@@ -224,7 +234,7 @@ __device__ __forceinline__ void product(typename Shape::Sums& sums, float* memor
         __syncthreads();
         begin(step + STAGES - 1); // where step - 1 was, which all threads have read
         present(left);
-        multiply<MULTIPLY>(
+        multiply<MULTIPLY, true>(
             sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
             [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
     }

@@ -191,7 +191,8 @@ fn linear_max() {
     ];
     for (count, list) in lists {
         for (k, n) in [(1, 1), (31, 33), (16, 132)] {
-            for (norm, frozen) in [(false, false), (true, false), (true, true)] {
+            // Running statistics do not depend on sizes.
+            for (norm, frozen) in [(false, false), (true, false), (true, true)].into_iter().filter(|(_, frozen)| !frozen || k == 31) {
                 let mut case = Case::new(&[count, list.len() / 3]);
                 case.parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
                 if norm {

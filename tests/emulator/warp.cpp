@@ -1,6 +1,7 @@
 // What the lanes of a warp do together, and asynchronous copies.
 #include "runtime.h"
 #include <algorithm>
+#include <cmath>
 
 namespace emulator {
 // Waits for the lanes of the mask that have not ended; true in the lane that comes last, which then releases the others.
@@ -62,6 +63,47 @@ static float of_f16(unsigned bits) {
     return bits & 0x8000u ? -size : size;
 }
 
+// c (8) += a (K) B (K x 8) as tensor cores do it: products are exact, all terms of a sum are cut off at one bit behind the 24 of the largest and
+// added exactly, and the sum is cut off to 24 bits (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021: one to two
+// bits behind, by architecture).
+template <int K> static void add_products(float (&c)[8], const float (&a)[K], const float (&B)[K][8]) {
+    double terms[K + 1][8], largest[8];
+    for (int n = 0; n < 8; n++) terms[K][n] = c[n], largest[n] = std::fabs(terms[K][n]);
+    for (int k = 0; k < K; k++)
+        for (int n = 0; n < 8; n++) {
+            double term = double(a[k]) * B[k][n], size = std::fabs(term);
+            terms[k][n] = term, largest[n] = size > largest[n] ? size : largest[n];
+        }
+    bool plain = true; // neither 0 nor infinite, nor no number
+    for (int n = 0; n < 8; n++) plain &= largest[n] >= 0x1p-100 && largest[n] <= 0x1p120;
+    for (int k = 0; k <= K; k++)
+        for (int n = 0; n < 8; n++) plain &= terms[k][n] == terms[k][n];
+    if (!plain) {
+        for (int k = 0; k < K; k++)
+            for (int n = 0; n < 8; n++) c[n] += a[k] * B[k][n];
+        return;
+    }
+    double unit[8], inverse[8];
+    for (int n = 0; n < 8; n++) {
+        uint64_t exponent; // of the largest, in place
+        memcpy(&exponent, &largest[n], 8);
+        exponent &= 0x7ffull << 52;
+        uint64_t of_unit = exponent - (24ull << 52), of_inverse = (2046ull << 52) - of_unit;
+        memcpy(&unit[n], &of_unit, 8), memcpy(&inverse[n], &of_inverse, 8);
+    }
+    int sums[8] = {};
+    for (int k = 0; k <= K; k++)
+        for (int n = 0; n < 8; n++) sums[n] += int(terms[k][n] * inverse[n]);
+    for (int n = 0; n < 8; n++) {
+        double sum = sums[n] * unit[n];
+        float rounded = float(sum);
+        int bits;
+        memcpy(&bits, &rounded, 4);
+        bits -= std::fabs(double(rounded)) > std::fabs(sum);
+        memcpy(&c[n], &bits, 4);
+    }
+}
+
 // C (16 x 8) += A (16 x K) B (K x 8), the last lane for all; `unpack` fills A and B from the fragments of one lane.
 template <int K, class Unpack> static void multiply(float* d, const unsigned* a, const unsigned* b, const char* what, Site site, Unpack unpack) {
     Fiber& me = device->current();
@@ -74,9 +116,7 @@ template <int K, class Unpack> static void multiply(float* d, const unsigned* a,
             unpack(A, B, warp.a[lane], warp.b[lane], g, t);
             for (int i = 0; i < 4; i++) C[g + i / 2 * 8][2 * t + i % 2] = warp.sums[lane][i];
         }
-        for (int m = 0; m < 16; m++)
-            for (int k = 0; k < K; k++)
-                for (int n = 0; n < 8; n++) C[m][n] += A[m][k] * B[k][n];
+        for (int m = 0; m < 16; m++) add_products<K>(C[m], A[m], B);
         for (int lane = 0; lane < int(WARP); lane++)
             for (int i = 0; i < 4; i++) warp.sums[lane][i] = C[lane / 4 + i / 2 * 8][2 * (lane % 4) + i % 2];
         release(warp);
