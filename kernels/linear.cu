@@ -16,8 +16,9 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
         tiles.template compute<MULTIPLY, Shape>(memory, row, int(blockIdx.x) * Shape::N);
 }
 
-// ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A block has a tile and a run of
-// rows of one of them, and leaves its sums in partials[run]: dW [n, k], then db [n] if `biased`; `sum_partials` adds them up.
+// ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A
+// block has a tile and a run of rows of one of them, and leaves its sums in partials[run]: dW [n, k], then db [n] if `biased`; `sum_partials`
+// adds them up.
 struct LinearDw {
     const StepBlock* step;
     const float* factors;

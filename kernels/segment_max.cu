@@ -100,8 +100,8 @@ extern "C" __global__ void __launch_bounds__(256) segment_max_backward(SegmentMa
 }
 KERNEL(segment_max_backward, SegmentMaxBackward)
 
-// ---- y, kept [segments, n] of x Wᵀ + b with x [rows, k], normalised if there is a norm, W [n, k]. A block has column tile x of the grid and `group` segments at a time,
-// whose rows, one segment's behind the other's, are the rows of its tiles.
+// ---- y, kept [segments, n] of x Wᵀ + b with x [rows, k], normalised if there is a norm, W [n, k]. A block has column tile x of the grid and
+// `group` segments at a time, whose rows, one segment's behind the other's, are the rows of its tiles.
 constexpr int MOST_SEGMENTS = 32;
 struct LinearMaxForward {
     const StepBlock* step;

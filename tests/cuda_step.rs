@@ -116,18 +116,17 @@ struct Bounds {
     /// Of half of all tensors.
     median: f64,
     value: f64,
-    /// Of the collision loss, which small errors of trajectories change much; see `tests/golden.rs`.
-    collision: f64,
     /// Of what went through a maximum, where single precision on the CPU has 1e-2; none for bfloat16, with which most go elsewhere.
     behind_maxima: f64,
     /// Of a parameter, on the scale of the whole gradient.
     gradient: f64,
 }
 
-const TF32X3: Bounds = Bounds { median: 2e-6, value: 2e-5, collision: 6e-5, behind_maxima: 3e-2, gradient: 2e-4 };
-const TF32: Bounds = Bounds { median: 3e-3, value: 6e-2, collision: 6e-2, behind_maxima: 4e-1, gradient: 6.5e-2 };
-/// The largest error of bfloat16, 3e-1, is in the attention of an encoder block of the published network, where tf32 has less than 1e-2.
-const BF16: Bounds = Bounds { median: 3e-2, value: 6e-1, collision: 6e-1, behind_maxima: f64::INFINITY, gradient: 1e-1 };
+const TF32X3: Bounds = Bounds { median: 2e-6, value: 2e-5, behind_maxima: 3e-2, gradient: 2e-4 };
+const TF32: Bounds = Bounds { median: 3e-3, value: 6e-2, behind_maxima: 4e-1, gradient: 6.5e-2 };
+/// The largest error of bfloat16, 3e-1, is in the attention of an encoder block of the published network, where tf32 has less than 1e-2. PyTorch so
+/// rounded has up to 1.6e-1 in the whole gradient of this network (`tests/reference/rounded.py`).
+const BF16: Bounds = Bounds { median: 3e-2, value: 6e-1, behind_maxima: f64::INFINITY, gradient: 2.3e-1 };
 
 /// What was compared, its error and its bound.
 type Compared = (String, f64, f64);
@@ -163,12 +162,7 @@ fn compare(toy: &Toy, multiply: Multiply, bounds: &Bounds) -> Vec<Compared> {
         if node.pass == Pass::Backward {
             b.iter_mut().for_each(|b| *b *= scale);
         }
-        let bound = match node.op {
-            _ if behind.contains(&id) => bounds.behind_maxima,
-            Op::Collision { .. } if node.pass == Pass::Forward => bounds.collision,
-            _ => bounds.value,
-        };
-        compared.push((name, relative(&a, &b), bound));
+        compared.push((name, relative(&a, &b), if behind.contains(&id) { bounds.behind_maxima } else { bounds.value }));
     }
     let [a, mut b] = [&ours, &theirs].map(|backend| backend.read(Buffer::Gradients).unwrap());
     b.iter_mut().for_each(|b| *b *= scale);

@@ -193,6 +193,19 @@ fn halves_round_as_the_host_does() {
     }
 }
 
+/// Three quarters of a unit in the last place, added to 1, are lost; to the nearest they would make one.
+#[test]
+fn tensor_products_round_to_zero() {
+    let small = 0.75 * f32::EPSILON;
+    let rows = [[1.0, small, 0.0, 0.0], [-1.0, -small, 0.0, 0.0], [1.0, 2.0 * small, 0.0, 0.0], [0.0, small, small, 0.0]].concat();
+    for kernel in ["sample_product_tf32", "sample_product_bf16"] {
+        let device = Emulator::new();
+        let (a, b, y) = (upload(&device, &rows), upload(&device, &[1.0f32; 4]), device.allocate(16).unwrap());
+        launch(&device, kernel, [1; 3], 128, STAGES, &Product { a, b, y, m: 4, n: 1, k: 4, pad: 0 }).unwrap();
+        assert_eq!(download::<f32>(&device, y, 4), [1.0, -1.0, 1.0 + f32::EPSILON, 2.0 * small], "{kernel}");
+    }
+}
+
 #[test]
 fn matrices_load_transposed() {
     let x: Vec<u16> = (0..3 * 64).map(|i| i * 7).collect();
