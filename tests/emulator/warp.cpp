@@ -74,8 +74,8 @@ template <int K> static void add_products(float (&c)[8], const float (&a)[K], co
             double term = double(a[k]) * B[k][n], size = std::fabs(term);
             terms[k][n] = term, largest[n] = size > largest[n] ? size : largest[n];
         }
-    bool plain = true; // neither 0 nor infinite, nor no number
-    for (int n = 0; n < 8; n++) plain &= largest[n] >= 0x1p-100 && largest[n] <= 0x1p120;
+    bool plain = true; // numbers, and not too large
+    for (int n = 0; n < 8; n++) largest[n] = largest[n] > 0x1p-100 ? largest[n] : 0x1p-100, plain &= largest[n] <= 0x1p120;
     for (int k = 0; k <= K; k++)
         for (int n = 0; n < 8; n++) plain &= terms[k][n] == terms[k][n];
     if (!plain) {
