@@ -33,9 +33,9 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void multiply_packed(flo
 
 // sums += a b over 16 of the summed dimension, in two halves. `left_of(fragment, i, half)` and `right_of(fragment, next fragment, j, half)`
 // give the factors of row tile i and column tiles j, j + 1. Any order of the summed dimension is right as long as both factors have the
-// same: that is why the pairs of 16 bits may be columns t and t + 4. `LONG` sums of three products are added
-// outside of the tensor cores, which round to zero (Ootomo & Yokota, "Recovering single precision accuracy from Tensor Cores while surpassing the
-// FP32 theoretical peak performance", 2022); for that the halves are a loop, for want of registers.
+// same: that is why the pairs of 16 bits may be columns t and t + 4.
+// LONG sums of three products are added outside of the tensor cores, which round to zero (Ootomo & Yokota, "Recovering single precision accuracy
+// from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022); their halves are a loop then, for want of registers.
 template <Multiply MULTIPLY, bool LONG = false, int ROWS, int COLUMNS, class LeftOf, class RightOf>
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
     if constexpr (MULTIPLY == BF16 || MULTIPLY == F16) {

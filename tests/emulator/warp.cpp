@@ -63,9 +63,10 @@ static float of_f16(unsigned bits) {
     return bits & 0x8000u ? -size : size;
 }
 
-// c (8) += a (K) B (K x 8) as tensor cores do it: products are exact, all terms of a sum are cut off at one bit behind the 24 of the largest and
-// added exactly, and the sum is cut off to 24 bits (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021: one to two
-// bits behind, by architecture).
+// c (8) += a (K) B (K x 8) as tensor cores do it: products are exact, all terms of a sum are cut off behind the bits of the largest and added
+// exactly, and the sum is cut off to 24 bits (Fasi, Higham, Mikaitis & Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; Khattak &
+// Mikaitis, "Accurate models of NVIDIA tensor cores", 2025). How many bits more than 24 a term keeps, and of how many terms a sum is, differs from
+// architecture to architecture: here one, and all of an instruction.
 template <int K> static void add_products(float (&c)[8], const float (&a)[K], const float (&B)[K][8]) {
     double terms[K + 1][8], largest[8];
     for (int n = 0; n < 8; n++) terms[K][n] = c[n], largest[n] = std::fabs(terms[K][n]);
