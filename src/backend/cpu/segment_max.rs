@@ -163,6 +163,7 @@ pub fn linear_forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector,
 
 pub fn norm_linear_forward<T: Real>(call: &mut Call<T>) {
     let Op::NormLinearMax { gamma, beta, running, train, weight, bias, segments } = call.node.op else { unreachable!("norm_linear_max") };
+    // Without rows there are no statistics, and nothing is read.
     let kept = if call.input_rows(0) > 0 { keep_statistics(call, 2, running, train) } else { &[] };
     let x = if kept.is_empty() { Rows::Kept(kept, weight.columns) } else { Rows::Made(BatchNorm::new(call, kept, [gamma, beta], true)) };
     maxima(call, &x, weight, bias, segments);
