@@ -1,6 +1,6 @@
 // A linear layer of an input with the batch norm behind it, by the moments of the input: statistics of x Wᵀ + b follow from the mean and
 // the covariance of x, and what both do is one product with W' and b'. In double precision, but for the product.
-#include "losses.cuh"
+#include "common.cuh"
 
 constexpr int MOST_MOMENTS = 16, MOST_PAIRS = MOST_MOMENTS + MOST_MOMENTS * (MOST_MOMENTS + 1) / 2;
 

@@ -11,25 +11,21 @@ struct NormDx {
     float* partials;
     const float* totals;
 };
-// Calls f(row, h, g) for rows row .. of a tile of which this warp has columns column + 4 lane .. + 4; then the tile's memory is free.
-constexpr int STRIDE = Large::N + 8;
 static_assert(Large::N == CHUNK && Large::THREADS == 256, "a warp has a row, and there are 8");
+
+// Calls f(row, h, g) for rows row .. of a tile of which this warp has columns column + 4 lane .. + 4; then the tile's memory is free.
 template <Multiply MULTIPLY, class F>
 __device__ __forceinline__ void norm_rows(const NormDx& a, const LinearDxTiles<true>& tiles, const BatchNormColumns& columns, float* memory,
                                           int row, int column, F f) {
     Large::Sums sums;
     tiles.template multiply<MULTIPLY, Large>(sums, memory, row, column);
-    __syncthreads();
-    Large::each(sums, [&](int r, int c, float value, float next) {
-        *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next);
-    });
-    __syncthreads();
+    Large::lay_out(sums, memory);
     int k = a.product.k, own = 4 * lane();
     const float* x = read(a.x, a.product.step);
     bool wide = is_wide(x, k);
 #pragma unroll 4
     for (int r = warp(); r < min(Large::M, tiles.rows - row); r += 8) {
-        float4 g = *reinterpret_cast<const float4*>(memory + r * STRIDE + own);
+        float4 g = *reinterpret_cast<const float4*>(memory + r * Large::STRIDE + own);
         float4 h = columns.back(load4(x + size_t(row + r) * k, column + own, k, wide), g);
         f(row + r, h, g);
     }

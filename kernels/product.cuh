@@ -195,6 +195,13 @@ template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_> struct Shape {
 
     static __device__ int row() { return warp() / WARPS_N * (M / WARPS_M); }
     static __device__ int column() { return warp() % WARPS_N * (N / WARPS_N); }
+    // The tile as rows in shared memory, between two barriers.
+    static constexpr int STRIDE = N + 8;
+    static __device__ __forceinline__ void lay_out(Sums& sums, float* memory) {
+        __syncthreads();
+        each(sums, [&](int r, int c, float value, float next) { *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next); });
+        __syncthreads();
+    }
     // Calls f(row, column, sum, sum of the next column) for all of this thread's.
     template <class F> static __device__ __forceinline__ void each(Sums& sums, F f) {
         int r = row() + lane() / 4, c = column() + lane() % 4 * 2;

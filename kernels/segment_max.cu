@@ -117,7 +117,7 @@ struct LinearMaxForward {
 template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const LinearMaxForward& a) {
     using A = Operand<Large::M, true>;
     using B = Operand<Large::N, true>;
-    constexpr int M = Large::M, N = Large::N, STRIDE = N + 8;
+    constexpr int M = Large::M, N = Large::N;
     SHARED(float, memory); // stages of tiles, then the product [M, N]
     __shared__ int begins[MOST_SEGMENTS + 1], starts[MOST_SEGMENTS], zeros[MOST_SEGMENTS]; // place of the first row among the tiles' rows
     __shared__ int row_of[M];
@@ -164,11 +164,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
                     depth += DEPTH;
                 },
                 [](const float*) {});
-            __syncthreads();
-            Large::each(sums, [&](int r, int c, float value, float next) {
-                *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next);
-            });
-            __syncthreads();
+            Large::lay_out(sums, memory);
             int c = thread % N;
             float bias = column + c < a.n ? a.bias[column + c] : 0;
             for (int s = thread / N; s < group; s += Large::THREADS / N) {
@@ -178,7 +174,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
                 Largest largest = from < base ? open[tile % 2][c] : Largest::begin(zeros[s]);
                 int end = min(to, base + M);
                 for (int place = max(from, base); place < end; place++)
-                    largest.take(memory[(place - base) * STRIDE + c] + bias, starts[s] + place - from);
+                    largest.take(memory[(place - base) * Large::STRIDE + c] + bias, starts[s] + place - from);
                 if (to > base + M) {
                     open[(tile + 1) % 2][c] = largest;
                 } else if (column + c < a.n) {

@@ -53,7 +53,9 @@ pub fn rows(plan: &Plan, feed: &Feed, ends: &[usize], timed: &[(Launch, f64)]) -
         done = ends[group.nodes.end - 1];
         let nodes = &plan.graph.nodes[group.nodes.clone()];
         left.extend(nodes.iter().filter(|node| leaves_weights(node)));
-        let weights = launches.iter().rposition(|(launch, _)| launch.kernel.starts_with("linear_dw"));
+        let is_of_weights = |(launch, _): &(Launch, f64)| launch.kernel.starts_with("linear_dw");
+        let last = launches.iter().rposition(is_of_weights);
+        let weights = last.map(|last| launches[..last].iter().rposition(|launch| !is_of_weights(launch)).map_or(0, |before| before + 1));
         let split = weights.filter(|_| group.settles && !left.is_empty()).unwrap_or(launches.len());
         rows.entry(name(nodes)).or_default().add(&launches[..split], of_group(&plan.graph, group, feed));
         if split < launches.len() {

@@ -44,7 +44,8 @@ fn validation_sees_scenarios_as_they_are() {
 
 /// A loss of ln 2 says that positives and negatives look alike. The ego's state, which only the positive changes, tells them apart at first, in the
 /// wrong direction: that is unlearned in a few epochs. From the agents, which the negative lacks, the network learns much later, and whether it does
-/// within 80 epochs hangs on rounding: one of four seeds did, another one in either precision. That every loss is PyTorch's is what `learning_curves` asserts.
+/// within 80 epochs hangs on rounding: of four seeds one did in single precision, and another one in double precision. That every loss is PyTorch's
+/// is what `learning_curves` asserts.
 #[test]
 fn the_contrastive_loss_falls() {
     let folder = tempfile::tempdir().unwrap();

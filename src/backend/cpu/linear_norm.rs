@@ -55,8 +55,8 @@ pub fn forward<T: Real>(call: &mut Call<T>) {
 
 /// Mean and covariance of the rows of x `[rows, k]`.
 fn moments<T: Real>(call: &mut Call<T>, rows: usize, x: &[T], k: usize) -> ([f64; MOST_MOMENTS], [[f64; MOST_MOMENTS]; MOST_MOMENTS]) {
-    let room = k + k * k;
-    let blocks = call.each_rows(rows, rows.div_ceil(128).max(64), room, |rows, out| {
+    let (room, per) = (k + k * k, rows.div_ceil(128).max(64));
+    let blocks = call.each_rows(rows, per, room, |rows, out| {
         let (mut sums, mut products) = ([0.0; MOST_MOMENTS], [[0.0; MOST_MOMENTS]; MOST_MOMENTS]);
         for row in x[rows.start * k..rows.end * k].chunks_exact(k) {
             let mut values = [0.0; MOST_MOMENTS];
@@ -75,10 +75,7 @@ fn moments<T: Real>(call: &mut Call<T>, rows: usize, x: &[T], k: usize) -> ([f64
             }
         }
     });
-    let size = |block: usize| {
-        let per = rows.div_ceil(128).max(64);
-        per.min(rows - block * per) as f64
-    };
+    let size = |block: usize| per.min(rows - block * per) as f64;
     let (mut mean, mut covariance) = ([0.0; MOST_MOMENTS], [[0.0; MOST_MOMENTS]; MOST_MOMENTS]);
     for (b, block) in blocks.chunks_exact(room).enumerate() {
         (0..k).for_each(|i| mean[i] += block[i].f64() * size(b) / rows as f64);

@@ -221,6 +221,7 @@ pub fn keep_statistics<'a, T: Real>(call: &mut Call<'a, T>, output: usize, runni
 }
 
 /// Columns of an operand with their statistics and parameters.
+#[derive(Clone, Copy)]
 pub struct BatchNorm<'a, T> {
     x: &'a [T],
     mean: &'a [T],

@@ -216,8 +216,7 @@ pub fn linear_backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector
 /// The gradient of what is normalised lies in dx, unless that is added to.
 pub fn norm_linear_backward<T: Real>(call: &mut Call<T>) {
     let Op::NormLinearMax { gamma, beta, train, weight, bias, segments, .. } = call.node.op else { unreachable!("norm_linear_max") };
-    let norm = || BatchNorm::new(call, call.input(3).0, [gamma, beta], true);
-    let (norm, x) = (norm(), Rows::Made(norm()));
+    let norm = BatchNorm::new(call, call.input(3).0, [gamma, beta], true);
     let mut own = Vec::new();
     let dh = match call.dx(0) {
         Some((dx, false)) => dx,
@@ -227,7 +226,7 @@ pub fn norm_linear_backward<T: Real>(call: &mut Call<T>) {
         }
     };
     call.zero(dh);
-    maxima_backward(call, &x, weight, bias, segments, Some(dh));
+    maxima_backward(call, &Rows::Made(norm), weight, bias, segments, Some(dh));
     norm.backward(call, [gamma, beta], train, (!own.is_empty()).then_some(&own), call.dx(0));
 }
 
