@@ -42,14 +42,14 @@ fn validation_sees_scenarios_as_they_are() {
     assert_eq!(scores(&["model.use_hidden_proj=true"]), scores(&CONTRASTIVE));
 }
 
-/// A loss of ln 2 says that positives and negatives look alike. The ego's state, which only the positive changes, tells them apart at first, in the
-/// wrong direction: that is unlearned in a few epochs. From the agents, which the negative lacks, the network learns much later, and whether it does
-/// within 80 epochs hangs on rounding: of four seeds one did in single precision, and another one in double precision. That every loss is PyTorch's
-/// is what `learning_curves` asserts.
+/// A loss of ln 2 says that positives and negatives look alike. The ego's state, which only the positive changes, tells them
+/// apart at first, in the wrong direction; from the agents, which the negative lacks, the network learns only then. When it does
+/// hangs on small things, in single precision on rounding (one of four seeds within 80 epochs): hence double precision and a seed
+/// with which it also does at a learning rate that differs by 1e-10.
 #[test]
 fn the_contrastive_loss_falls() {
     let folder = tempfile::tempdir().unwrap();
-    let options = ["epochs=10", "lr=4e-3", "model.dim=32", "num_workers=2", "use_collision_loss=false"];
+    let options = ["precision=64", "seed=1", "epochs=80", "lr=4e-3", "model.dim=32", "num_workers=2", "use_collision_loss=false"];
     let still = ["model.dropout=0", "model.drop_path=0", "model.state_dropout=0"];
     let overrides = [&CONTRASTIVE[..], &options, &still].concat();
     let events = Events::default();
@@ -57,9 +57,9 @@ fn the_contrastive_loss_falls() {
     let report = engine.fit().unwrap();
     assert_eq!((report.skipped_steps, report.skipped_scenarios), (0, 0));
     let losses: Vec<f64> = events.epochs("objectives/train_contrastive_loss");
-    assert_eq!(losses.len(), 10);
-    let last = losses[5..].iter().sum::<f64>() / 5.0;
-    assert!(last <= losses[0] - 0.01 && (last - std::f64::consts::LN_2).abs() < 5e-3, "{losses:.3?}");
+    assert_eq!(losses.len(), 80);
+    let last = losses[75..].iter().sum::<f64>() / 5.0;
+    assert!(last <= 0.9 * std::f64::consts::LN_2 && last <= 0.9 * losses[0], "{losses:.3?}");
 }
 
 #[test]
