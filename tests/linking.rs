@@ -1,46 +1,27 @@
 //! A program that is linked with the library as the README says needs nothing of CUDA to start, and does without a driver: `auto` trains on
 //! the CPU and says so, `gpu` is an error that explains.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-use tempfile::TempDir;
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
+mod linking {
+    pub mod program;
 }
 
-/// The program, in a folder of its own.
-fn program() -> (TempDir, PathBuf) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Cargo leaves it beside the tests.
-    let library = std::env::current_exe().unwrap().with_file_name("libtraining_engine.a");
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("accelerator");
-    let mut compiler = Command::new("c++");
-    compiler.args(["-std=c++17", "-O1", "-I"]).arg(root.join("include")).arg(root.join("tests/linking/accelerator.cpp")).arg(library);
-    run(compiler.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc", "-o"]).arg(&program));
-    (folder, program)
-}
+use linking::program::{Program, run};
+use std::process::Command;
 
 /// What the program prints on an accelerator, on a machine that shows it no GPU.
-fn prints(folder: &TempDir, program: &Path, accelerator: &str) -> String {
-    run(Command::new(program).arg(accelerator).current_dir(folder.path()).env("CUDA_VISIBLE_DEVICES", ""))
+fn prints(program: &Program, accelerator: &str) -> String {
+    run(program.on(accelerator, "").env("CUDA_VISIBLE_DEVICES", ""))
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn nothing_of_cuda_is_needed_to_start() {
-    let (folder, program) = program();
+    let program = Program::new();
     let is_cuda = |line: &&str| ["libcu", "nvrtc", "nvidia", "nvcuda"].iter().any(|name| line.to_lowercase().contains(name));
-    let needed = run(Command::new("ldd").arg(&program));
+    let needed = run(Command::new("ldd").arg(program.path()));
     assert!(needed.contains("libc.so"), "{needed}");
     assert_eq!(needed.lines().find(is_cuda), None);
-    let undefined = run(Command::new("nm").args(["--undefined-only", "--dynamic"]).arg(&program));
+    let undefined = run(Command::new("nm").args(["--undefined-only", "--dynamic"]).arg(program.path()));
     assert!(undefined.contains("malloc"), "{undefined}");
     // The driver's and the runtime's functions are cuInit, cudaMalloc, nvrtcCompileProgram ...
     let is_function_of_cuda = |name: &&str| {
@@ -49,17 +30,17 @@ fn nothing_of_cuda_is_needed_to_start() {
     };
     assert_eq!(undefined.split_whitespace().find(is_function_of_cuda), None);
 
-    let printed = prints(&folder, &program, "auto");
+    let printed = prints(&program, "auto");
     assert!(printed.contains("trained: 4 steps"), "{printed}");
     let said = printed.lines().find(|line| line.starts_with("log: computing on the CPU")).unwrap_or_else(|| panic!("{printed}"));
     assert!(said.contains("no GPU can be used: "), "{said}");
     let why = said.split("no GPU can be used: ").nth(1).unwrap_or_default();
 
-    let printed = prints(&folder, &program, "gpu");
+    let printed = prints(&program, "gpu");
     let error = printed.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{printed}"));
     assert!(error.contains("accelerator") && error.contains("gpu was asked for") && error.contains(why), "{error}; {why}");
     assert!(!printed.lines().any(|line| line.starts_with("trained: ")), "{printed}");
 
-    let printed = prints(&folder, &program, "cpu");
+    let printed = prints(&program, "cpu");
     assert!(printed.contains("trained: 4 steps") && printed.contains("log: computing on the CPU in precision 32\n"), "{printed}");
 }

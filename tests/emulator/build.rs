@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{c_char, c_void},
+    ffi::{OsString, c_char, c_void},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -44,24 +44,43 @@ pub struct Library {
 pub fn library(checked: bool) -> &'static Library {
     static EMULATOR: OnceLock<Library> = OnceLock::new();
     static KERNELS: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let room = root.join("tests/emulator");
-    let library = EMULATOR.get_or_init(|| {
-        let sources = ["emulator", "warp", "memory", "checker", "meter"].map(|name| room.join(format!("{name}.cpp")));
-        let libraries = build("core", &sources, &["-O3", "-fno-semantic-interposition", "-fno-plt"], "emulator");
-        functions(load(&libraries[0], true))
-    });
-    KERNELS[usize::from(checked)].get_or_init(|| {
-        let mut sources = list(&root.join("kernels"), "cu");
-        sources.push(room.join("samples.cu"));
-        let mode: &[&str] = if checked { CHECKED_FLAGS } else { &["-O2"] };
-        let flags = [KERNEL_FLAGS, mode].concat();
-        // Each file is a library of its own, as it is a module of its own on a device: names of its functions are its own.
-        for library in build(if checked { "checked" } else { "plain" }, &sources, &flags, "") {
-            load(&library, false);
-        }
-    });
+    let library = EMULATOR.get_or_init(|| functions(load(&core(), true)));
+    KERNELS[usize::from(checked)].get_or_init(|| kernels(checked, &["samples"]).iter().for_each(|library| _ = load(library, false)));
     library
+}
+
+fn room() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator")
+}
+
+/// The emulator without kernels.
+fn core() -> PathBuf {
+    let sources = ["emulator", "warp", "memory", "checker", "meter"].map(|name| room().join(format!("{name}.cpp")));
+    build("core", &sources, &["-O3", "-fno-semantic-interposition", "-fno-plt"], "emulator").remove(0)
+}
+
+/// The kernels, and more of this folder. Each file is a library of its own, as it is a module of its own on a device: names of its functions are
+/// its own.
+fn kernels(checked: bool, more: &[&str]) -> Vec<PathBuf> {
+    let mut sources = list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"), "cu");
+    sources.extend(more.iter().map(|name| room().join(format!("{name}.cu"))));
+    let mode: &[&str] = if checked { CHECKED_FLAGS } else { &["-O2"] };
+    let flags = [KERNEL_FLAGS, mode].concat();
+    build(if checked { "checked" } else { "plain" }, &sources, &flags, "")
+}
+
+/// Environment variables with which a program takes the emulated device for a GPU; see `driver.cpp`.
+///
+/// # Panics
+/// A file does not compile: with what the compiler says.
+pub fn driver() -> [(&'static str, OsString); 2] {
+    let libraries: Vec<PathBuf> = [core()].into_iter().chain(kernels(false, &["samples"])).collect();
+    let driver = build("driver", &[room().join("driver.cpp")], &["-O1", "-Wextra", "-fvisibility=hidden"], "driver").remove(0);
+    let folder = driver.with_extension("");
+    // Another test program may have done it.
+    _ = fs::create_dir(&folder);
+    _ = std::os::unix::fs::symlink(&driver, folder.join("libcuda.so"));
+    [("LD_LIBRARY_PATH", folder.into()), ("EMULATED_DRIVER_LIBRARIES", std::env::join_paths(libraries).unwrap())]
 }
 
 /// Compiles sources, each to a shared library, or together to one of the given name; gives the libraries.

@@ -288,9 +288,14 @@ static void run_block(Device& d, unsigned number) {
     switch_fibers(d.host, first);
 }
 
-std::string launch(Device& d, const char* name, const unsigned grid[3], unsigned threads, unsigned shared, const void* arguments, size_t bytes) {
+const Kernel* find(const char* name, bool checked) {
     const Kernel* kernel = kernels;
-    while (kernel && (kernel->checked != (d.checker != nullptr) || strcmp(kernel->name, name) != 0)) kernel = kernel->next;
+    while (kernel && (kernel->checked != checked || strcmp(kernel->name, name) != 0)) kernel = kernel->next;
+    return kernel;
+}
+
+std::string launch(Device& d, const char* name, const unsigned grid[3], unsigned threads, unsigned shared, const void* arguments, size_t bytes) {
+    const Kernel* kernel = find(name, d.checker != nullptr);
     auto refuse = [&](std::string reason) { return std::string(name) + ": " + reason; };
     if (!kernel) return refuse("no kernel has this name");
     // Arguments come filled up to a multiple of 8 bytes.

@@ -1,6 +1,7 @@
 // The device's memory, and the C interface that the tests load.
 #include "runtime.h"
 #include <algorithm>
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 namespace emulator {
@@ -109,6 +110,13 @@ int emulator_clear(Device* device, void* to, size_t bytes) {
 int emulator_launch(Device* device, const char* kernel, const unsigned* grid, unsigned block, unsigned shared, const void* arguments, size_t bytes) {
     device->error = emulator::launch(*device, kernel, grid, block, shared, arguments, bytes);
     return device->error.empty() ? 0 : 1;
+}
+// The file that a kernel was loaded from, and the bytes of its arguments; null: no kernel has this name.
+const char* emulator_find(const char* name, size_t* bytes) {
+    const emulator::Kernel* kernel = emulator::find(name, false);
+    Dl_info info;
+    if (!kernel || !dladdr(reinterpret_cast<const void*>(kernel->run), &info)) return nullptr;
+    return *bytes = kernel->bytes, info.dli_fname;
 }
 // Reports of the checker since the last call, one a line; valid until the next call.
 const char* emulator_reports(Device* device) {

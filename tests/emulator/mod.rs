@@ -2,7 +2,7 @@
 //!
 //! `emulator.h` is the language, `emulator.cpp` fibers, barriers and launches, `warp.cpp` collectives and tensor products, which round as tensor
 //! cores do, `memory.cpp` the device's memory, `checker.cpp` what finds races, accesses out of bounds and reads of what no one has written,
-//! `meter.cpp` what accesses to memory would cost.
+//! `meter.cpp` what accesses to memory would cost, `driver.cpp` the NVIDIA driver's library on top of it all.
 //!
 //! One core multiplies with about 1 GFLOP/s, and meets at barriers and shuffles in 10 to 25 ns a thread. Watched, products take 2 to 4
 //! times as long, and kernels that only move memory 10 times.
@@ -11,6 +11,7 @@
 
 mod build;
 
+pub use build::driver;
 use build::{Library, library};
 use std::{
     collections::{HashMap, VecDeque},

@@ -94,6 +94,7 @@ const char* base_name(const char* path);
 // emulator.cpp: the end of a lane's turn, and of a warp's meeting.
 void to_next();
 void release(Warp& warp);
+const Kernel* find(const char* name, bool checked); // null: no loaded file has it
 std::string launch(Device& device, const char* kernel, const unsigned grid[3], unsigned block, unsigned shared, const void* arguments, size_t bytes);
 
 // memory.cpp

@@ -20,8 +20,6 @@ use std::{
 const OLDEST: i32 = 12_000;
 /// Lowest compute capability of the kernels.
 const LOWEST: (i32, i32) = (8, 0);
-/// Dynamic shared memory that a kernel may use without asking.
-const SHARED: u32 = 48 * 1024;
 /// Uploads that may be under way: four a step.
 const STAGES: usize = 8;
 
@@ -67,7 +65,7 @@ impl Drop for Marks {
 
 struct Function {
     handle: sys::CUfunction,
-    /// Dynamic shared memory that it may use.
+    /// Dynamic shared memory that was asked for; what there is without asking depends on what is static.
     shared: u32,
 }
 
@@ -169,7 +167,7 @@ impl Driver {
         let mut functions = self.functions.borrow_mut();
         if !functions.contains_key(&launch.kernel) {
             let handle = self.find(&launch.kernel)?;
-            functions.insert(launch.kernel.clone(), Function { handle, shared: SHARED });
+            functions.insert(launch.kernel.clone(), Function { handle, shared: 0 });
         }
         let function = functions.get_mut(&launch.kernel).expect("just inserted");
         if launch.shared > function.shared {

@@ -1,0 +1,93 @@
+//! A program on the NVIDIA driver as the emulated device has it: what the library asks of a driver, in which order, what it gives back, and what
+//! it says where the driver or the device fails. Without nvcc in the build there are no kernels that a driver could load.
+#![cfg(target_os = "linux")]
+
+#[path = "emulator/mod.rs"]
+mod emulator;
+mod linking {
+    pub mod program;
+}
+
+use linking::program::{Program, run};
+use std::{collections::BTreeMap, fs, sync::LazyLock};
+use training_engine::backend::cuda::kernels;
+
+static PROGRAM: LazyLock<Program> = LazyLock::new(Program::new);
+
+/// What the program prints on a GPU with more configuration, and what the driver has to say of it.
+fn on_gpu(configuration: &str, options: &str) -> (String, String) {
+    let mut command = PROGRAM.on("gpu", configuration);
+    let log = command.get_current_dir().unwrap().join("driver.log");
+    command.envs(emulator::driver()).env("EMULATED_DRIVER", format!("log={} {options}", log.display()));
+    let printed = run(&mut command);
+    (printed, fs::read_to_string(log).unwrap_or_default())
+}
+
+/// Measures of the test by name.
+fn measures(printed: &str) -> BTreeMap<String, f64> {
+    let measures = printed.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.starts_with("test/"));
+    measures.map(|(name, value)| (name.into(), value.parse().unwrap())).collect()
+}
+
+/// Whether there are kernels; else it says so.
+fn has_kernels() -> bool {
+    let has = !kernels::images().is_empty();
+    if !has {
+        println!("skipped: the build had no nvcc");
+    }
+    has
+}
+
+/// Whatever of what is under way happens when, and whether the plan is replayed, watched or profiled.
+#[test]
+fn every_order_of_work_trains_alike_and_gives_all_back() {
+    if !has_kernels() {
+        return;
+    }
+    let short = |watched: bool, profiled: u32| {
+        let limits = "limit_train_batches: 3, limit_val_batches: 1, limit_test_batches: 1";
+        let callbacks = format!("callbacks: {{profile_callback: {{steps: {profiled}}}}}");
+        format!(", lightning: {{trainer: {{params: {{{limits}, detect_anomaly: {watched}}}}}}}, {callbacks}")
+    };
+    let plain = short(false, 0);
+    let expected = measures(&run(&mut PROGRAM.on("cpu", &plain)));
+    assert!(expected.contains_key("test/minFDE"), "{expected:?}");
+    let mut first = None;
+    for (configuration, options) in [
+        (&plain, "order=late"),
+        (&plain, "order=early"),
+        (&plain, "order=beside shared=101376"),
+        (&short(true, 0), ""),
+        (&short(false, 2), ""),
+    ] {
+        let (printed, said) = on_gpu(configuration, options);
+        assert!(printed.contains("trained: 3 steps") && printed.contains("Emulated GPU (compute capability 9.0)"), "{options}: {printed}");
+        assert!(said.contains("ended after ") && !said.contains("not given back"), "{configuration} {options}: {said}");
+        let found = measures(&printed);
+        for (name, value) in &expected {
+            let close = (value - found[name]).abs() <= 1e-3 * value.abs().max(1e-2);
+            assert!(close, "{configuration} {options}: {name} is {}, {value} on the CPU", found[name]);
+        }
+        assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{configuration} {options}");
+    }
+}
+
+#[test]
+fn a_driver_or_device_that_is_no_use_is_an_error_that_explains() {
+    if !has_kernels() {
+        return;
+    }
+    for (options, why) in [
+        ("devices=0", "the driver knows of no device"),
+        ("version=11080", "the driver is for CUDA 11.8, 12.0 is needed"),
+        ("capability=75", "Emulated GPU has compute capability 7.5, 8.0 is needed"),
+        ("memory=1000000", "has 1 MiB of 1 MiB free, 9 MiB are needed"),
+        ("memory=12000000", "are needed for"),
+        ("shared=40000", "bytes of shared memory for '"),
+        ("fault=150", "an illegal memory access was encountered"),
+    ] {
+        let (printed, _) = on_gpu("", options);
+        let error = printed.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{options}: {printed}"));
+        assert!(error.contains(why), "{options}: {error}");
+    }
+}
