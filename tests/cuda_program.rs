@@ -3,6 +3,8 @@
 
 #[path = "common/plan.rs"]
 mod plan;
+#[path = "common/resources.rs"]
+mod resources;
 #[path = "common/synthetic.rs"]
 mod synthetic;
 
@@ -189,6 +191,33 @@ fn launches_and_waits_of_a_step() {
     assert_eq!(counts().0, (0, 0, 1));
     drop(session);
     assert!(device.log.lock().unwrap().allocated.is_empty(), "all memory is given back");
+}
+
+/// Every launch of a step finds the shared memory that it needs, static and dynamic, on the architectures that have least.
+#[test]
+fn shared_memory_is_there_on_every_architecture() {
+    const LEAST: u32 = 99 << 10;
+    let usages = resources::of_kernels();
+    for multiply in [Multiply::Tf32x3, Multiply::Tf32, Multiply::Bf16, Multiply::F16] {
+        let device = Recording { free: 1 << 34, ..Recording::default() };
+        let open = |parameters, statistics| cuda::with_device(Box::new(device.clone()), multiply, parameters, statistics);
+        let mut session = Session::with_backend(&ModelConfig::default(), &ObjectiveConfig::default(), 1, open).unwrap();
+        let batch = batch(&session, 32);
+        session.train(&batch, 0).unwrap();
+        let log = device.log.lock().unwrap();
+        let (mut most, mut known) = (0, 0);
+        for launch in &log.launches {
+            most = most.max(launch.shared);
+            assert!(launch.shared <= LEAST, "{} asks for {} bytes", launch.kernel, launch.shared);
+            for usage in usages.iter().filter(|usage| usage.kernel == launch.kernel) {
+                let (all, architecture) = (usage.shared + launch.shared, &usage.architecture);
+                assert!(all <= LEAST, "{} needs {all} bytes on {architecture}", launch.kernel);
+                known += 1;
+            }
+        }
+        assert!(most > 0 && (usages.is_empty() || known >= log.launches.len()), "{known} kernels are known");
+        println!("{multiply:?}: at most {most} bytes of dynamic shared memory");
+    }
 }
 
 /// The arena of a training step with batch 32 beside what is alive at once.

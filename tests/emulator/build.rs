@@ -69,10 +69,7 @@ fn kernels(checked: bool, more: &[&str]) -> Vec<PathBuf> {
     build(if checked { "checked" } else { "plain" }, &sources, &flags, "")
 }
 
-/// Environment variables with which a program takes the emulated device for a GPU; see `driver.cpp`.
-///
-/// # Panics
-/// A file does not compile: with what the compiler says.
+/// See [`super::driver`].
 pub fn driver() -> [(&'static str, OsString); 2] {
     let libraries: Vec<PathBuf> = [core()].into_iter().chain(kernels(false, &["samples"])).collect();
     let driver = build("driver", &[room().join("driver.cpp")], &["-O1", "-Wextra", "-fvisibility=hidden"], "driver").remove(0);

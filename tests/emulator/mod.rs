@@ -11,11 +11,10 @@
 
 mod build;
 
-pub use build::driver;
 use build::{Library, library};
 use std::{
     collections::{HashMap, VecDeque},
-    ffi::{CStr, CString, c_void},
+    ffi::{CStr, CString, OsString, c_void},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -40,6 +39,14 @@ pub enum Schedule {
 
 impl Schedule {
     pub const ALL: [Self; 4] = [Self::Forward, Self::Reverse, Self::EarlyCopies, Self::Random];
+}
+
+/// Environment variables with which a program takes the emulated device for a GPU; see `driver.cpp`.
+///
+/// # Panics
+/// A file does not compile: with what the compiler says.
+pub fn driver() -> [(&'static str, OsString); 2] {
+    build::driver()
 }
 
 /// An emulated device; clones are the same device. It is freed with the last.

@@ -324,8 +324,10 @@ fn a_killed_run_leaves_whole_rows_everywhere_and_no_process() {
     }
     let Some(service) = Service::start("") else { return };
     let folder = tempfile::tempdir().unwrap();
+    let working_directory = tempfile::tempdir().unwrap();
     let mut run = Command::new(std::env::current_exe().unwrap());
     run.args(["--exact", "wandb::a_killed_run_leaves_whole_rows_everywhere_and_no_process"])
+        .current_dir(working_directory.path())
         .env(FOLDER, folder.path())
         .env(COMMAND, service.command());
     let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -333,6 +335,7 @@ fn a_killed_run_leaves_whole_rows_everywhere_and_no_process() {
     run.kill().unwrap();
     run.wait().unwrap();
     eventually("a child has outlived its run", || processes(&folder.path().display().to_string()) == 0);
+    assert_eq!(fs::read_dir(working_directory.path()).unwrap().count(), 0, "the host's working directory is its own");
     let text = fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
     assert!(text.ends_with('\n'));
     let expected = table(folder.path());

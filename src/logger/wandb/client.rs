@@ -42,12 +42,15 @@ impl Uploader {
     /// Starts the client on the folder of a run and its log.
     pub fn start(command: &str, folder: &Path, log: &Path) -> Result<Self, String> {
         let program = find(command).ok_or_else(|| format!("there is no client '{command}'"))?;
-        let messages = folder.join("logs/sync.log");
+        let folder = std::path::absolute(folder).map_err(|e| format!("'{}': {e}", folder.display()))?;
+        let logs = folder.join("logs");
+        let messages = logs.join("sync.log");
         let output = File::create(&messages).and_then(|file| Ok((file.try_clone()?, file)));
         let (output, errors) = output.map_err(|e| format!("'{}': {e}", messages.display()))?;
         let mut shell = Command::new("sh");
         shell.args(["-c", GUARD, "sh"]).arg(program).args(["beta", "sync", "--live", "--yes"]).arg(folder);
-        shell.stdin(Stdio::piped()).stdout(output).stderr(errors);
+        // The client leaves messages of its own in the working directory, which is the host's.
+        shell.current_dir(logs).stdin(Stdio::piped()).stdout(output).stderr(errors);
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut shell, 0);
         let guard = shell.spawn().map_err(|e| format!("the client '{command}' does not start: {e}"))?;
