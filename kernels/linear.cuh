@@ -3,16 +3,17 @@
 #include "slope.cuh"
 
 // ---- y = activation(x Wᵀ + bias factorᵀ + z[index]); each of the last two may be null. The factors of rows are 1 if null. `before` keeps
-// the value before GELU.
+// the value before GELU. `statistics` [row tiles, 2 n] get the mean of each column of y over a tile's rows, and the sum of squares about it.
 struct LinearForward {
     const StepBlock* step;
     const float *weight, *bias, *factors;
+    float* statistics;
     Reference x, y, before, z;
     IndexReference index;
     Rows rows;
     int k, n, weight_stride, y_stride, activation, accumulate;
 };
-// What is the same for all tiles; `rows` end the matrix. Without factors and z unless PAIR.
+// What is the same for all tiles; `rows` end the matrix. Without factors, z and statistics unless PAIR.
 template <bool PAIR> struct LinearForwardTiles {
     const LinearForward& a;
     int rows;
@@ -36,7 +37,7 @@ template <bool PAIR> struct LinearForwardTiles {
         Output y(write(a.y), a.n, a.y_stride, a.accumulate), before(write(a.before), a.n, a.n, false);
         const float* z = read(a.z, a.step);
         const int* index = read(a.index, a.step);
-        Shape::each(sums, [&](int i, int j, float first, float second) {
+        Shape::each(sums, [&](int i, int j, float& first, float& second) {
             int r = row + i, c = column + j;
             if (r >= rows || c >= a.n) return;
             bool two = c + 1 < a.n;
@@ -59,6 +60,13 @@ template <bool PAIR> struct LinearForwardTiles {
             y.put(r, c, first, second);
         });
         __syncthreads();
+        if (PAIR && a.statistics) {
+            float* partial = a.statistics + size_t(row / Shape::M) * 2 * a.n + column;
+            Shape::statistics(sums, min(Shape::M, rows - row), memory, [&](int c, float mean, float squares) {
+                if (column + c < a.n) partial[c] = mean, partial[a.n + c] = squares;
+            });
+            __syncthreads();
+        }
     }
 };
 

@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNor
 }
 KERNEL(batch_norm_statistics, BatchNormStatistics)
 
-// Joins the partials of `blocks` blocks: kept [2, width]: mean, 1 / sqrt(variance + 1e-5), and moves the pending running statistics
+// Joins the partials of `blocks` runs of rows, all but the last of `run` rows (0: as many as `Run` gives each block): kept [2, width]: mean, 1 / sqrt(variance + 1e-5), and moves the pending running statistics
 // by a tenth (of the unbiased variance). Without rows they stay, and `kept` is 0.
 struct BatchNormJoin {
     const StepBlock* step;
@@ -73,23 +73,24 @@ struct BatchNormJoin {
     Reference kept;
     float *pending_mean, *pending_variance;
     Rows rows;
-    int width, blocks;
+    int width, blocks, run, pad;
 };
-// 32 columns a block, an eighth of the partials a warp.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_join(BatchNormJoin a) {
-    __shared__ double sums[8][32];
+// 32 columns a block, a share of the partials a warp.
+extern "C" __global__ void __launch_bounds__(1024) batch_norm_join(BatchNormJoin a) {
+    constexpr int WARPS = 32;
+    __shared__ double sums[WARPS][32];
     int rows = resolve(a.rows, a.step), width = a.width, column = int(blockIdx.x) * 32 + lane();
     if (rows == 0) {
         if (warp() < 2 && column < width) write(a.kept)[warp() * width + column] = 0.0f;
         return;
     }
-    int length = (rows + a.blocks - 1) / a.blocks; // of a block's run
+    int length = a.run ? a.run : (rows + a.blocks - 1) / a.blocks, blocks = (rows + length - 1) / length;
     auto joined = [&](auto term) {
         double sum = 0;
         if (column < width) {
 #pragma unroll 4
-            for (int i = warp(); i < a.blocks; i += 8) {
-                int size = max(0, min(rows - i * length, length));
+            for (int i = warp(); i < blocks; i += WARPS) {
+                int size = min(rows - i * length, length);
                 const float* partial = a.partials + size_t(i) * 2 * width + column;
                 sum += term(double(size), double(partial[0]), double(partial[width]));
             }
@@ -97,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_join(BatchNormJoin 
         sums[warp()][lane()] = sum;
         __syncthreads();
         double total = 0;
-        for (int w = 0; w < 8; w++) total += sums[w][lane()];
+        for (int w = 0; w < WARPS; w++) total += sums[w][lane()];
         __syncthreads();
         return total;
     };

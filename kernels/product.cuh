@@ -202,6 +202,38 @@ template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_> struct Shape {
         each(sums, [&](int r, int c, float value, float next) { *reinterpret_cast<float2*>(memory + r * STRIDE + c) = make_float2(value, next); });
         __syncthreads();
     }
+    // put(column, mean, sum of squares about it) for each column, over the first `rows` rows of the tile, at least one. `memory` is used by no
+    // thread any more and has 2 N floats for every WARPS_M; the caller needs a barrier before it uses it again.
+    template <class F> static __device__ __forceinline__ void statistics(const Sums& sums, int rows, float* memory, F put) {
+        float *totals = memory, *squares = memory + WARPS_M * N, share = 1 / float(rows);
+        auto joined = [](const float* from, int c) {
+            float sum = 0;
+            for (int w = 0; w < WARPS_M; w++) sum += from[w * N + c];
+            return sum;
+        };
+        auto add = [&](float* to, bool squared) {
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    int c = column() + lane() % 4 * 2 + 8 * j + e;
+                    float mean = squared ? joined(totals, c) * share : 0, sum = 0;
+#pragma unroll
+                    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                        for (int half = 0; half < 2; half++) {
+                            float d = sums[i][j][2 * half + e] - mean;
+                            if (row() + lane() / 4 + 16 * i + 8 * half < rows) sum += squared ? d * d : d;
+                        }
+                    for (int offset = 4; offset < 32; offset *= 2) sum += __shfl_xor_sync(FULL_WARP, sum, offset);
+                    if (lane() < 4) to[warp() / WARPS_N * N + c] = sum;
+                }
+            __syncthreads();
+        };
+        add(totals, false);
+        add(squares, true);
+        for (int c = int(threadIdx.x); c < N; c += THREADS) put(c, joined(totals, c) * share, joined(squares, c));
+    }
     // Calls f(row, column, sum, sum of the next column) for all of this thread's.
     template <class F> static __device__ __forceinline__ void each(Sums& sums, F f) {
         int r = row() + lane() / 4, c = column() + lane() % 4 * 2;

@@ -73,10 +73,11 @@ fn kernels(checked: bool, more: &[&str]) -> Vec<PathBuf> {
 pub fn driver() -> [(&'static str, OsString); 2] {
     let libraries: Vec<PathBuf> = [core()].into_iter().chain(kernels(false, &["samples"])).collect();
     let driver = build("driver", &[room().join("driver.cpp")], &["-O1", "-Wextra", "-fvisibility=hidden"], "driver").remove(0);
-    let folder = driver.with_extension("");
-    // Another test program may have done it.
-    _ = fs::create_dir(&folder);
-    _ = std::os::unix::fs::symlink(&driver, folder.join("libcuda.so"));
+    let folder = driver.with_file_name("libraries");
+    fs::create_dir_all(&folder).unwrap();
+    // Another test program may do it at the same time.
+    let part = folder.join(std::process::id().to_string());
+    std::os::unix::fs::symlink(&driver, &part).and_then(|()| fs::rename(&part, folder.join("libcuda.so"))).unwrap();
     [("LD_LIBRARY_PATH", folder.into()), ("EMULATED_DRIVER_LIBRARIES", std::env::join_paths(libraries).unwrap())]
 }
 

@@ -25,6 +25,7 @@ pub fn plain(r: &Recorder, rows: RowCount, x: Reference, w: Weight, y: Reference
         weight: w.at,
         bias: 0,
         factors: 0,
+        statistics: 0,
         x,
         y,
         before: Reference::none(),
@@ -163,7 +164,14 @@ pub fn pair_forward(r: &mut Recorder, Pair { inner, outer, .. }: Pair, index: us
     let w = Weight { at: product, rows: n, columns: k, stride: k };
     let (z, index) = (r.input(1), r.index(index));
     let arguments = Forward { bias: product + bytes(n * k), z, index, ..plain(r, r.rows(id), r.input(0), w, r.output(0), n) };
-    product::forward(r, r.capacity(id), &arguments);
+    let (y, capacity) = (r.node.output(0), r.capacity(id));
+    // A batch norm behind it need not read y for its statistics.
+    if r.plan.graph.nodes.iter().any(|node| matches!(node.op, Op::NormLinearMax { train: true, .. }) && node.operands[0] == y) {
+        let statistics = product::forward_with_statistics(r, capacity, &arguments);
+        r.statistics.insert(y, statistics);
+    } else {
+        product::forward(r, capacity, &arguments);
+    }
     Ok(())
 }
 

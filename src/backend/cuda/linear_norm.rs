@@ -59,7 +59,7 @@ fn arguments(r: &Recorder, kept: Reference, partials: Address, blocks: usize) ->
         bias: r.parameter(bias),
         gamma: r.parameter(gamma),
         beta: r.parameter(beta),
-        running: running.map(|v| if train { r.pending(v) } else { r.statistics(v) }),
+        running: running.map(|v| if train { r.pending(v) } else { r.running(v) }),
         kept: kept.address(),
         partials,
         rows: r.rows(r.node.operands[0]),

@@ -4,7 +4,8 @@ use super::{
     chain::{Kind, WIDEST_NORM},
     device::Address,
     partials::{self, runs},
-    recorder::{Recorder, Reference, RowCount, blocks},
+    product::RunStatistics,
+    recorder::{self, Recorder, Reference, RowCount, blocks},
 };
 use crate::{
     error::{Error, Result},
@@ -15,6 +16,8 @@ use bytemuck::{Pod, Zeroable};
 /// Threads of a block, and rows that it has at a time.
 const BLOCK: u32 = 256;
 const WARPS: usize = 8;
+/// Threads of a block that joins statistics.
+const JOIN: u32 = 1024;
 /// Columns that a warp has at a time.
 const CHUNK: usize = 128;
 
@@ -142,6 +145,8 @@ struct BatchNormJoin {
     rows: RowCount,
     width: i32,
     blocks: i32,
+    run: i32,
+    pad: i32,
 }
 
 #[repr(C)]
@@ -165,7 +170,7 @@ pub fn batch_forward(r: &mut Recorder, parameters: [Vector; 2], running: [Vector
     if train {
         batch_statistics(r, kept, running);
     }
-    let statistics = if train { [0; 2] } else { running.map(|v| r.statistics(v)) };
+    let statistics = if train { [0; 2] } else { running.map(|v| r.running(v)) };
     normalise(r, y, kept, statistics, parameters, relu);
     Ok(())
 }
@@ -201,7 +206,7 @@ pub fn keep_statistics(r: &mut Recorder, kept: Reference, parameters: [Vector; 2
     if train {
         batch_statistics(r, kept, running);
     } else {
-        let statistics = running.map(|v| r.statistics(v));
+        let statistics = running.map(|v| r.running(v));
         normalise(r, Reference::none(), kept, statistics, parameters, 1);
     }
 }
@@ -209,14 +214,21 @@ pub fn keep_statistics(r: &mut Recorder, kept: Reference, parameters: [Vector; 2
 /// Keeps the statistics of the columns of operand 0, and moves the pending ones.
 fn batch_statistics(r: &mut Recorder, kept: Reference, running: [Vector; 2]) {
     let (id, width) = (r.node.input(0), running[0].len);
-    let (count, rows) = (runs(r.capacity(id)), r.rows(id));
-    let partials = r.scratch(2 * count * width);
-    let arguments = BatchNormStatistics { step: r.step(), x: r.input(0), partials, rows, width: width as i32, pad: 0 };
-    r.launch("batch_norm_statistics", tiles(count, width), BLOCK, 0, &arguments);
+    let rows = r.rows(id);
+    let RunStatistics { partials, count, rows: run } = match r.statistics.get(&id) {
+        Some(statistics) => *statistics,
+        None => {
+            let count = runs(r.capacity(id));
+            let partials = r.scratch(2 * count * width);
+            let arguments = BatchNormStatistics { step: r.step(), x: r.input(0), partials, rows, width: width as i32, pad: 0 };
+            r.launch("batch_norm_statistics", tiles(count, width), BLOCK, 0, &arguments);
+            RunStatistics { partials, count, rows: 0 }
+        }
+    };
     let [pending_mean, pending_variance] = running.map(|v| r.pending(v));
-    let arguments =
-        BatchNormJoin { step: r.step(), partials, kept, pending_mean, pending_variance, rows, width: width as i32, blocks: count as i32 };
-    r.launch("batch_norm_join", [blocks(width, 32), 1, 1], BLOCK, 0, &arguments);
+    let [width, blocks, run] = [width, count, run].map(|n| n as i32);
+    let arguments = BatchNormJoin { step: r.step(), partials, kept, pending_mean, pending_variance, rows, width, blocks, run, pad: 0 };
+    r.launch("batch_norm_join", [recorder::blocks(running[0].len, 32), 1, 1], JOIN, 0, &arguments);
 }
 
 /// y, if there is one, with the statistics in `kept`, or with running mean and variance, which are kept then.

@@ -77,6 +77,14 @@ pub fn whole(tile: Tile) -> usize {
     4 * tile.side() * (tile.side() + 8)
 }
 
+/// Mean of each column of a tensor over runs of `rows` rows (0: as blocks share them), and sum of squares about it: `[count, 2 columns]`.
+#[derive(Clone, Copy)]
+pub struct RunStatistics {
+    pub partials: Address,
+    pub count: usize,
+    pub rows: usize,
+}
+
 /// y = activation(x Wᵀ + bias factorsᵀ + z\[index\]); mirrors `LinearForward`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -85,6 +93,8 @@ pub struct Forward {
     pub weight: Address,
     pub bias: Address,
     pub factors: Address,
+    /// Of y, see [`RunStatistics`]; 0: none.
+    pub statistics: Address,
     pub x: Reference,
     pub y: Reference,
     pub before: Reference,
@@ -101,8 +111,22 @@ pub struct Forward {
 
 /// Appends y = .. for at most `capacity` rows.
 pub fn forward(r: &mut Recorder, capacity: usize, a: &Forward) {
+    let tile = Tile::of(capacity, a.n as usize, 1);
+    launch_forward(r, tile, capacity, a);
+}
+
+/// As [`forward`], and the statistics of y, which last.
+pub fn forward_with_statistics(r: &mut Recorder, capacity: usize, a: &Forward) -> RunStatistics {
     let n = a.n as usize;
     let tile = Tile::of(capacity, n, 1);
+    let count = tile.count(capacity);
+    let partials = r.lasting_scratch(2 * count * n);
+    launch_forward(r, tile, capacity, &Forward { statistics: partials, ..*a });
+    RunStatistics { partials, count, rows: tile.side() }
+}
+
+fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
+    let n = a.n as usize;
     let grid = [tile.count(n) as u32, blocks(capacity, tile.side()), 1];
     r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(), stages(2 * tile.along()), a);
 }

@@ -10,7 +10,7 @@ use super::{
     linear_norm::{self, NormGradient},
     loss_scale, metrics,
     partials::{self, PartialSum},
-    product::Gradient,
+    product::{Gradient, RunStatistics},
     segment_max::{self, SegmentOf},
 };
 use crate::{
@@ -284,6 +284,8 @@ pub struct Recorder<'a> {
     pub norms: Vec<NormGradient>,
     /// Lists of segments whose rows' segments have been looked up before the first node.
     pub segments: Vec<SegmentOf>,
+    /// Of the columns of tensors, as the launches that made these have left them.
+    pub statistics: HashMap<TensorId, RunStatistics>,
     /// Where a loss's forward pass, by its node's stream, has left its partial sums, and how many.
     pub counts: HashMap<u32, (Address, usize)>,
     /// Sums of measures, which the report adds up.
@@ -313,6 +315,7 @@ impl<'a> Recorder<'a> {
             pairs: Vec::new(),
             norms: Vec::new(),
             segments: Vec::new(),
+            statistics: HashMap::new(),
             counts: HashMap::new(),
             metrics: None,
             chain: None,
@@ -429,7 +432,7 @@ impl<'a> Recorder<'a> {
         self.at.gradients + bytes(part.offset())
     }
     /// Address of running statistics.
-    pub fn statistics(&self, part: impl Placed) -> Address {
+    pub fn running(&self, part: impl Placed) -> Address {
         self.at.statistics + bytes(part.offset())
     }
     /// Address of pending statistics.
