@@ -231,6 +231,31 @@ fn linear_pair() {
     }
 }
 
+/// The pair leaves the norm its statistics; the last is of so many rows that devices cut them into larger tiles.
+#[test]
+fn linear_pair_before_a_norm() {
+    for (count, many) in [(0, false), (1, false), (33, false), (300, false), (16_400, true)] {
+        let (k, m, n, segments) = (6, 3, if many { 120 } else { 68 }, count / 8);
+        let mut case = Case::new(&[count, segments]);
+        if many {
+            case.many();
+        }
+        case.parameter("a", &[m, k]).parameter("a_bias", &[m]).parameter("b", &[n, 2 * m]).parameter("b_bias", &[n]).parameter("z", &[1, m]);
+        case.parameter("n.weight", &[n]).parameter("n.bias", &[n]).statistic("n.running_mean", n).statistic("n.running_var", n);
+        case.parameter("l.weight", &[4, n]).parameter("l.bias", &[4]);
+        let index = case.index(vec![0; count]);
+        let slot = case.index((0..segments as i32).flat_map(|s| [8 * s, 8, 0]).collect());
+        case.check(k, |b, p, x| {
+            let matrix = |name: &str| (p.matrix(name).unwrap(), p.vector(&format!("{name}_bias")).unwrap());
+            let (outer, bias) = matrix("b");
+            let z = b.parameter(p, "z").unwrap();
+            let z = b.linear_part(z, outer.column_range(0..m), None, Activation::None).unwrap();
+            let y = b.linear_pair(x, matrix("a"), (outer.column_range(m..2 * m), bias), z, index).unwrap();
+            b.norm_linear_max(y, &p.at("n"), &p.at("l"), slot, Rows::of(Symbol(1))).unwrap()
+        });
+    }
+}
+
 #[test]
 fn add_and_outer() {
     for count in [0, 1, 33] {
