@@ -65,8 +65,9 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNor
 }
 KERNEL(batch_norm_statistics, BatchNormStatistics)
 
-// Joins the partials of `blocks` runs of rows, all but the last of `run` rows (0: as many as `Run` gives each block): kept [2, width]: mean, 1 / sqrt(variance + 1e-5), and moves the pending running statistics
-// by a tenth (of the unbiased variance). Without rows they stay, and `kept` is 0.
+// Joins the partials of `blocks` runs of rows, each of `run` rows (0: what `Run` gives a block) but for the last: kept [2, width]: mean,
+// 1 / sqrt(variance + 1e-5), and moves the pending running statistics by a tenth (of the unbiased variance). Without rows they stay, and `kept`
+// is 0.
 struct BatchNormJoin {
     const StepBlock* step;
     const float* partials;

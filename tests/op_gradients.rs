@@ -240,7 +240,11 @@ fn linear_pair_before_a_norm() {
         if many {
             case.many();
         }
-        case.parameter("a", &[m, k]).parameter("a_bias", &[m]).parameter("b", &[n, 2 * m]).parameter("b_bias", &[n]).parameter("z", &[1, m]);
+        case.parameter("a", &[m, k])
+            .parameter("a_bias", &[m])
+            .parameter("b", &[n, 2 * m])
+            .parameter("b_bias", &[n])
+            .parameter("z", &[1, m]);
         case.parameter("n.weight", &[n]).parameter("n.bias", &[n]).statistic("n.running_mean", n).statistic("n.running_var", n);
         case.parameter("l.weight", &[4, n]).parameter("l.bias", &[4]);
         let index = case.index(vec![0; count]);

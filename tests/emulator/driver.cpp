@@ -21,13 +21,27 @@
 #include <vector>
 
 namespace {
-enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
-              INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901 };
+enum Result {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    NOT_INITIALIZED = 3,
+    INVALID_DEVICE = 101,
+    INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
+};
 
 struct Options {
     std::string log; // where to write what went wrong, and at the end what was not given back
     std::string order = "late"; // work happens when it is waited for; "early": at once; "beside": at once but in the first stream
-    size_t memory = size_t(4) << 30, version = 12000, capability = 90, devices = 1, shared = 232448, fault = 0; // of which launch; 0: none
+    size_t memory = size_t(4) << 30, version = 12000, capability = 90, devices = 1, shared = 232448;
+    size_t fault = 0; // which launch fails; 0: none
 
     Options() {
         const char* text = getenv("EMULATED_DRIVER");
@@ -37,7 +51,8 @@ struct Options {
                                                   {"devices", &devices}, {"shared", &shared}, {"fault", &fault}};
         for (size_t start = 0, end; start < words.size(); start = end + 1) {
             end = std::min(words.find(' ', start), words.size());
-            std::string word = words.substr(start, end - start), name = word.substr(0, word.find('=')), value = word.substr(std::min(word.size(), name.size() + 1));
+            std::string word = words.substr(start, end - start), name = word.substr(0, word.find('='));
+            std::string value = word.substr(std::min(word.size(), name.size() + 1));
             if (texts.count(name)) *texts[name] = value;
             else if (numbers.count(name)) *numbers[name] = strtoull(value.c_str(), nullptr, 10);
             else if (!word.empty()) fprintf(stderr, "EMULATED_DRIVER: what is '%s'?\n", word.c_str()), abort();
@@ -168,7 +183,8 @@ struct Driver {
     }
     Result run(const Launch& l) {
         if (++launched == options.fault) return ILLEGAL_ADDRESS;
-        return ok(emulator->launch(device, l.function->name.c_str(), l.grid, l.block, l.shared, l.arguments.data(), l.arguments.size()));
+        auto& [function, grid, block, shared, arguments] = l;
+        return ok(emulator->launch(device, function->name.c_str(), grid, block, shared, arguments.data(), arguments.size()));
     }
     // Does the first task of a stream, and what it waits for before.
     void step(Stream& stream) {
@@ -186,7 +202,10 @@ struct Driver {
     // Does what early streams have to do and what waits for nothing else.
     void hurry() {
         for (auto& [handle, stream] : streams) {
-            auto ready = [&] { return !stream->tasks.empty() && (!stream->tasks.front().waits || stream->tasks.front().waits->done >= stream->tasks.front().until); };
+            auto ready = [&] {
+                const Task* first = stream->tasks.empty() ? nullptr : &stream->tasks.front();
+                return first && (!first->waits || first->waits->done >= first->until);
+            };
             while (stream->early && lost == SUCCESS && ready()) step(*stream);
         }
     }
@@ -204,8 +223,10 @@ struct Driver {
         return any ? CAPTURE_UNSUPPORTED : SUCCESS;
     }
     void end() {
-        std::map<const char*, size_t> left = {{"streams", streams.size()}, {"events", events.size()}, {"modules", modules.size()}, {"graphs", graphs.size() + executables.size()},
-                                              {"allocations", allocated.size()}, {"page-locked pieces", pinned.size()}};
+        std::map<const char*, size_t> left = {
+            {"streams", streams.size()},      {"events", events.size()},         {"modules", modules.size()},           {"graphs", graphs.size()},
+            {"executables", executables.size()}, {"allocations", allocated.size()}, {"page-locked pieces", pinned.size()},
+        };
         for (auto& [what, count] : left)
             if (count) say("not given back: " + std::to_string(count) + " " + what);
         say("ended after " + std::to_string(launched) + " launches");
@@ -233,13 +254,21 @@ thread_local const void* current = nullptr;
 
 #pragma GCC visibility push(default)
 extern "C" {
-Result cuGetErrorName(Result error, const char** text) { return *text = error == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR", SUCCESS; }
 Result cuGetErrorString(Result error, const char** text) {
-    static const std::map<Result, const char*> texts = {{INVALID_VALUE, "invalid argument"}, {OUT_OF_MEMORY, "out of memory"}, {NOT_INITIALIZED, "initialization error"},
-        {INVALID_DEVICE, "invalid device ordinal"}, {INVALID_IMAGE, "device kernel image is invalid"}, {INVALID_CONTEXT, "invalid device context"},
-        {INVALID_HANDLE, "invalid resource handle"}, {NOT_FOUND, "named symbol not found"}, {NOT_READY, "device not ready"},
-        {ILLEGAL_ADDRESS, "an illegal memory access was encountered"}, {CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"},
-        {CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"}};
+    static const std::map<Result, const char*> texts = {
+        {INVALID_VALUE, "invalid argument"},
+        {OUT_OF_MEMORY, "out of memory"},
+        {NOT_INITIALIZED, "initialization error"},
+        {INVALID_DEVICE, "invalid device ordinal"},
+        {INVALID_IMAGE, "device kernel image is invalid"},
+        {INVALID_CONTEXT, "invalid device context"},
+        {INVALID_HANDLE, "invalid resource handle"},
+        {NOT_FOUND, "named symbol not found"},
+        {NOT_READY, "device not ready"},
+        {ILLEGAL_ADDRESS, "an illegal memory access was encountered"},
+        {CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"},
+        {CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"},
+    };
     auto found = texts.find(error);
     if (found == texts.end()) return INVALID_VALUE;
     return *text = found->second, SUCCESS;
@@ -338,7 +367,10 @@ Result cuModuleLoadData(Module** module, const void* image) {
 Result cuModuleUnload(Module* handle) {
     ENTER_ALONE FIND(modules, module, handle)
     for (auto& [key, stream] : driver.streams) driver.finish(*stream);
-    for (auto entry = driver.functions.begin(); entry != driver.functions.end();) entry = entry->second->module == module ? driver.functions.erase(entry) : std::next(entry);
+    for (auto entry = driver.functions.begin(); entry != driver.functions.end();) {
+        bool of_module = entry->second->module == module;
+        entry = of_module ? driver.functions.erase(entry) : std::next(entry);
+    }
     return driver.modules.erase(handle), SUCCESS;
 }
 Result cuModuleGetFunction(Function** function, Module* handle, const char* name) {
@@ -354,8 +386,8 @@ Result cuFuncSetAttribute(Function* handle, int attribute, int value) {
     if (attribute != MAX_DYNAMIC_SHARED_SIZE_BYTES || value < 0 || size_t(value) > options.shared) return INVALID_VALUE;
     return function->shared = unsigned(value), SUCCESS;
 }
-Result cuLaunchKernel(Function* handle, unsigned x, unsigned y, unsigned z, unsigned block, unsigned block_y, unsigned block_z, unsigned shared, Stream* in, void** parameters,
-                      void** extra) {
+Result cuLaunchKernel(Function* handle, unsigned x, unsigned y, unsigned z, unsigned block, unsigned block_y, unsigned block_z, unsigned shared,
+                      Stream* in, void** parameters, void** extra) {
     ENTER FIND(functions, function, handle) FIND(streams, stream, in)
     if (!x || !y || !z || x > 0x7fffffffu || y > 65535 || z > 65535 || !block || block > 1024 || block_y != 1 || block_z != 1) return INVALID_VALUE;
     if (shared > function->shared || extra) return INVALID_VALUE;
@@ -397,12 +429,11 @@ Result cuMemFreeHost(void* host) {
 // The host's memory is read and written when the copy happens, if it is page-locked; else before the call returns.
 Result cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, Stream* in) {
     ENTER FIND(streams, stream, in)
-    auto* target = reinterpret_cast<void*>(to);
-    if (driver.is_pinned(from, bytes))
-        return driver.add(*stream, {[=] { return driver.is_pinned(from, bytes) ? driver.ok(driver.emulator->upload(driver.device, target, from, bytes)) : ILLEGAL_ADDRESS; }});
+    auto upload = [=](const void* from) { return driver.ok(driver.emulator->upload(driver.device, reinterpret_cast<void*>(to), from, bytes)); };
+    if (driver.is_pinned(from, bytes)) return driver.add(*stream, {[=] { return driver.is_pinned(from, bytes) ? upload(from) : ILLEGAL_ADDRESS; }});
     auto* start = static_cast<const char*>(from);
     std::vector<char> copy(start, start + bytes);
-    return driver.add(*stream, {[=] { return driver.ok(driver.emulator->upload(driver.device, target, copy.data(), bytes)); }});
+    return driver.add(*stream, {[=] { return upload(copy.data()); }});
 }
 Result cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* in) {
     ENTER FIND(streams, stream, in)
@@ -416,7 +447,8 @@ Result cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* in) {
 }
 Result cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, Stream* in) {
     ENTER FIND(streams, stream, in)
-    return driver.add(*stream, {[=] { return driver.ok(driver.emulator->copy(driver.device, reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes)); }});
+    auto *target = reinterpret_cast<void*>(to), *source = reinterpret_cast<void*>(from);
+    return driver.add(*stream, {[=] { return driver.ok(driver.emulator->copy(driver.device, target, source, bytes)); }});
 }
 Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream* in) {
     ENTER FIND(streams, stream, in)

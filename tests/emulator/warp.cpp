@@ -68,40 +68,31 @@ static float of_f16(unsigned bits) {
 // Mikaitis, "Accurate models of NVIDIA tensor cores", 2025). How many bits more than 24 a term keeps, and of how many terms a sum is, differs from
 // architecture to architecture: here one, and all of an instruction.
 template <int K> static void add_products(float (&c)[8], const float (&a)[K], const float (&B)[K][8]) {
-    double terms[K + 1][8], largest[8];
-    for (int n = 0; n < 8; n++) terms[K][n] = c[n], largest[n] = std::fabs(terms[K][n]);
+    auto size = [](float x) { return bits<unsigned>(x) & 0x7fffffffu; }; // in the order of numbers, what is none behind them
+    alignas(32) float terms[K + 1][8]; // products have no more than 22 bits
+    unsigned largest[8];
+    for (int n = 0; n < 8; n++) terms[K][n] = c[n], largest[n] = std::max(size(c[n]), size(0x1p-100f));
     for (int k = 0; k < K; k++)
-        for (int n = 0; n < 8; n++) {
-            double term = double(a[k]) * B[k][n], size = std::fabs(term);
-            terms[k][n] = term, largest[n] = size > largest[n] ? size : largest[n];
-        }
+        for (int n = 0; n < 8; n++) terms[k][n] = a[k] * B[k][n], largest[n] = std::max(largest[n], size(terms[k][n]));
     bool plain = true; // numbers, and not too large
-    for (int n = 0; n < 8; n++) largest[n] = largest[n] > 0x1p-100 ? largest[n] : 0x1p-100, plain &= largest[n] <= 0x1p120;
-    for (int k = 0; k <= K; k++)
-        for (int n = 0; n < 8; n++) plain &= terms[k][n] == terms[k][n];
+    for (int n = 0; n < 8; n++) plain &= largest[n] <= size(0x1p120f);
     if (!plain) {
         for (int k = 0; k < K; k++)
             for (int n = 0; n < 8; n++) c[n] += a[k] * B[k][n];
         return;
     }
-    double unit[8], inverse[8];
-    for (int n = 0; n < 8; n++) {
-        uint64_t exponent; // of the largest, in place
-        memcpy(&exponent, &largest[n], 8);
-        exponent &= 0x7ffull << 52;
-        uint64_t of_unit = exponent - (24ull << 52), of_inverse = (2046ull << 52) - of_unit;
-        memcpy(&unit[n], &of_unit, 8), memcpy(&inverse[n], &of_inverse, 8);
-    }
+    float unit[8], inverse[8];
     int sums[8] = {};
+    for (int n = 0; n < 8; n++) {
+        unsigned of_unit = (largest[n] & 0x7f800000u) - (24u << 23);
+        unit[n] = bits<float>(of_unit), inverse[n] = bits<float>((254u << 23) - of_unit);
+    }
     for (int k = 0; k <= K; k++)
         for (int n = 0; n < 8; n++) sums[n] += int(terms[k][n] * inverse[n]);
     for (int n = 0; n < 8; n++) {
-        double sum = sums[n] * unit[n];
-        float rounded = float(sum);
-        int bits;
-        memcpy(&bits, &rounded, 4);
-        bits -= std::fabs(double(rounded)) > std::fabs(sum);
-        memcpy(&c[n], &bits, 4);
+        float rounded = float(sums[n]);
+        int away = std::abs(int(rounded)) > std::abs(sums[n]);
+        c[n] = bits<float>(bits<int>(rounded) - away) * unit[n];
     }
 }
 

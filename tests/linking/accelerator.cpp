@@ -14,6 +14,8 @@ int main(int, char **arguments) {
                           std::make_shared<Road>(), {}, host);
         std::printf("trained: %zu steps\n", engine.fit().steps);
         for (const auto &[name, value] : engine.test().metrics) std::printf("%s: %.17g\n", name.c_str(), value);
+        for (const te::Candidate &candidate : engine.predict(Road().load(0)).candidates)
+            std::printf("candidate/x: %.17g\n", candidate.states.back().x);
     } catch (const te::Error &error) {
         std::printf("error: %s\n", error.what());
     }
