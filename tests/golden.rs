@@ -55,30 +55,40 @@ fn golden_f32() {
     check_cpu(Scalar::F32, &SINGLE);
 }
 
-/// On the emulated device, which is slow, the small cases alone; products as exact as single precision.
+/// On the emulated device, which is slow, the small cases alone; products as exact as single precision. Two tests, for two processors.
 #[test]
 fn golden_cuda() {
-    check_device(Multiply::Tf32x3, "", &SINGLE);
+    check_device(Multiply::Tf32x3, is_small, &SINGLE);
+}
+
+#[test]
+fn golden_cuda_variants() {
+    check_device(Multiply::Tf32x3, |name| !is_small(name), &SINGLE);
 }
 
 #[test]
 fn golden_cuda_tf32() {
-    check_device(Multiply::Tf32, "small.", &TF32);
+    check_device(Multiply::Tf32, is_small, &TF32);
 }
 
 #[test]
 fn golden_cuda_bf16() {
-    check_device(Multiply::Bf16, "small.", &BF16);
+    check_device(Multiply::Bf16, is_small, &BF16);
 }
 
 #[test]
 fn golden_cuda_f16() {
-    check_device(Multiply::F16, "small.", &F16);
+    check_device(Multiply::F16, is_small, &F16);
 }
 
-fn check_device(multiply: Multiply, name: &str, bounds: &Bounds) {
+/// Whether a file is the case `small`.
+fn is_small(name: &str) -> bool {
+    name.starts_with("small.")
+}
+
+fn check_device(multiply: Multiply, chosen: impl Fn(&str) -> bool, bounds: &Bounds) {
     let mut paths = if device::is_gpu() { paths() } else { list(&device::repository().join("tests/data/golden"), ".safetensors.gz") };
-    paths.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(name));
+    paths.retain(|path| chosen(path.file_name().unwrap().to_str().unwrap()));
     check_all(&paths, &format!("{} {multiply:?}", device::name()), bounds, |case| {
         let mut session = Session::with_backend(&case.model, &case.objectives, 0, |parameters, statistics| {
             cuda::with_device(device::open(), multiply, parameters, statistics)
