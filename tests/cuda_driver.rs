@@ -9,14 +9,12 @@ mod linking {
 }
 
 use linking::program::{Program, run};
-use std::{fs, sync::LazyLock};
+use std::fs;
 use training_engine::backend::cuda::kernels;
 
-static PROGRAM: LazyLock<Program> = LazyLock::new(Program::new);
-
 /// What the program prints on a GPU with more configuration, and what the driver has to say of it.
-fn on_gpu(configuration: &str, options: &str) -> (String, String) {
-    let mut command = PROGRAM.on("gpu", configuration);
+fn on_gpu(program: &Program, configuration: &str, options: &str) -> (String, String) {
+    let mut command = program.on("gpu", configuration);
     let log = command.get_current_dir().unwrap().join("driver.log");
     command.envs(emulator::driver()).env("EMULATED_DRIVER", format!("log={} {options}", log.display()));
     let printed = run(&mut command);
@@ -50,8 +48,8 @@ fn every_order_of_work_trains_alike_and_gives_all_back() {
         let callbacks = format!("callbacks: {{profile_callback: {{steps: {profiled}}}}}");
         format!(", lightning: {{trainer: {{params: {{{limits}, detect_anomaly: {watched}}}}}}}, {callbacks}")
     };
-    let plain = short(false, 0);
-    let expected = numbers(&run(&mut PROGRAM.on("cpu", &plain)));
+    let (program, plain) = (Program::new(), short(false, 0));
+    let expected = numbers(&run(&mut program.on("cpu", &plain)));
     assert!(["test/minFDE", "candidate/x"].iter().all(|name| expected.iter().any(|(found, _)| found == name)), "{expected:?}");
     let mut first = None;
     for (configuration, options) in [
@@ -61,7 +59,7 @@ fn every_order_of_work_trains_alike_and_gives_all_back() {
         (&short(true, 0), ""),
         (&short(false, 2), ""),
     ] {
-        let (printed, said) = on_gpu(configuration, options);
+        let (printed, said) = on_gpu(&program, configuration, options);
         assert!(printed.contains("trained: 3 steps") && printed.contains("Emulated GPU (compute capability 9.0)"), "{options}: {printed}");
         assert!(said.contains("ended after ") && !said.contains("not given back"), "{configuration} {options}: {said}");
         let found = numbers(&printed);
@@ -80,6 +78,7 @@ fn a_driver_or_device_that_is_no_use_is_an_error_that_explains() {
     if !has_kernels() {
         return;
     }
+    let program = Program::new();
     for (options, why) in [
         ("devices=0", "the driver knows of no device"),
         ("version=11080", "the driver is for CUDA 11.8, 12.0 is needed"),
@@ -89,7 +88,7 @@ fn a_driver_or_device_that_is_no_use_is_an_error_that_explains() {
         ("shared=40000", "bytes of shared memory for '"),
         ("fault=150", "an illegal memory access was encountered"),
     ] {
-        let (printed, _) = on_gpu("", options);
+        let (printed, _) = on_gpu(&program, "", options);
         let error = printed.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{options}: {printed}"));
         assert!(error.contains(why), "{options}: {error}");
     }

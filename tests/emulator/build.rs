@@ -45,7 +45,7 @@ pub fn library(checked: bool) -> &'static Library {
     static EMULATOR: OnceLock<Library> = OnceLock::new();
     static KERNELS: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
     let library = EMULATOR.get_or_init(|| functions(load(&core(), true)));
-    KERNELS[usize::from(checked)].get_or_init(|| kernels(checked, &["samples"]).iter().for_each(|library| _ = load(library, false)));
+    KERNELS[usize::from(checked)].get_or_init(|| kernels(checked).iter().for_each(|library| _ = load(library, false)));
     library
 }
 
@@ -59,11 +59,11 @@ fn core() -> PathBuf {
     build("core", &sources, &["-O3", "-fno-semantic-interposition", "-fno-plt"], "emulator").remove(0)
 }
 
-/// The kernels, and more of this folder. Each file is a library of its own, as it is a module of its own on a device: names of its functions are
+/// The kernels and the samples. Each file is a library of its own, as it is a module of its own on a device: names of its functions are
 /// its own.
-fn kernels(checked: bool, more: &[&str]) -> Vec<PathBuf> {
+fn kernels(checked: bool) -> Vec<PathBuf> {
     let mut sources = list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"), "cu");
-    sources.extend(more.iter().map(|name| room().join(format!("{name}.cu"))));
+    sources.push(room().join("samples.cu"));
     let mode: &[&str] = if checked { CHECKED_FLAGS } else { &["-O2"] };
     let flags = [KERNEL_FLAGS, mode].concat();
     build(if checked { "checked" } else { "plain" }, &sources, &flags, "")
@@ -71,7 +71,7 @@ fn kernels(checked: bool, more: &[&str]) -> Vec<PathBuf> {
 
 /// See [`super::driver`].
 pub fn driver() -> [(&'static str, OsString); 2] {
-    let libraries: Vec<PathBuf> = [core()].into_iter().chain(kernels(false, &["samples"])).collect();
+    let libraries: Vec<PathBuf> = [core()].into_iter().chain(kernels(false)).collect();
     let driver = build("driver", &[room().join("driver.cpp")], &["-O1", "-Wextra", "-fvisibility=hidden"], "driver").remove(0);
     let folder = driver.with_file_name("libraries");
     fs::create_dir_all(&folder).unwrap();
