@@ -146,6 +146,8 @@ template <class T> struct Objects : std::map<const void*, std::unique_ptr<T>> {
     }
 };
 
+thread_local const void* current = nullptr; // context
+
 struct Driver {
     std::recursive_mutex mutex;
     bool started = false;
@@ -228,6 +230,7 @@ struct Driver {
         };
         for (auto& [what, count] : left)
             if (count) say("not given back: " + std::to_string(count) + " " + what);
+        if (current) say("not given back: the thread's context");
         say("ended after " + std::to_string(launched) + " launches");
         streams.clear(), events.clear(), modules.clear(), functions.clear(), graphs.clear(), executables.clear(), allocated.clear(), pinned.clear();
         emulator->destroy(device);
@@ -235,7 +238,6 @@ struct Driver {
     }
 };
 Driver& driver = *new Driver; // for as long as the process, whatever order things end in
-thread_local const void* current = nullptr;
 
 // Begins every function that needs the context of this thread.
 #define ENTER                                                                                                                              \
@@ -305,6 +307,10 @@ Result cuDevicePrimaryCtxRelease_v2(int) {
 Result cuCtxSetCurrent(const void* context) {
     if (context && context != &driver) return INVALID_CONTEXT;
     return current = context, SUCCESS;
+}
+Result cuCtxGetCurrent(const void** context) {
+    if (driver.lost != SUCCESS) return driver.lost;
+    return *context = current, SUCCESS;
 }
 
 Result cuStreamCreate(Stream** stream, unsigned) {

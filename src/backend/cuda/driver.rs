@@ -63,6 +63,21 @@ impl Drop for Marks {
     }
 }
 
+/// Gives a thread its context back, which may be one of the host's.
+struct Entered {
+    before: sys::CUcontext,
+    own: sys::CUcontext,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.before != self.own {
+            // SAFETY: it was this thread's, or is none.
+            _ = unsafe { ctx::set_current(self.before) };
+        }
+    }
+}
+
 struct Function {
     handle: sys::CUfunction,
     /// Dynamic shared memory that was asked for; what there is without asking depends on what is static.
@@ -136,7 +151,7 @@ impl Driver {
             graphs: RefCell::default(),
             captured: Cell::new(0),
         };
-        driver.enter("begin")?;
+        let _entered = driver.enter("begin")?;
         let stream = || stream::create(stream::StreamKind::NonBlocking).map_err(|e| driver.failed("a stream", &e));
         let event = || event::create(sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING).map_err(|e| driver.failed("an event", &e));
         let (streams, events) = ([stream()?, stream()?], [event()?, event()?]);
@@ -152,10 +167,15 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Makes the device's context that of this thread.
-    fn enter(&self, what: &str) -> Result<()> {
-        // SAFETY: the context lives as long as self.
-        unsafe { ctx::set_current(self.context) }.map_err(|e| self.failed(what, &e))
+    /// Makes the device's context that of this thread, for as long as the result lives.
+    fn enter(&self, what: &str) -> Result<Entered> {
+        let before = ctx::get_current().map_err(|e| self.failed(what, &e))?;
+        let before = before.unwrap_or(std::ptr::null_mut());
+        if before != self.context {
+            // SAFETY: the context lives as long as self.
+            unsafe { ctx::set_current(self.context) }.map_err(|e| self.failed(what, &e))?;
+        }
+        Ok(Entered { before, own: self.context })
     }
 
     fn failed(&self, what: &str, error: &DriverError) -> Error {
@@ -253,13 +273,13 @@ impl Device for Driver {
     }
 
     fn memory(&self) -> Result<Memory> {
-        self.enter("memory")?;
+        let _entered = self.enter("memory")?;
         let (free, total) = result::mem_get_info().map_err(|e| self.failed("memory", &e))?;
         Ok(Memory { free, total })
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address> {
-        self.enter("allocating")?;
+        let _entered = self.enter("allocating")?;
         // SAFETY: nothing is read from it before it is written.
         let address = unsafe { result::malloc_sync(bytes.max(1)) };
         let address = address.map_err(|e| self.failed(&format!("allocating {bytes} bytes"), &e))?;
@@ -268,19 +288,19 @@ impl Device for Driver {
     }
 
     fn free(&self, address: Address) {
-        if self.enter("freeing").is_ok() {
+        if let Ok(_entered) = self.enter("freeing") {
             // SAFETY: it was allocated so. The driver waits for what uses it; a lost device has nothing to free.
             _ = unsafe { result::free_sync(address) };
         }
     }
 
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        self.enter("uploading")?;
+        let _entered = self.enter("uploading")?;
         self.stage_to(self.stream, to, bytes)
     }
 
     fn send(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        self.enter("sending")?;
+        let _entered = self.enter("sending")?;
         // SAFETY: stream and event are there.
         unsafe { stream::wait_event(self.sender, self.received, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
             .map_err(|e| self.failed("waiting to send", &e))?;
@@ -288,7 +308,7 @@ impl Device for Driver {
     }
 
     fn receive(&self) -> Result<()> {
-        self.enter("receiving")?;
+        let _entered = self.enter("receiving")?;
         // SAFETY: streams and events are there.
         unsafe {
             event::record(self.received, self.stream)
@@ -299,7 +319,7 @@ impl Device for Driver {
     }
 
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
-        self.enter("downloading")?;
+        let _entered = self.enter("downloading")?;
         if !bytes.is_empty() {
             let len = bytes.len();
             // SAFETY: the source is in an allocation of the backend; the copy is waited for below.
@@ -310,7 +330,7 @@ impl Device for Driver {
     }
 
     fn fetch(&self, from: Address, bytes: usize, place: usize) -> Result<()> {
-        self.enter("fetching")?;
+        let _entered = self.enter("fetching")?;
         let mut stages = self.fetched.borrow_mut();
         let stage = self.stage(&mut stages, place, bytes)?;
         // SAFETY: the stage has room, and nothing else reads or writes it until its event.
@@ -321,7 +341,7 @@ impl Device for Driver {
     }
 
     fn fetched(&self, place: usize, bytes: &mut [u8]) -> Result<()> {
-        self.enter("fetching")?;
+        let _entered = self.enter("fetching")?;
         let stages = self.fetched.borrow();
         let stage = stages.get(place).filter(|stage| stage.len >= bytes.len());
         let stage = stage.ok_or_else(|| Error::Backend(format!("{} bytes were not fetched", bytes.len())))?;
@@ -333,26 +353,26 @@ impl Device for Driver {
     }
 
     fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        self.enter("copying")?;
+        let _entered = self.enter("copying")?;
         // SAFETY: both are in allocations of the backend.
         let done = if bytes == 0 { Ok(()) } else { unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) } };
         done.map_err(|e| self.failed(&format!("copying {bytes} bytes"), &e))
     }
 
     fn clear(&self, address: Address, bytes: usize) -> Result<()> {
-        self.enter("clearing")?;
+        let _entered = self.enter("clearing")?;
         // SAFETY: it is in an allocation of the backend.
         let done = if bytes == 0 { Ok(()) } else { unsafe { result::memset_d8_async(address, 0, bytes, self.stream) } };
         done.map_err(|e| self.failed(&format!("clearing {bytes} bytes"), &e))
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
-        self.enter("launching")?;
+        let _entered = self.enter("launching")?;
         self.start(self.function(launch)?, launch)
     }
 
     fn time(&self, launches: &[Launch]) -> Result<Vec<f64>> {
-        self.enter("timing")?;
+        let _entered = self.enter("timing")?;
         let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
         let mut marks = Marks(Vec::with_capacity(launches.len() + 1));
         for _ in 0..=launches.len() {
@@ -372,13 +392,13 @@ impl Device for Driver {
     }
 
     fn synchronise(&self) -> Result<()> {
-        self.enter("waiting")?;
+        let _entered = self.enter("waiting")?;
         // SAFETY: the stream is there.
         unsafe { stream::synchronize(self.stream) }.map_err(|e| self.failed("a kernel or copy before", &e))
     }
 
     fn capture(&self, launches: &[Launch]) -> Result<Captured> {
-        self.enter("capturing")?;
+        let _entered = self.enter("capturing")?;
         // Before the capture, in which nothing may be loaded.
         let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -400,7 +420,7 @@ impl Device for Driver {
     }
 
     fn replay(&self, captured: Captured) -> Result<()> {
-        self.enter("replaying")?;
+        let _entered = self.enter("replaying")?;
         let graphs = self.graphs.borrow();
         let executable = graphs.get(&captured.0).ok_or_else(|| Error::Backend("the captured launches were released".into()))?;
         // SAFETY: graph and stream are there.
@@ -409,7 +429,7 @@ impl Device for Driver {
 
     fn release(&self, captured: Captured) {
         if let Some(executable) = self.graphs.borrow_mut().remove(&captured.0)
-            && self.enter("releasing").is_ok()
+            && let Ok(_entered) = self.enter("releasing")
         {
             // SAFETY: it was instantiated, and is forgotten. The driver keeps it while it runs.
             _ = unsafe { graph::exec_destroy(executable) };
@@ -420,7 +440,7 @@ impl Device for Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         // A lost device fails in each; there is nothing left to do about it.
-        if self.enter("ending").is_ok() {
+        if let Ok(_entered) = self.enter("ending") {
             _ = self.synchronise();
             // SAFETY: all of these are there, and are used no more.
             unsafe {
