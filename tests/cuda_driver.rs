@@ -16,7 +16,7 @@ use training_engine::backend::cuda::kernels;
 fn on_gpu(program: &Program, configuration: &str, options: &str) -> (String, String) {
     let mut command = program.on("gpu", configuration);
     let log = command.get_current_dir().unwrap().join("driver.log");
-    command.envs(emulator::driver()).env("EMULATED_DRIVER", format!("log={} {options}", log.display()));
+    command.envs(emulator::build::driver()).env("EMULATED_DRIVER", format!("log={} {options}", log.display()));
     let printed = run(&mut command);
     (printed, fs::read_to_string(log).unwrap_or_default())
 }

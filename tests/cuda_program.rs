@@ -128,11 +128,10 @@ impl Device for Recording {
     fn release(&self, _: Captured) {}
 }
 
-fn session(device: Recording) -> Result<Session> {
+fn session(device: Recording, multiply: Multiply) -> Result<Session> {
     let (model, objectives) = (ModelConfig::default(), ObjectiveConfig::default());
-    Session::with_backend(&model, &objectives, 1, |parameters, statistics| {
-        cuda::with_device(Box::new(device), Multiply::default(), parameters, statistics)
-    })
+    let open = |parameters, statistics| cuda::with_device(Box::new(device), multiply, parameters, statistics);
+    Session::with_backend(&model, &objectives, 1, open)
 }
 
 fn batch(session: &Session, size: u32) -> Batch {
@@ -153,7 +152,7 @@ const UPDATE: Update = Update {
 #[test]
 fn launches_and_waits_of_a_step() {
     let device = Recording { free: 1 << 34, ..Recording::default() };
-    let mut session = session(device.clone()).unwrap();
+    let mut session = session(device.clone(), Multiply::default()).unwrap();
     let batch = batch(&session, 32);
     session.train(&batch, 0).unwrap();
     let memory: usize = device.log.lock().unwrap().allocated.values().sum();
@@ -200,8 +199,7 @@ fn shared_memory_is_there_on_every_architecture() {
     let usages = resources::of_kernels();
     for multiply in [Multiply::Tf32x3, Multiply::Tf32, Multiply::Bf16, Multiply::F16] {
         let device = Recording { free: 1 << 34, ..Recording::default() };
-        let open = |parameters, statistics| cuda::with_device(Box::new(device.clone()), multiply, parameters, statistics);
-        let mut session = Session::with_backend(&ModelConfig::default(), &ObjectiveConfig::default(), 1, open).unwrap();
+        let mut session = session(device.clone(), multiply).unwrap();
         let batch = batch(&session, 32);
         session.train(&batch, 0).unwrap();
         let log = device.log.lock().unwrap();
@@ -223,7 +221,7 @@ fn shared_memory_is_there_on_every_architecture() {
 /// The arena of a training step with batch 32 beside what is alive at once.
 #[test]
 fn places_in_the_arena_leave_little_unused() {
-    let session = session(Recording { free: 1 << 34, ..Recording::default() }).unwrap();
+    let session = session(Recording { free: 1 << 34, ..Recording::default() }, Multiply::default()).unwrap();
     let (batch, parameters) = (batch(&session, 32), params::parameters(&params::specifications(session.model())));
     let graph = plan::training(session.model(), &ObjectiveConfig::default(), &parameters, batch.cost_map_size);
     let plan = Plan::grouped(graph, batch.feed.counts.clone(), cuda::runs_in_groups);
@@ -234,9 +232,9 @@ fn places_in_the_arena_leave_little_unused() {
 
 #[test]
 fn too_little_memory_is_an_error_with_numbers() {
-    let small = session(Recording { free: 10 << 20, ..Recording::default() }).err().expect("too small").to_string();
+    let small = session(Recording { free: 10 << 20, ..Recording::default() }, Multiply::default()).err().expect("too small").to_string();
     assert!(small.contains("10 MiB free") && small.contains("parameters"), "{small}");
-    let mut session = session(Recording { free: 100 << 20, ..Recording::default() }).unwrap();
+    let mut session = session(Recording { free: 100 << 20, ..Recording::default() }, Multiply::default()).unwrap();
     let batch = batch(&session, 8);
     let error = session.train(&batch, 0).unwrap_err().to_string();
     assert!(error.contains("MiB are needed") && error.contains("smaller batch"), "{error}");
@@ -245,7 +243,7 @@ fn too_little_memory_is_an_error_with_numbers() {
 #[test]
 fn a_lost_device_is_an_error_every_time() {
     let device = Recording { free: 1 << 34, ..Recording::default() };
-    let mut session = session(device.clone()).unwrap();
+    let mut session = session(device.clone(), Multiply::default()).unwrap();
     let batch = batch(&session, 1);
     session.train(&batch, 0).unwrap();
     for left in 0..5 {
@@ -262,8 +260,7 @@ fn a_lost_device_is_an_error_every_time() {
 fn half_precision_needs_no_more_copies() {
     let [single, half] = [Multiply::default(), Multiply::F16].map(|multiply| {
         let device = Recording { free: 1 << 34, ..Recording::default() };
-        let open = |parameters, statistics| cuda::with_device(Box::new(device.clone()), multiply, parameters, statistics);
-        let mut session = Session::with_backend(&ModelConfig::default(), &ObjectiveConfig::default(), 1, open).unwrap();
+        let mut session = session(device.clone(), multiply).unwrap();
         let batch = batch(&session, 1);
         session.train(&batch, 0).unwrap();
         let counts = || {

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{Case, random};
-use training_engine::graph::{Activation, Attention, Deviation, Measure, Op, RowMap, Rows, Subject, Symbol};
+use training_engine::graph::{Activation, Attention, Builder, Deviation, Measure, Op, RowMap, Rows, Scope, Subject, Symbol, TensorId};
 
 const N: Rows = Rows::of(Symbol(0));
 
@@ -212,21 +212,28 @@ fn linear_max() {
     }
 }
 
+/// Those of a pair of layers from k by m to n columns, whose second one also has m columns of z.
+fn pair_parameters(case: &mut Case, [k, m, n]: [usize; 3], rows_of_z: usize) {
+    case.parameter("a", &[m, k]).parameter("a_bias", &[m]).parameter("b", &[n, 2 * m]).parameter("b_bias", &[n]);
+    case.parameter("z", &[rows_of_z, m]);
+}
+
+fn pair(b: &mut Builder, p: &Scope, x: TensorId, m: usize, index: usize) -> TensorId {
+    let matrix = |name: &str| (p.matrix(name).unwrap(), p.vector(&format!("{name}_bias")).unwrap());
+    let (outer, bias) = matrix("b");
+    let z = b.parameter(p, "z").unwrap();
+    let z = b.linear_part(z, outer.column_range(0..m), None, Activation::None).unwrap();
+    b.linear_pair(x, matrix("a"), (outer.column_range(m..2 * m), bias), z, index).unwrap()
+}
+
 #[test]
 fn linear_pair() {
     for (count, groups, sorted) in [(0, 0, true), (1, 1, true), (33, 5, false), (300, 7, true)] {
         for (k, m, n) in [(1, 1, 1), (31, 5, 33), (32, 8, 68)] {
             let mut case = Case::new(&[count]);
-            case.parameter("a", &[m, k]).parameter("a_bias", &[m]).parameter("b", &[n, 2 * m]).parameter("b_bias", &[n]);
-            case.parameter("z", &[groups, m]);
+            pair_parameters(&mut case, [k, m, n], groups);
             let index = case.index((0..count).map(|i| (if sorted { i * groups / count } else { i * 3 % groups }) as i32).collect());
-            case.check(k, |b, p, x| {
-                let matrix = |name: &str| (p.matrix(name).unwrap(), p.vector(&format!("{name}_bias")).unwrap());
-                let (outer, bias) = matrix("b");
-                let z = b.parameter(p, "z").unwrap();
-                let z = b.linear_part(z, outer.column_range(0..m), None, Activation::None).unwrap();
-                b.linear_pair(x, matrix("a"), (outer.column_range(m..2 * m), bias), z, index).unwrap()
-            });
+            case.check(k, |b, p, x| pair(b, p, x, m, index));
         }
     }
 }
@@ -240,21 +247,13 @@ fn linear_pair_before_a_norm() {
         if many {
             case.many();
         }
-        case.parameter("a", &[m, k])
-            .parameter("a_bias", &[m])
-            .parameter("b", &[n, 2 * m])
-            .parameter("b_bias", &[n])
-            .parameter("z", &[1, m]);
+        pair_parameters(&mut case, [k, m, n], 1);
         case.parameter("n.weight", &[n]).parameter("n.bias", &[n]).statistic("n.running_mean", n).statistic("n.running_var", n);
         case.parameter("l.weight", &[4, n]).parameter("l.bias", &[4]);
         let index = case.index(vec![0; count]);
         let slot = case.index((0..segments as i32).flat_map(|s| [8 * s, 8, 0]).collect());
         case.check(k, |b, p, x| {
-            let matrix = |name: &str| (p.matrix(name).unwrap(), p.vector(&format!("{name}_bias")).unwrap());
-            let (outer, bias) = matrix("b");
-            let z = b.parameter(p, "z").unwrap();
-            let z = b.linear_part(z, outer.column_range(0..m), None, Activation::None).unwrap();
-            let y = b.linear_pair(x, matrix("a"), (outer.column_range(m..2 * m), bias), z, index).unwrap();
+            let y = pair(b, p, x, m, index);
             b.norm_linear_max(y, &p.at("n"), &p.at("l"), slot, Rows::of(Symbol(1))).unwrap()
         });
     }

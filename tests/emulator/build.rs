@@ -69,7 +69,10 @@ fn kernels(checked: bool) -> Vec<PathBuf> {
     build(if checked { "checked" } else { "plain" }, &sources, &flags, "")
 }
 
-/// See [`super::driver`].
+/// Environment variables with which a program takes the emulated device for a GPU; see `driver.cpp`.
+///
+/// # Panics
+/// A file does not compile: with what the compiler says.
 pub fn driver() -> [(&'static str, OsString); 2] {
     let libraries: Vec<PathBuf> = [core()].into_iter().chain(kernels(false)).collect();
     let driver = build("driver", &[room().join("driver.cpp")], &["-O1", "-Wextra", "-fvisibility=hidden"], "driver").remove(0);

@@ -16,25 +16,37 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
 #include <vector>
 
 namespace {
-enum Result {
-    SUCCESS = 0,
-    INVALID_VALUE = 1,
-    OUT_OF_MEMORY = 2,
-    NOT_INITIALIZED = 3,
-    INVALID_DEVICE = 101,
-    INVALID_IMAGE = 200,
-    INVALID_CONTEXT = 201,
-    INVALID_HANDLE = 400,
-    NOT_FOUND = 500,
-    NOT_READY = 600,
-    ILLEGAL_ADDRESS = 700,
-    CAPTURE_UNSUPPORTED = 900,
-    CAPTURE_INVALIDATED = 901,
-};
+// Name, number and text of what functions return.
+#define RESULTS(RESULT)                                                                                                                    \
+    RESULT(SUCCESS, 0, "no error")                                                                                                         \
+    RESULT(INVALID_VALUE, 1, "invalid argument")                                                                                           \
+    RESULT(OUT_OF_MEMORY, 2, "out of memory")                                                                                              \
+    RESULT(NOT_INITIALIZED, 3, "initialization error")                                                                                     \
+    RESULT(INVALID_DEVICE, 101, "invalid device ordinal")                                                                                  \
+    RESULT(INVALID_IMAGE, 200, "device kernel image is invalid")                                                                           \
+    RESULT(INVALID_CONTEXT, 201, "invalid device context")                                                                                 \
+    RESULT(INVALID_HANDLE, 400, "invalid resource handle")                                                                                 \
+    RESULT(NOT_FOUND, 500, "named symbol not found")                                                                                       \
+    RESULT(NOT_READY, 600, "device not ready")                                                                                             \
+    RESULT(ILLEGAL_ADDRESS, 700, "an illegal memory access was encountered")                                                               \
+    RESULT(CAPTURE_UNSUPPORTED, 900, "operation not permitted when stream is capturing")                                                   \
+    RESULT(CAPTURE_INVALIDATED, 901, "operation failed due to a previous error during capture")
+#define NUMBER(name, number, text) name = number,
+enum Result { RESULTS(NUMBER) };
+
+// An environment variable's parts between separators; of none, nothing.
+std::vector<std::string> parts(const char* variable, char separator) {
+    const char* text = getenv(variable);
+    std::istringstream stream(text ? text : "");
+    std::vector<std::string> parts;
+    for (std::string part; std::getline(stream, part, separator);) parts.push_back(part);
+    return parts;
+}
 
 struct Options {
     std::string log; // where to write what went wrong, and at the end what was not given back
@@ -43,15 +55,11 @@ struct Options {
     size_t fault = 0; // which launch fails; 0: none
 
     Options() {
-        const char* text = getenv("EMULATED_DRIVER");
-        std::string words = text ? text : "";
         std::map<std::string, std::string*> texts = {{"log", &log}, {"order", &order}};
         std::map<std::string, size_t*> numbers = {{"memory", &memory}, {"version", &version}, {"capability", &capability},
                                                   {"devices", &devices}, {"shared", &shared}, {"fault", &fault}};
-        for (size_t start = 0, end; start < words.size(); start = end + 1) {
-            end = std::min(words.find(' ', start), words.size());
-            std::string word = words.substr(start, end - start), name = word.substr(0, word.find('='));
-            std::string value = word.substr(std::min(word.size(), name.size() + 1));
+        for (const std::string& word : parts("EMULATED_DRIVER", ' ')) {
+            std::string name = word.substr(0, word.find('=')), value = word.substr(std::min(word.size(), name.size() + 1));
             if (texts.count(name)) *texts[name] = value;
             else if (numbers.count(name)) *numbers[name] = strtoull(value.c_str(), nullptr, 10);
             else if (!word.empty()) fprintf(stderr, "EMULATED_DRIVER: what is '%s'?\n", word.c_str()), abort();
@@ -80,13 +88,8 @@ struct Emulator {
         if (!library) fprintf(stderr, "EMULATED_DRIVER: %s\n", dlerror()), abort();
         return library;
     }
-    Emulator() {
-        const char* text = getenv("EMULATED_DRIVER_LIBRARIES");
-        std::string libraries = text ? text : "";
-        for (size_t start = 0, end; start <= libraries.size(); start = end + 1) {
-            end = std::min(libraries.find(':', start), libraries.size());
-            kernels.push_back(libraries.substr(start, end - start));
-        }
+    Emulator() : kernels(parts("EMULATED_DRIVER_LIBRARIES", ':')) {
+        if (kernels.empty()) fprintf(stderr, "EMULATED_DRIVER_LIBRARIES names nothing\n"), abort();
         void* core = load(kernels[0], RTLD_GLOBAL);
         kernels.erase(kernels.begin());
         auto get = [&](auto& function, const char* name) { function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(core, name)); };
@@ -200,6 +203,9 @@ struct Driver {
     void finish(Stream& stream) {
         while (!stream.tasks.empty() && lost == SUCCESS) step(stream), hurry();
     }
+    void finish_all() {
+        for (auto& [handle, stream] : streams) finish(*stream);
+    }
     // Does what early streams have to do and what waits for nothing else.
     void hurry() {
         for (auto& [handle, stream] : streams) {
@@ -225,8 +231,10 @@ struct Driver {
     }
     void end() {
         std::map<const char*, size_t> left = {
-            {"streams", streams.size()},      {"events", events.size()},         {"modules", modules.size()},           {"graphs", graphs.size()},
-            {"executables", executables.size()}, {"allocations", allocated.size()}, {"page-locked pieces", pinned.size()},
+            {"streams", streams.size()},         {"events", events.size()},
+            {"modules", modules.size()},         {"graphs", graphs.size()},
+            {"executables", executables.size()}, {"allocations", allocated.size()},
+            {"page-locked pieces", pinned.size()},
         };
         for (auto& [what, count] : left)
             if (count) say("not given back: " + std::to_string(count) + " " + what);
@@ -256,23 +264,12 @@ Driver& driver = *new Driver; // for as long as the process, whatever order thin
 #pragma GCC visibility push(default)
 extern "C" {
 Result cuGetErrorString(Result error, const char** text) {
-    static const std::map<Result, const char*> texts = {
-        {INVALID_VALUE, "invalid argument"},
-        {OUT_OF_MEMORY, "out of memory"},
-        {NOT_INITIALIZED, "initialization error"},
-        {INVALID_DEVICE, "invalid device ordinal"},
-        {INVALID_IMAGE, "device kernel image is invalid"},
-        {INVALID_CONTEXT, "invalid device context"},
-        {INVALID_HANDLE, "invalid resource handle"},
-        {NOT_FOUND, "named symbol not found"},
-        {NOT_READY, "device not ready"},
-        {ILLEGAL_ADDRESS, "an illegal memory access was encountered"},
-        {CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"},
-        {CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"},
-    };
-    auto found = texts.find(error);
-    if (found == texts.end()) return INVALID_VALUE;
-    return *text = found->second, SUCCESS;
+    switch (error) {
+#define TEXT(name, number, words)                                                                                                          \
+    case name: return *text = words, SUCCESS;
+        RESULTS(TEXT)
+    }
+    return INVALID_VALUE;
 }
 Result cuInit(unsigned flags) {
     std::lock_guard<std::recursive_mutex> guard(driver.mutex);
@@ -337,8 +334,8 @@ Result cuEventCreate(Event** event, unsigned) {
 }
 Result cuEventDestroy_v2(Event* handle) {
     ENTER FIND(events, event, handle)
-    driver.finish(*event, event->recorded);
-    return driver.events.erase(handle), SUCCESS;
+    driver.finish_all(); // any stream may wait for it
+    return driver.events.erase(event), SUCCESS;
 }
 Result cuEventRecord(Event* handle, Stream* by) {
     ENTER FIND(events, event, handle) FIND(streams, stream, by)
@@ -371,7 +368,7 @@ Result cuModuleLoadData(Module** module, const void* image) {
 }
 Result cuModuleUnload(Module* handle) {
     ENTER_ALONE FIND(modules, module, handle)
-    for (auto& [key, stream] : driver.streams) driver.finish(*stream);
+    driver.finish_all();
     for (auto entry = driver.functions.begin(); entry != driver.functions.end();) {
         bool of_module = entry->second->module == module;
         entry = of_module ? driver.functions.erase(entry) : std::next(entry);
@@ -417,7 +414,7 @@ Result cuMemAlloc_v2(uint64_t* address, size_t bytes) {
 Result cuMemFree_v2(uint64_t address) {
     ENTER_ALONE
     if (!driver.allocated.count(address)) return INVALID_VALUE;
-    for (auto& [handle, stream] : driver.streams) driver.finish(*stream);
+    driver.finish_all();
     driver.allocated.erase(address);
     return driver.emulator->free(driver.device, reinterpret_cast<void*>(address)), driver.lost;
 }

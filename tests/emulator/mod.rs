@@ -9,12 +9,12 @@
 
 #![allow(dead_code, unsafe_code, reason = "calls a library that is loaded; every test uses a part of it")]
 
-mod build;
+pub mod build;
 
 use build::{Library, library};
 use std::{
     collections::{HashMap, VecDeque},
-    ffi::{CStr, CString, OsString, c_void},
+    ffi::{CStr, CString, c_void},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -39,14 +39,6 @@ pub enum Schedule {
 
 impl Schedule {
     pub const ALL: [Self; 4] = [Self::Forward, Self::Reverse, Self::EarlyCopies, Self::Random];
-}
-
-/// Environment variables with which a program takes the emulated device for a GPU; see `driver.cpp`.
-///
-/// # Panics
-/// A file does not compile: with what the compiler says.
-pub fn driver() -> [(&'static str, OsString); 2] {
-    build::driver()
 }
 
 /// An emulated device; clones are the same device. It is freed with the last.
