@@ -15,7 +15,7 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     const int* list = read(a.list, a.step);
     int segments = length(a.list, a.step) / 6, head = int(blockIdx.y), t = lane() % 4;
     float* lse = write(args.lse);
-    Output y(write(args.y) + head * a.width, a.width, a.heads * a.width, false);
+    Pairs y(write(args.y) + head * a.width, a.width, a.heads * a.width, false);
     View q = head_of(a, 0, head);
     for (int item = int(blockIdx.x);; item += int(gridDim.x)) {
         Item found = find_item(list, segments, 0, item);
@@ -94,9 +94,9 @@ struct AttentionBackward {
     int accumulate[3], query_blocks;
 };
 // Where gradient i of a head goes.
-__device__ __forceinline__ Output gradient_of(const AttentionBackward& args, int i, int head) {
+__device__ __forceinline__ Pairs gradient_of(const AttentionBackward& args, int i, int head) {
     float* to = write(args.gradients[i]);
-    return Output(to ? to + args.a.columns[i] + head * args.a.width : nullptr, args.a.width, args.a.strides[i], args.accumulate[i]);
+    return Pairs(to ? to + args.a.columns[i] + head * args.a.width : nullptr, args.a.width, args.a.strides[i], args.accumulate[i]);
 }
 // Keys, or queries, whose scores are in registers at a time.
 template <int HEAD> constexpr int PART = HEAD == 32 ? 32 : 16;
@@ -294,13 +294,13 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
             for (int i = 0; i < 2; i++) places[i] = mine ? found.first + 16 * warp() + lane() / 4 + 8 * i : segment.key.find(rows[i]);
             add(segment, places, mine);
         }
-        Output dk = gradient_of(args, 1, head), dv = gradient_of(args, 2, head);
+        Pairs dk = gradient_of(args, 1, head), dv = gradient_of(args, 2, head);
         if (dk.data) put_rows<HEAD>(dk, rows, dk_sums, a.scale, a.scale);
         cp_async_wait<0>();
         if (dv.data) put_rows<HEAD>(dv, rows, dv_sums, 1, 1);
     }
     for (int i = 1; i < 3; i++) {
-        Output to = gradient_of(args, i, head);
+        Pairs to = gradient_of(args, i, head);
         if (!to.data || args.accumulate[i]) continue;
         for_free_rows(list, segments, 1, resolve(args.rows[1], a.step), block, blocks, [&](int row) { clear_row(to, row); });
     }

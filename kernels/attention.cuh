@@ -177,15 +177,19 @@ __device__ __forceinline__ void own_rows(int (&own)[2], Rows3 rows, int first) {
 }
 // Writes sums [16, HEAD] times `factor` to a head's columns of this thread's rows.
 template <int HEAD>
-__device__ __forceinline__ void put_rows(const Output& out, const int (&rows)[2], const float (&sums)[1][HEAD / 8][4], float first, float second) {
+__device__ __forceinline__ void put_rows(const Pairs& out, const int (&rows)[2], const float (&sums)[1][HEAD / 8][4], float first, float second) {
+    out.visit([&](auto load, auto store) {
 #pragma unroll
-    for (int c = 0; c < HEAD / 8; c++)
+        for (int c = 0; c < HEAD / 8; c++)
 #pragma unroll
-        for (int i = 0; i < 2; i++)
-            if (rows[i] >= 0) {
+            for (int i = 0; i < 2; i++) {
+                int row = rows[i], column = 8 * c + lane() % 4 * 2;
                 float factor = i == 0 ? first : second;
-                out.put(rows[i], 8 * c + lane() % 4 * 2, sums[0][c][2 * i] * factor, sums[0][c][2 * i + 1] * factor);
+                if (row < 0 || column >= out.columns) continue;
+                float2 old = load(row, column, out.accumulate);
+                store(row, column, old.x + sums[0][c][2 * i] * factor, old.y + sums[0][c][2 * i + 1] * factor);
             }
+    });
 }
 
 // Calls f(row) with all lanes for what a block has of the rows that are no query (part 0) or key (part 1) of any segment.
@@ -199,7 +203,7 @@ __device__ __forceinline__ void for_free_rows(const int* list, int segments, int
     }
 }
 // Zeros in a row. All lanes must call.
-__device__ __forceinline__ void clear_row(const Output& out, int row) {
+__device__ __forceinline__ void clear_row(const Pairs& out, int row) {
     for (int column = 2 * lane(); column < out.columns; column += 64) out.put(row, column, 0, 0);
 }
 

@@ -1,6 +1,6 @@
 // What all kernels share: what changes from step to step, tensors, random numbers, sums over warps and blocks.
 //
-// Storage is f32 and i32, row-major [rows, width]. Sums have a fixed order, so that a step repeats bit for bit.
+// Storage is f32 and i32, row-major [rows, width]; some tensors are in 16 bits (storage.cuh). Sums have a fixed order, so that a step repeats bit for bit.
 // Compiled by nvcc for the device and by the host's compiler for the tests (tests/emulator).
 #pragma once
 #ifdef __CUDACC__
@@ -36,10 +36,12 @@ struct Rows {
 };
 __device__ inline int resolve(Rows rows, const StepBlock* step) { return rows.symbol < 0 ? rows.times : step->counts[rows.symbol] * rows.times; }
 
+// How the elements of a tensor are stored.
+enum Format { IN_F32, IN_BF16, IN_F16 };
 // A tensor; slot >= 0: an input, `data` is the start of the feed's reals.
 struct Reference {
     float* data;
-    int slot, pad;
+    int slot, format;
 };
 __device__ inline const float* read(Reference tensor, const StepBlock* step) {
     return tensor.slot < 0 ? tensor.data : tensor.data + step->real_slots[tensor.slot];

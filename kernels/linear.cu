@@ -42,7 +42,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
     Run run(resolve(a.rows, a.step), of.z, of.w);
     int tiles = (a.k + Shape::N - 1) / Shape::N, row = of.y / tiles * Shape::M, column = of.y % tiles * Shape::N;
     Slopes<true> d(a.slope, a.step, run.end, a.n);
-    View x(read(a.x, a.step), run.end, a.k, a.k);
+    View x(read(a.x, a.step), run.end, a.k, a.k, a.x.format);
     bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU, biased = a.biased && column == 0;
     int floats = A::FLOATS + B::FLOATS, depth = run.first;
     float db = 0;
@@ -55,6 +55,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
         },
         [&](float* left) {
             d.template ready<A, Shape::THREADS>(left, left + floats);
+            x.template ready<B, Shape::THREADS>(left + A::FLOATS);
             a.norm.template ready<B, Shape::THREADS>(left + A::FLOATS, a.step, column, a.k, x.wide);
         },
         [&](const float* left) {
@@ -68,10 +69,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
             depth += DEPTH;
         });
     float* partial = a.partials + size_t(of.z) * a.partial;
-    Output dw(partial, a.k, a.k, false);
-    Shape::each(sums, [&](int i, int j, float first, float second) {
-        if (row + i < a.n) dw.put(row + i, column + j, first, second);
-    });
+    Pairs(partial, a.k, a.k, false).template put_tile<Shape>(sums, row, column, a.n - row);
     int c = row + int(threadIdx.x);
     if (biased && int(threadIdx.x) < Shape::M && c < a.n) partial[a.n * a.k + c] = db;
 }

@@ -2,25 +2,26 @@
 #pragma once
 #include "slope.cuh"
 
-// ---- y = activation(x Wᵀ + bias factorᵀ + z[index]); each of the last two may be null. The factors of rows are 1 if null. `before` keeps
-// the value before GELU. `statistics` [row tiles, 2 n] get the mean of each column of y over a tile's rows, and the sum of squares about it.
+// ---- y (+)= activation(x Wᵀ + bias + z[index]); each of the last two may be null. `before` keeps the value before GELU.
+// `statistics` [row tiles, 2 n] get the mean of each column of y over a tile's rows, and the sum of squares about it.
 struct LinearForward {
     const StepBlock* step;
-    const float *weight, *bias, *factors;
+    const float *weight, *bias;
     float* statistics;
     Reference x, y, before, z;
     IndexReference index;
     Rows rows;
     int k, n, weight_stride, y_stride, activation, accumulate;
 };
-// What is the same for all tiles; `rows` end the matrix. Without factors, z and statistics unless PAIR.
+// What is the same for all tiles; `rows` end the matrix. Without z, statistics and tensors in 16 bits unless PAIR.
 template <bool PAIR> struct LinearForwardTiles {
     const LinearForward& a;
     int rows;
     View x, w;
 
     __device__ LinearForwardTiles(const LinearForward& a, int rows)
-        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k), w(a.weight, a.n, a.k, a.weight_stride) {}
+        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, PAIR ? a.x.format : IN_F32),
+          w(a.weight, a.n, a.k, a.weight_stride) {}
 
     // The tile that begins at a row and a column.
     template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
@@ -33,32 +34,29 @@ template <bool PAIR> struct LinearForwardTiles {
                 A::template copy<Shape::THREADS>(left, x, row, step * DEPTH);
                 B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
             },
-            [](float*) {}, [](const float*) {});
-        Output y(write(a.y), a.n, a.y_stride, a.accumulate), before(write(a.before), a.n, a.n, false);
-        const float* z = read(a.z, a.step);
-        const int* index = read(a.index, a.step);
-        Shape::each(sums, [&](int i, int j, float& first, float& second) {
-            int r = row + i, c = column + j;
-            if (r >= rows || c >= a.n) return;
-            bool two = c + 1 < a.n;
-            if (a.bias) {
-                float factor = PAIR && a.factors ? a.factors[r] : 1;
-                first += a.bias[c] * factor;
-                if (two) second += a.bias[c + 1] * factor;
-            }
-            if (PAIR && z) {
-                const float* from = z + size_t(index[r]) * a.n + c;
-                first += from[0];
-                if (two) second += from[1];
-            }
-            if (a.activation == GELU) {
-                before.put(r, c, first, second);
-                first = gelu(first), second = gelu(second);
-            } else if (a.activation == RELU) {
-                first = relu(first), second = relu(second);
-            }
-            y.put(r, c, first, second);
+            [&](float* left) { x.template ready<A, Shape::THREADS>(left); }, [](const float*) {});
+        Pairs y(write(a.y), a.n, a.y_stride, a.accumulate, PAIR ? a.y.format : IN_F32), before(write(a.before), a.n, a.n, false);
+        if (a.bias) {
+            Shape::each(sums, [&](int, int j, float& first, float& second) {
+                int c = column + j;
+                first += a.bias[min(c, a.n - 1)], second += a.bias[min(c + 1, a.n - 1)];
+            });
+        }
+        if (PAIR && a.z.data) {
+            const int* index = read(a.index, a.step);
+            Pairs(read(a.z, a.step), a.n, a.n, false).visit([&](auto load, auto) {
+                Shape::each(sums, [&](int i, int j, float& first, float& second) {
+                    float2 plus = load(index[min(row + i, rows - 1)], column + j < a.n ? column + j : 0);
+                    first += plus.x, second += plus.y;
+                });
+            });
+        }
+        if (a.activation == GELU) before.template put_tile<Shape>(sums, row, column, rows - row);
+        Shape::each(sums, [&](int, int, float& first, float& second) {
+            first = a.activation == GELU ? gelu(first) : a.activation == RELU ? relu(first) : first;
+            second = a.activation == GELU ? gelu(second) : a.activation == RELU ? relu(second) : second;
         });
+        y.template put_tile<Shape>(sums, row, column, rows - row);
         __syncthreads();
         if (PAIR && a.statistics) {
             float* partial = a.statistics + size_t(row / Shape::M) * 2 * a.n + column;
@@ -106,10 +104,8 @@ template <bool MAXIMA> struct LinearDxTiles {
     template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
         typename Shape::Sums sums;
         multiply<MULTIPLY, Shape>(sums, memory, row, column);
-        Output dx(write(a.dx), a.k, a.k, a.accumulate);
-        Shape::each(sums, [&](int i, int j, float first, float second) {
-            if (row + i < rows) dx.put(row + i, column + j, first, second);
-        });
+        Pairs dx(write(a.dx), a.k, a.k, a.accumulate, MAXIMA ? a.dx.format : IN_F32);
+        dx.template put_tile<Shape>(sums, row, column, rows - row);
         __syncthreads();
     }
 };

@@ -47,14 +47,41 @@ struct MaximaView {
         });
         return sum;
     }
-    __device__ __forceinline__ float4 four(int row, int column) const {
-        float4 sum = make_float4(0, 0, 0, 0);
-        each(row, [&](int s) {
-            size_t place = size_t(s) * width + column;
-            int4 k = *reinterpret_cast<const int4*>(kept + place);
-            float4 d = *reinterpret_cast<const float4*>(dy + place);
-            sum.x += k.x == row ? d.x : 0, sum.y += k.y == row ? d.y : 0, sum.z += k.z == row ? d.z : 0, sum.w += k.w == row ? d.w : 0;
-        });
-        return sum;
+    // Columns column .. + 4 of rows; negative ones have zeros. Where a row has one segment at most, no load waits for another row's.
+    template <int COUNT> __device__ __forceinline__ void four(const int (&rows)[COUNT], int column, float4 (&sums)[COUNT]) const {
+        auto of = [&](int row, int4 k, float4 d) {
+            return make_float4(k.x == row ? d.x : 0, k.y == row ? d.y : 0, k.z == row ? d.z : 0, k.w == row ? d.w : 0);
+        };
+        auto read = [&](int s, int4& k, float4& d) {
+            bool held = s >= 0;
+            size_t place = size_t(held ? s : 0) * width + column;
+            k = held ? *reinterpret_cast<const int4*>(kept + place) : make_int4(-1, -1, -1, -1);
+            d = held ? *reinterpret_cast<const float4*>(dy + place) : make_float4(0, 0, 0, 0);
+        };
+        if (ordered) {
+            int s[COUNT];
+            int4 k[COUNT];
+            float4 d[COUNT];
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) s[i] = rows[i] >= 0 ? segment_of[rows[i]] : -1;
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) read(s[i], k[i], d[i]);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) sums[i] = of(rows[i], k[i], d[i]);
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            float4 sum = make_float4(0, 0, 0, 0);
+            if (rows[i] >= 0)
+                each(rows[i], [&](int s) {
+                    int4 k;
+                    float4 d;
+                    read(s, k, d);
+                    d = of(rows[i], k, d);
+                    sum.x += d.x, sum.y += d.y, sum.z += d.z, sum.w += d.w;
+                });
+            sums[i] = sum;
+        }
     }
 };

@@ -45,6 +45,13 @@ __device__ __forceinline__ unsigned pack_f16(float low, float high) {
     return bits;
 }
 
+// Two f16 as f32.
+__device__ __forceinline__ float2 unpack_f16(unsigned bits) {
+    float2 x;
+    asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }" : "=f"(x.x), "=f"(x.y) : "r"(bits));
+    return x;
+}
+
 __device__ __forceinline__ unsigned shared_address(const void* pointer) { return unsigned(__cvta_generic_to_shared(pointer)); }
 
 // Matrices of 8 rows of 16 bytes in shared memory: lane l gives the address of row l % 8 of matrix l / 8 and gets, of each matrix,
@@ -69,6 +76,9 @@ __device__ __forceinline__ void ldmatrix_x2_trans(unsigned (&r)[2], const void* 
 // Copies from global to shared memory in the background, zeros if not valid (`from` is then not read). Aligned to their size.
 __device__ __forceinline__ void cp_async16(void* to, const void* from, bool valid = true) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0) : "memory");
+}
+__device__ __forceinline__ void cp_async8(void* to, const void* from, bool valid = true) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 8 : 0) : "memory");
 }
 __device__ __forceinline__ void cp_async4(void* to, const void* from, bool valid = true) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 4 : 0) : "memory");

@@ -1,5 +1,6 @@
 // Batch normalisation with the ReLU that may follow, and layer normalisation of rows that are too wide for chains.
 #include "batch_norm.cuh"
+#include "storage.cuh"
 
 // ---- Layer norm of up to 1024 columns.
 
@@ -25,9 +26,7 @@ struct BatchNormStatistics {
 };
 // Each warp goes by Welford's method; warps are joined by their means.
 extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNormStatistics a) {
-    const float* x = read(a.x, a.step);
     int width = a.width, column = tile_column();
-    bool wide = is_wide(x, width);
     Run run(resolve(a.rows, a.step));
     float4 mean = make_float4(0, 0, 0, 0), squares = mean;
     int count = 0;
@@ -36,15 +35,17 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNor
         mean += d * share;
         squares += d * (x - mean);
     };
+    Stored(a.x, a.step, width).reading([&](auto load) {
 #pragma unroll 4
-    for (int row = run.first + warp(); row < run.end; row += 8) {
-        float4 v = load4(x + size_t(row) * width, column, width, wide);
-        float share = 1 / float(++count);
-        take(v.x, mean.x, squares.x, share);
-        take(v.y, mean.y, squares.y, share);
-        take(v.z, mean.z, squares.z, share);
-        take(v.w, mean.w, squares.w, share);
-    }
+        for (int row = run.first + warp(); row < run.end; row += 8) {
+            float4 v = load(row, column);
+            float share = 1 / float(++count);
+            take(v.x, mean.x, squares.x, share);
+            take(v.y, mean.y, squares.y, share);
+            take(v.z, mean.z, squares.z, share);
+            take(v.w, mean.w, squares.w, share);
+        }
+    });
     __shared__ float4 means[8][32];
     means[warp()][lane()] = mean;
     __syncthreads();

@@ -20,15 +20,23 @@ __device__ __forceinline__ void norm_rows(const NormDx& a, const LinearDxTiles<t
     Large::Sums sums;
     tiles.template multiply<MULTIPLY, Large>(sums, memory, row, column);
     Large::lay_out(sums, memory);
-    int k = a.product.k, own = 4 * lane();
-    const float* x = read(a.x, a.product.step);
-    bool wide = is_wide(x, k);
-#pragma unroll 4
-    for (int r = warp(); r < min(Large::M, tiles.rows - row); r += 8) {
-        float4 g = *reinterpret_cast<const float4*>(memory + r * Large::STRIDE + own);
-        float4 h = columns.back(load4(x + size_t(row + r) * k, column + own, k, wide), g);
-        f(row + r, h, g);
-    }
+    constexpr int TOGETHER = 4; // rows that are read before the first is written
+    int own = 4 * lane(), count = min(Large::M, tiles.rows - row);
+    Stored(a.x, a.product.step, a.product.k).reading([&](auto load) {
+        for (int first = warp(); first < count; first += 8 * TOGETHER) {
+            float4 x[TOGETHER];
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) x[i] = load(row + first + 8 * i, column + own, first + 8 * i < count);
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                int r = first + 8 * i;
+                if (r >= count) break;
+                float4 g = *reinterpret_cast<const float4*>(memory + r * Large::STRIDE + own);
+                float4 h = columns.back(x[i], g);
+                f(row + r, h, g);
+            }
+        }
+    });
     __syncthreads();
 }
 template <Multiply MULTIPLY> __device__ __forceinline__ void norm_sums(const NormDx& a) {
@@ -49,11 +57,10 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void norm_dx(const NormD
     int k = a.product.k, column = int(blockIdx.x) * Large::N, own = column + 4 * lane();
     BatchNormColumns columns = a.norm.columns(a.product.step, own, k);
     BatchNormSlope slope(columns, a.totals, own, k, tiles.rows);
-    float* dx = write(a.product.dx);
-    bool wide = is_wide(dx, k);
+    Stored dx(a.product.dx, a.product.step, k);
     for (int row = int(blockIdx.y) * Large::M; row < tiles.rows; row += int(gridDim.y) * Large::M) {
         norm_rows<MULTIPLY>(a, tiles, columns, memory, row, column, [&](int r, float4 h, float4 g) {
-            store4(dx + size_t(r) * k, own, k, wide, slope.of(h, g), a.product.accumulate);
+            dx.put(r, own, slope.of(h, g), a.product.accumulate);
         });
     }
 }

@@ -4,8 +4,7 @@
 // time, by copies in the background that run STAGES - 1 steps ahead. An operand is "along" if the summed dimension is contiguous in it
 // (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x).
 #pragma once
-#include "mma.cuh"
-#include "row.cuh"
+#include "storage.cuh"
 
 constexpr int DEPTH = 16, STAGES = 3;
 
@@ -106,11 +105,14 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
 // A matrix in global memory.
 struct View {
     const float* data;
-    int rows, columns, stride;
-    bool wide; // 16 bytes can be read at a time
+    int rows, columns, stride, format;
+    bool wide; // four columns can be read at a time
 
-    __device__ View(const float* data, int rows, int columns, int stride)
-        : data(data), rows(rows), columns(columns), stride(stride), wide(columns % 4 == 0 && is_wide(data, stride)) {}
+    __device__ View(const float* data, int rows, int columns, int stride, int format = IN_F32)
+        : data(data), rows(rows), columns(columns), stride(stride), format(format),
+          wide(format != IN_F32 || (columns % 4 == 0 && is_wide(data, stride))) {}
+    // What this thread has copied of a tile becomes f32.
+    template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile) const;
 };
 
 // The column of all parts of a tile that this thread copies; see `each_part`.
@@ -129,23 +131,35 @@ template <class Tile, int THREADS, bool WIDE, class F> __device__ __forceinline_
 }
 // Begins to copy rows row_of(0 .. ROWS) (negative: zeros), columns column .. + COLUMNS, zeros outside of the matrix.
 template <class Tile, int THREADS, class F> __device__ __forceinline__ void copy_tile(float* tile, const View& m, int column, F row_of) {
-    auto source = [&](int r, int c, bool& valid) {
+    auto place = [&](int r, int c, bool& valid) {
         int row = row_of(r);
         valid = row >= 0 && row < m.rows && column + c < m.columns;
-        return valid ? m.data + size_t(row) * m.stride + column + c : m.data;
+        return valid ? size_t(row) * m.stride + column + c : 0;
     };
     bool valid;
-    if (m.wide) {
+    if (m.format != IN_F32) {
         each_part<Tile, THREADS, true>([&](int e, int r, int c) {
-            const float* from = source(r, c, valid);
-            cp_async16(tile + e, from, valid);
+            size_t from = place(r, c, valid);
+            cp_async8(tile + e, reinterpret_cast<const unsigned short*>(m.data) + from, valid); // half of its room
+        });
+    } else if (m.wide) {
+        each_part<Tile, THREADS, true>([&](int e, int r, int c) {
+            size_t from = place(r, c, valid);
+            cp_async16(tile + e, m.data + from, valid);
         });
     } else {
         each_part<Tile, THREADS, false>([&](int e, int r, int c) {
-            const float* from = source(r, c, valid);
-            cp_async4(tile + e, from, valid);
+            size_t from = place(r, c, valid);
+            cp_async4(tile + e, m.data + from, valid);
         });
     }
+}
+template <class Tile, int THREADS> __device__ __forceinline__ void View::ready(float* tile) const {
+    if (format == IN_F32) return;
+    each_part<Tile, THREADS, true>([&](int e, int, int) {
+        float4* at = reinterpret_cast<float4*>(tile + e);
+        *at = widen(*reinterpret_cast<uint2*>(at), format);
+    });
 }
 
 // A tile of an operand in shared memory: SIZE rows or columns of the result. Neither copies nor fragments meet in a bank: pieces of 16
@@ -279,23 +293,58 @@ __device__ __forceinline__ void product(typename Shape::Sums& sums, float* memor
     }
 }
 
-// Writes, or adds to, columns column and column + 1 of a row that has `columns`.
-struct Output {
+// A matrix whose neighbouring columns, of which the first is even, are read and written together, as sums of products lie in threads.
+struct Pairs {
     float* data;
-    int columns, stride;
-    bool accumulate, pairs; // 8 bytes can be written at a time
+    int columns, stride, format;
+    bool accumulate, even; // adds to what is there; pairs are whole and aligned
 
-    __device__ Output(float* data, int columns, int stride, bool accumulate)
-        : data(data), columns(columns), stride(stride), accumulate(accumulate),
-          pairs(stride % 2 == 0 && reinterpret_cast<size_t>(data) % 8 == 0) {}
-    __device__ __forceinline__ void put(int row, int column, float x, float y) const {
-        float* to = data + size_t(row) * stride + column;
-        if (pairs && column + 1 < columns) {
-            float2 old = accumulate ? *reinterpret_cast<float2*>(to) : make_float2(0, 0);
-            *reinterpret_cast<float2*>(to) = make_float2(old.x + x, old.y + y);
-            return;
+    __device__ Pairs(const float* data, int columns, int stride, bool accumulate, int format = IN_F32)
+        : data(const_cast<float*>(data)), columns(columns), stride(stride), format(format), accumulate(accumulate),
+          even(columns % 2 == 0 && stride % 2 == 0 && reinterpret_cast<size_t>(data) % 8 == 0) {}
+
+    // Calls f(load, store) for columns column < columns and column + 1, if it is there: load(row, column, valid) gives them, or zeros if not
+    // valid, store(row, column, x, y) writes them. A loop in f has no branch about how they lie, nor about loads that are not valid.
+    template <class F> __device__ __forceinline__ void visit(F f) const {
+        auto place = [=](int row, int column) { return size_t(row) * stride + column; };
+        if (format != IN_F32) {
+            auto at = [=](int row, int column) { return reinterpret_cast<unsigned*>(data) + place(row, column) / 2; };
+            f([=](int row, int column, bool valid = true) { return widen(valid ? *at(row, column) : 0, format); },
+              [=](int row, int column, float x, float y) { *at(row, column) = narrow(x, y, format); });
+        } else if (even) {
+            auto at = [=](int row, int column) { return reinterpret_cast<float2*>(data + place(row, column)); };
+            f([=](int row, int column, bool valid = true) { return valid ? *at(row, column) : make_float2(0, 0); },
+              [=](int row, int column, float x, float y) { *at(row, column) = make_float2(x, y); });
+        } else {
+            f([=](int row, int column, bool valid = true) {
+                  const float* from = data + place(row, column);
+                  return make_float2(valid ? from[0] : 0, valid && column + 1 < columns ? from[1] : 0);
+              },
+              [=](int row, int column, float x, float y) {
+                  data[place(row, column)] = x;
+                  if (column + 1 < columns) data[place(row, column) + 1] = y;
+              });
         }
-        if (column < columns) to[0] = accumulate ? to[0] + x : x;
-        if (column + 1 < columns) to[1] = accumulate ? to[1] + y : y;
+    }
+    __device__ __forceinline__ void put(int row, int column, float x, float y) const {
+        if (column >= columns) return;
+        visit([&](auto load, auto store) {
+            float2 old = load(row, column, accumulate);
+            store(row, column, old.x + x, old.y + y);
+        });
+    }
+    // A tile of sums that begins at a row and a column, of which `rows` rows are there. What is there already is read before anything is
+    // written: reads wait for no write, nor for each other.
+    template <class Shape> __device__ __forceinline__ void put_tile(typename Shape::Sums& sums, int row, int column, int rows) const {
+        visit([&](auto load, auto store) {
+            if (accumulate)
+                Shape::each(sums, [&](int i, int j, float& x, float& y) {
+                    float2 old = load(row + i, column + j, i < rows && column + j < columns);
+                    x += old.x, y += old.y;
+                });
+            Shape::each(sums, [&](int i, int j, float x, float y) {
+                if (i < rows && column + j < columns) store(row + i, column + j, x, y);
+            });
+        });
     }
 };

@@ -1,5 +1,6 @@
 // Operations that move or add rows. A group of `lanes` threads has a row; `accumulate` adds to what is there.
 #include "rows.cuh"
+#include "storage.cuh"
 
 // Calls f(row, lane) for every row; the grid strides over them.
 template <class F>
@@ -50,23 +51,25 @@ struct ScatterAdd {
 extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
     constexpr int WARPS = 8, TILE = 256;
     __shared__ int tile[TILE];
-    const float* dy = read(a.dy, a.step);
+    Stored dy(a.dy, a.step, a.width);
     const int* index = read(a.index, a.step);
     float* dx = write(a.dx);
     int rows = resolve(a.rows, a.step), targets = resolve(a.targets, a.step), column = int(blockIdx.y) * CHUNK + 4 * lane();
-    bool sorted = is_sorted(a.index, a.step), wide = is_wide(dy, a.width), wide_dx = is_wide(dx, a.width);
+    bool sorted = is_sorted(a.index, a.step), wide = is_wide(dx, a.width);
     for (int first = int(blockIdx.x) * WARPS; first < targets; first += int(gridDim.x) * WARPS) {
         int target = first + warp();
         float4 sum = make_float4(0, 0, 0, 0);
-        auto add = [&](int row) {
-            float4 from = load4(dy + size_t(row) * a.width, column, a.width, wide);
-            sum = make_float4(sum.x + from.x, sum.y + from.y, sum.z + from.z, sum.w + from.w);
-        };
-        if (sorted) {
-            int from = lower_bound(index, rows, target), to = from + lower_bound(index + from, rows - from, target + 1);
+        dy.reading([&](auto load) {
+            auto add = [&](int row) {
+                float4 from = load(row, column);
+                sum = make_float4(sum.x + from.x, sum.y + from.y, sum.z + from.z, sum.w + from.w);
+            };
+            if (sorted) {
+                int from = lower_bound(index, rows, target), to = from + lower_bound(index + from, rows - from, target + 1);
 #pragma unroll 4
-            for (int row = from; row < to; row++) add(row);
-        } else {
+                for (int row = from; row < to; row++) add(row);
+                return;
+            }
             for (int start = 0; start < rows; start += TILE) {
                 __syncthreads();
                 if (start + int(threadIdx.x) < rows) tile[threadIdx.x] = index[start + threadIdx.x];
@@ -76,8 +79,8 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
                     for (unsigned found = __ballot_sync(FULL_WARP, mine); found != 0; found &= found - 1) add(start + i + __ffs(found) - 1);
                 }
             }
-        }
-        if (target < targets) store4(dx + size_t(target) * a.width, column, a.width, wide_dx, sum, a.accumulate);
+        });
+        if (target < targets) store4(dx + size_t(target) * a.width, column, a.width, wide, sum, a.accumulate);
     }
 }
 KERNEL(scatter_add, ScatterAdd)

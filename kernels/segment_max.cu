@@ -125,7 +125,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
     int thread = int(threadIdx.x), column = int(blockIdx.x) * N, segments = resolve(a.segments, a.step);
     const int* list = read(a.list, a.step);
     float* y = write(a.y);
-    View x(read(a.x, a.step), 0x7fffffff, a.k, a.k), w(a.weight, a.n, a.k, a.weight_stride);
+    View x(read(a.x, a.step), 0x7fffffff, a.k, a.k, a.x.format), w(a.weight, a.n, a.k, a.weight_stride);
     for (int first = int(blockIdx.y) * a.group; first < segments; first += int(gridDim.y) * a.group) {
         int group = min(a.group, segments - first);
         __syncthreads();
@@ -160,6 +160,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
                     B::template copy<Large::THREADS>(right, w, column, step * DEPTH);
                 },
                 [&](float* left) {
+                    x.ready<A, Large::THREADS>(left);
                     a.norm.ready<A, Large::THREADS>(left, a.step, depth, a.k, x.wide);
                     depth += DEPTH;
                 },

@@ -16,15 +16,15 @@ struct Slope {
     int kind, stride; // floats between rows of dy and by
 };
 
-// d [rows, columns]; not of maxima unless MAXIMA.
+// d [rows, columns]; not of maxima or tensors in 16 bits unless MAXIMA.
 template <bool MAXIMA> struct Slopes {
     const Slope& a;
     View dy, by;
     MaximaView maxima;
 
     __device__ Slopes(const Slope& a, const StepBlock* step, int rows, int columns)
-        : a(a), dy(read(a.dy, step), rows, columns, a.stride), by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride),
-          maxima(a.maxima, step, dy.data, columns) {
+        : a(a), dy(read(a.dy, step), rows, columns, a.stride, MAXIMA ? a.dy.format : IN_F32),
+          by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride, MAXIMA ? a.by.format : IN_F32), maxima(a.maxima, step, dy.data, columns) {
         dy.wide = by.wide = dy.wide && by.wide && (!MAXIMA || a.kind != OF_MAXIMA || maxima.wide);
     }
     // As Operand::copy; `other` is room for a tile more, which only activations use.
@@ -32,10 +32,15 @@ template <bool MAXIMA> struct Slopes {
         if (MAXIMA && a.kind == OF_MAXIMA) {
             int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
             if (dy.wide) {
-                each_part<Tile, THREADS, true>([&](int e, int r, int c) {
-                    bool inside = row + r < dy.rows && column + c < dy.columns;
-                    *reinterpret_cast<float4*>(tile + e) = inside ? maxima.four(row + r, column + c) : make_float4(0, 0, 0, 0);
+                constexpr int PARTS = Tile::ROWS * Tile::COLUMNS / 4 / THREADS;
+                int rows[PARTS], i = 0;
+                float4 d[PARTS];
+                each_part<Tile, THREADS, true>([&](int, int r, int c) {
+                    rows[i++] = row + r < dy.rows && column + c < dy.columns ? row + r : -1;
                 });
+                maxima.four(rows, column + part_column<Tile, true>(), d);
+                i = 0;
+                each_part<Tile, THREADS, true>([&](int e, int, int) { *reinterpret_cast<float4*>(tile + e) = d[i++]; });
             } else {
                 each_part<Tile, THREADS, false>([&](int e, int r, int c) {
                     bool inside = row + r < dy.rows && column + c < dy.columns;
@@ -48,8 +53,10 @@ template <bool MAXIMA> struct Slopes {
         if (a.kind != PLAIN) Tile::template copy<THREADS>(other, by, start, depth);
     }
     // What this thread has copied becomes d.
-    template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, const float* other) const {
+    template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, float* other) const {
+        if (!MAXIMA || a.kind != OF_MAXIMA) dy.template ready<Tile, THREADS>(tile);
         if (a.kind != OF_RELU && a.kind != OF_GELU) return;
+        by.template ready<Tile, THREADS>(other);
         auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
         if (dy.wide) {
             each_part<Tile, THREADS, true>([&](int e, int, int) {

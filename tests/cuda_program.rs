@@ -224,10 +224,15 @@ fn places_in_the_arena_leave_little_unused() {
     let session = session(Recording { free: 1 << 34, ..Recording::default() }, Multiply::default()).unwrap();
     let (batch, parameters) = (batch(&session, 32), params::parameters(&params::specifications(session.model())));
     let graph = plan::training(session.model(), &ObjectiveConfig::default(), &parameters, batch.cost_map_size);
-    let plan = Plan::grouped(graph, batch.feed.counts.clone(), cuda::runs_in_groups);
-    let least = plan.alive().into_iter().max().unwrap();
-    println!("{} bytes in the arena, {} alive at once", 4 * plan.real_len, 4 * least);
-    assert!(plan.real_len <= least + least / 50);
+    // Of both points encoders: results of the first layer and of the pair, and their gradients.
+    for (multiply, count) in [(Multiply::Tf32, 0), (Multiply::Bf16, 8)] {
+        let halves = cuda::halves(&graph, multiply);
+        assert_eq!(halves.len(), count);
+        let plan = Plan::grouped(graph.clone(), batch.feed.counts.clone(), cuda::runs_in_groups, &halves);
+        let least = plan.alive().into_iter().max().unwrap();
+        println!("{multiply:?}: {} bytes in the arena, {} alive at once", 4 * plan.real_len, 4 * least);
+        assert!(plan.real_len <= least + least / 50);
+    }
 }
 
 #[test]

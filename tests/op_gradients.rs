@@ -259,6 +259,37 @@ fn linear_pair_before_a_norm() {
     }
 }
 
+/// Two layers of a points encoder with norms and maxima; what only products look at is stored in 16 bits where these are of 16 bits.
+#[test]
+fn halves_between_products() {
+    for (count, groups) in [(0, 1), (33, 5), (300, 40)] {
+        let (k, h, m, n) = (6, 24, 3, 40);
+        let mut case = Case::new(&[groups, count]);
+        for (norm, width) in [("f", h), ("n", n)] {
+            case.parameter(&format!("{norm}.weight"), &[width]).parameter(&format!("{norm}.bias"), &[width]);
+            case.statistic(&format!("{norm}.running_mean"), width).statistic(&format!("{norm}.running_var"), width);
+        }
+        for (layer, rows, columns) in [("0", h, k), ("1", m, h), ("2", n, 2 * m), ("3", 4, n)] {
+            case.parameter(&format!("{layer}.weight"), &[rows, columns]).parameter(&format!("{layer}.bias"), &[rows]);
+        }
+        let slot = case.input(random(7, count * k).iter().map(|x| 0.3 + x).collect());
+        let of_point = case.index((0..count).map(|i| (i * groups / count) as i32).collect());
+        let first = |g: usize| (g * count).div_ceil(groups) as i32;
+        let segments = case.index((0..groups).flat_map(|g| [first(g), first(g + 1) - first(g), 0]).collect());
+        case.check(m, |b, p, x| {
+            let points = b.input("points", slot, Rows::of(Symbol(1)), k);
+            let matrix = |layer: &str| (p.at(layer).matrix("weight").unwrap(), p.at(layer).vector("bias").unwrap());
+            let (outer, bias) = matrix("2");
+            let first = b.linear_norm(points, &p.at("0"), &p.at("f"), Activation::Relu).unwrap();
+            let pooled = b.linear_max(first, &p.at("1"), segments, N).unwrap();
+            let pooled = b.add(pooled, x, RowMap::Same).unwrap();
+            let z = b.linear_part(pooled, outer.column_range(0..m), None, Activation::None).unwrap();
+            let second = b.linear_pair(first, matrix("1"), (outer.column_range(m..2 * m), bias), z, of_point).unwrap();
+            b.norm_linear_max(second, &p.at("n"), &p.at("3"), segments, N).unwrap()
+        });
+    }
+}
+
 #[test]
 fn add_and_outer() {
     for count in [0, 1, 33] {

@@ -72,6 +72,8 @@ impl Rows {
 pub enum Element {
     /// The precision of the run.
     Real,
+    /// 16 bits, where the plan's backend wants it so.
+    Half,
     /// `i32`, for positions that a forward operation remembers for its gradient.
     Index,
 }

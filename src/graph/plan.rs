@@ -33,8 +33,12 @@ impl Plan {
         Self::of_groups(graph, capacity, groups)
     }
 
-    /// As [`Plan::new`], for a device that may run nodes together for which `local` says so; see [`schedule`].
-    pub fn grouped(mut graph: Graph, capacity: Vec<usize>, local: impl Fn(&Graph, &Node) -> bool) -> Self {
+    /// As [`Plan::new`], for a device that may run nodes together for which `local` says so, see [`schedule`], and stores the tensors `halves` in
+    /// 16 bits.
+    pub fn grouped(mut graph: Graph, capacity: Vec<usize>, local: impl Fn(&Graph, &Node) -> bool, halves: &[TensorId]) -> Self {
+        for id in halves {
+            graph.tensors[id.0].element = Element::Half;
+        }
         let groups = schedule::grouped(&mut graph, &capacity, local);
         Self::of_groups(graph, capacity, groups)
     }
@@ -44,8 +48,8 @@ impl Plan {
         static PLANS: AtomicU64 = AtomicU64::new(0);
         let (id, offsets) = (PLANS.fetch_add(1, Ordering::Relaxed), vec![usize::MAX; graph.tensors.len()]);
         let mut plan = Self { offsets, graph, groups, capacity, real_len: 0, index_len: 0, id };
-        plan.real_len = plan.place(Element::Real, &spans);
-        plan.index_len = plan.place(Element::Index, &spans);
+        plan.real_len = plan.place(&[Element::Real, Element::Half], &spans);
+        plan.index_len = plan.place(&[Element::Index], &spans);
         plan
     }
 
@@ -54,7 +58,7 @@ impl Plan {
         self.id
     }
 
-    /// First element of a tensor of the arena.
+    /// First element of a tensor of the arena, in elements of the run's precision.
     pub fn offset(&self, id: TensorId) -> usize {
         self.offsets[id.0]
     }
@@ -64,10 +68,10 @@ impl Plan {
         counts.len() == self.capacity.len() && counts.iter().zip(&self.capacity).all(|(n, max)| n <= max)
     }
 
-    /// Places all tensors of one element kind, the largest first, each in the smallest gap that it fits in; gives the arena's length.
-    fn place(&mut self, element: Element, spans: &[Option<(usize, usize)>]) -> usize {
+    /// Places all tensors of some kinds of elements, the largest first, each in the smallest gap that it fits in; gives the arena's length.
+    fn place(&mut self, elements: &[Element], spans: &[Option<(usize, usize)>]) -> usize {
         let mut order: Vec<Placed> = (0..self.graph.tensors.len())
-            .filter(|&i| self.graph.tensors[i].element == element && self.graph.tensors[i].place == Place::Arena)
+            .filter(|&i| elements.contains(&self.graph.tensors[i].element) && self.graph.tensors[i].place == Place::Arena)
             .filter_map(|i| Some(Placed { tensor: i, offset: 0, len: self.room(i), span: spans[i]? }))
             .collect();
         order.sort_by_key(|new| (std::cmp::Reverse(new.len), new.span));
@@ -89,10 +93,12 @@ impl Plan {
         placed.iter().map(|tensor| tensor.offset + tensor.len).max().unwrap_or(0)
     }
 
-    /// Elements that a tensor takes.
+    /// Elements of the run's precision that a tensor takes; of single precision if there are halves.
     fn room(&self, tensor: usize) -> usize {
         let tensor = &self.graph.tensors[tensor];
-        (tensor.rows.resolve(&self.capacity) * tensor.width).next_multiple_of(ALIGNMENT)
+        let elements = tensor.rows.resolve(&self.capacity) * tensor.width;
+        let elements = if tensor.element == Element::Half { elements.div_ceil(2) } else { elements };
+        elements.next_multiple_of(ALIGNMENT)
     }
 
     /// Elements of reals that are alive at once, by group: with the best of places, the arena would be as long as the largest.
@@ -100,7 +106,7 @@ impl Plan {
         let spans = lifetimes(&self.graph, &self.groups);
         let mut alive = vec![0; self.groups.len() + 1];
         for (i, tensor) in self.graph.tensors.iter().enumerate() {
-            if let Some((first, last)) = spans[i].filter(|_| tensor.element == Element::Real && tensor.place == Place::Arena) {
+            if let Some((first, last)) = spans[i].filter(|_| tensor.element != Element::Index && tensor.place == Place::Arena) {
                 alive[first..=last].iter_mut().for_each(|sum| *sum += self.room(i));
             }
         }

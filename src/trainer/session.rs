@@ -374,7 +374,8 @@ impl Session {
             }
             let capacity = before.clone();
             let (graph, outputs, losses) = record(purpose, &self.parameters, &self.frozen.0, &self.model, &self.objectives, cost_map_size)?;
-            let plan = Plan::grouped(graph, capacity, |graph, node| self.backend.runs_in_groups(graph, node));
+            let halves = self.backend.halves(&graph);
+            let plan = Plan::grouped(graph, capacity, |graph, node| self.backend.runs_in_groups(graph, node), &halves);
             *slot = Some(Recorded { plan, outputs, losses, cost_map_size });
         }
         let recorded = slot.as_ref().expect("just recorded");

@@ -156,7 +156,8 @@ fn table(device: &Shared, model: &ModelConfig, multiply: Multiply, name: &str, s
     let graph = plan::training(model, &objectives, &parameters, batch.cost_map_size);
     // As a session plans it.
     let capacity = batch.feed.counts.iter().map(|n| n + n.div_ceil(16)).collect();
-    let plan = Plan::grouped(graph, capacity, |graph, node| backend.runs_in_groups(graph, node));
+    let halves = backend.halves(&graph);
+    let plan = Plan::grouped(graph, capacity, |graph, node| backend.runs_in_groups(graph, node), &halves);
     let (ends, launches) = cuda::launches(&plan, multiply).expect("launches");
     let mut timed: Vec<Vec<f64>> = vec![Vec::new(); launches.len()];
     let repeats = if scenarios.len() < 8 { 1 } else { TIMED };

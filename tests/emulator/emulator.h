@@ -235,6 +235,9 @@ inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* row, emulator::Site 
 inline void cp_async16(void* to, const void* from, bool valid = true, emulator::Site site = emulator::here()) {
     emulator::cp_async(to, from, 16, valid ? 16 : 0, site);
 }
+inline void cp_async8(void* to, const void* from, bool valid = true, emulator::Site site = emulator::here()) {
+    emulator::cp_async(to, from, 8, valid ? 8 : 0, site);
+}
 inline void cp_async4(void* to, const void* from, bool valid = true, emulator::Site site = emulator::here()) {
     emulator::cp_async(to, from, 4, valid ? 4 : 0, site);
 }
@@ -265,4 +268,13 @@ inline unsigned pack_f16(float low, float high) {
         return sign | (size - (112u << 23) + 0xfffu + (size >> 13 & 1)) >> 13;
     };
     return round(low) | round(high) << 16;
+}
+// Two f16 as f32.
+inline float2 unpack_f16(unsigned bits) {
+    auto one = [](unsigned bits) {
+        float size = __uint_as_float((bits & 0x7fffu) << 13) * 0x1p112f;
+        if ((bits & 0x7c00u) == 0x7c00u) size = bits & 0x3ffu ? NAN : INFINITY;
+        return bits & 0x8000u ? -size : size;
+    };
+    return make_float2(one(bits), one(bits >> 16));
 }

@@ -57,12 +57,6 @@ unsigned ballot(unsigned mask, bool predicate, const char* what, Site site) {
 
 // ------------------------------------------------------------------------------------------------- tensor products
 
-static float of_f16(unsigned bits) {
-    float size = __uint_as_float((bits & 0x7fffu) << 13) * 0x1p112f;
-    if ((bits & 0x7c00u) == 0x7c00u) size = bits & 0x3ffu ? NAN : INFINITY;
-    return bits & 0x8000u ? -size : size;
-}
-
 // c (8) += a (K) B (K x 8) as tensor cores do it: products are exact, all terms of a sum are cut off behind the bits of the largest and added
 // exactly, and the sum is cut off to 24 bits (Fasi, Higham, Mikaitis & Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021; Khattak &
 // Mikaitis, "Accurate models of NVIDIA tensor cores", 2025). How many bits more than 24 a term keeps, and of how many terms a sum is, differs from
@@ -135,7 +129,7 @@ void mma_bf16(float* d, const unsigned* a, const unsigned* b, Site site) {
                    [](unsigned x) { return __uint_as_float(x & 0xffff0000u); });
 }
 void mma_f16(float* d, const unsigned* a, const unsigned* b, Site site) {
-    multiply_pairs(d, a, b, "mma.m16n8k16.f16", site, of_f16, [](unsigned x) { return of_f16(x >> 16); });
+    multiply_pairs(d, a, b, "mma.m16n8k16.f16", site, [](unsigned x) { return unpack_f16(x).x; }, [](unsigned x) { return unpack_f16(x).y; });
 }
 
 void mma_tf32(float* d, const unsigned* a, const unsigned* b, Site site) {

@@ -166,6 +166,7 @@ impl Case {
             [(Multiply::Tf32x3, 1e-5, 1e-4), (Multiply::Tf32, 3e-3, 1e-2), (Multiply::Bf16, 2e-2, 1e-1), (Multiply::F16, 3e-3, 1e-2)];
         let multiplies = has(&["linear", "linear_max", "linear_pair", "attention"]);
         for (multiply, bound, gradient_bound) in &modes[..if multiplies { 4 } else { 1 }] {
+            let plan = &Plan::grouped(plan.graph.clone(), plan.capacity.clone(), |_, _| false, &cuda::halves(&plan.graph, *multiply));
             let open = |device: Box<dyn Device>| {
                 cuda::with_device(device, *multiply, self.parameters.len(), self.parameters.statistics_len()).unwrap()
             };

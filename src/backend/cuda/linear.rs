@@ -24,7 +24,6 @@ pub fn plain(r: &Recorder, rows: RowCount, x: Reference, w: Weight, y: Reference
         step: r.step(),
         weight: w.at,
         bias: 0,
-        factors: 0,
         statistics: 0,
         x,
         y,

@@ -15,6 +15,7 @@ mod driver;
 mod dropout;
 mod fourier;
 mod group_attention;
+mod halves;
 mod imitation;
 pub mod kernels;
 mod linear;
@@ -75,6 +76,11 @@ pub fn device(number: usize) -> Result<Box<dyn Device>> {
 /// Whether a node may run in one go with others; see [`Backend::runs_in_groups`].
 pub fn runs_in_groups(graph: &Graph, node: &Node) -> bool {
     chain::takes(graph, node)
+}
+
+/// Which tensors are stored in 16 bits; see [`Backend::halves`].
+pub fn halves(graph: &Graph, multiply: Multiply) -> Vec<TensorId> {
+    halves::of(graph, multiply)
 }
 
 /// A CUDA backend with zeroed buffers on a device. It computes in single precision, products as `multiply` says; the loss is scaled for those
@@ -231,14 +237,26 @@ impl CudaBackend {
         Ok(values)
     }
 
+    /// Values of a tensor of the arena in the rows that the batch has.
+    fn read_arena(&self, plan: &Plan, tensor: TensorId, values: &mut [f32]) -> Result<()> {
+        let from = self.work.addresses().arena + bytes(plan.offset(tensor));
+        if plan.graph.tensor(tensor).element != Element::Half {
+            return self.device.download(from, bytemuck::cast_slice_mut(values));
+        }
+        let mut halves = vec![0; values.len()];
+        self.device.download(from, bytemuck::cast_slice_mut(&mut halves))?;
+        halves::widen(&halves, self.multiply, values);
+        Ok(())
+    }
+
     /// Whether all results of a node are finite.
     fn finite(&self, plan: &Plan, feed: &Feed, node: usize) -> Result<bool> {
         for id in super::watched(&plan.graph.nodes[node]) {
             let tensor = plan.graph.tensor(*id);
             // Gradients of parameters are looked at last, all at once.
-            if tensor.element == Element::Real && tensor.place == Place::Arena {
-                let len = tensor.rows.resolve(&feed.counts) * tensor.width;
-                let values = self.download(self.work.addresses().arena + bytes(plan.offset(*id)), len)?;
+            if tensor.element != Element::Index && tensor.place == Place::Arena {
+                let mut values = vec![0.0; tensor.rows.resolve(&feed.counts) * tensor.width];
+                self.read_arena(plan, *id, &mut values)?;
                 if !values.iter().all(|x| x.is_finite()) {
                     return Ok(false);
                 }
@@ -272,6 +290,10 @@ impl Backend for CudaBackend {
     fn run(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<()> {
         let index = self.prepare(plan, feed, step)?;
         self.device.replay(self.programs[index].captured)
+    }
+
+    fn halves(&self, graph: &Graph) -> Vec<TensorId> {
+        halves::of(graph, self.multiply)
     }
 
     fn lag(&self) -> usize {
@@ -323,19 +345,21 @@ impl Backend for CudaBackend {
     fn output<'a>(&'a self, plan: &'a Plan, feed: &'a Feed, tensor: TensorId) -> Result<RealsRef<'a>> {
         let t = plan.graph.tensor(tensor);
         let len = t.rows.resolve(&feed.counts) * t.width;
-        let from = match t.place {
-            Place::Arena => self.work.addresses().arena + bytes(plan.offset(tensor)),
-            Place::Parameter(offset) => self.state.at(Buffer::Parameters) + bytes(offset),
-            Place::Gradient(offset) => self.state.at(Buffer::Gradients) + bytes(offset),
-            Place::Input(slot) => {
-                let RealsRef::F32(reals) = feed.reals.view() else { return Err(Error::Backend("the batch is in double precision".into())) };
-                return Ok(RealsRef::F32(&reals[feed.real_slots[slot].clone()][..len]));
-            }
-        };
+        if let Place::Input(slot) = t.place {
+            let RealsRef::F32(reals) = feed.reals.view() else { return Err(Error::Backend("the batch is in double precision".into())) };
+            return Ok(RealsRef::F32(&reals[feed.real_slots[slot].clone()][..len]));
+        }
         if self.programs.iter().all(|p| p.plan != plan.id()) {
             return Err(Error::Backend(format!("no value of '{}' before a run", t.name)));
         }
-        let read = self.outputs[tensor.0].get(len, |values| self.device.download(from, bytemuck::cast_slice_mut(values)));
+        let part = |buffer, offset, values: &mut [f32]| {
+            self.device.download(self.state.at(buffer) + bytes(offset), bytemuck::cast_slice_mut(values))
+        };
+        let read = self.outputs[tensor.0].get(len, |values| match t.place {
+            Place::Parameter(offset) => part(Buffer::Parameters, offset, values),
+            Place::Gradient(offset) => part(Buffer::Gradients, offset, values),
+            Place::Arena | Place::Input(_) => self.read_arena(plan, tensor, values),
+        });
         read.map(RealsRef::F32)
     }
 

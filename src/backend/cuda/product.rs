@@ -85,14 +85,13 @@ pub struct RunStatistics {
     pub rows: usize,
 }
 
-/// y = activation(x Wᵀ + bias factorsᵀ + z\[index\]); mirrors `LinearForward`.
+/// y (+)= activation(x Wᵀ + bias + z\[index\]); mirrors `LinearForward`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Forward {
     pub step: Address,
     pub weight: Address,
     pub bias: Address,
-    pub factors: Address,
     /// Of y, see [`RunStatistics`]; 0: none.
     pub statistics: Address,
     pub x: Reference,
@@ -131,7 +130,7 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
     r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(), stages(2 * tile.along()), a);
 }
 
-/// As [`forward`] without factors and z, as a link of a chain.
+/// As [`forward`] without z and halves, as a link of a chain.
 pub fn chain_forward(r: &mut Recorder, a: &Forward) {
     r.link(Kind::LinearForward, stages(2 * Tile::Small.along()), a);
 }

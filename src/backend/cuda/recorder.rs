@@ -52,6 +52,14 @@ impl Multiply {
             Self::F16 => "matrix products in half precision",
         }
     }
+    /// How tensors in 16 bits are stored, a `Format` of `common.cuh`; 0: there are none.
+    pub fn half(self) -> i32 {
+        match self {
+            Self::Tf32x3 | Self::Tf32 => 0,
+            Self::Bf16 => 1,
+            Self::F16 => 2,
+        }
+    }
     /// The end of the names of kernels that compute so.
     pub fn suffix(self) -> &'static str {
         match self {
@@ -138,13 +146,14 @@ impl From<Rows> for RowCount {
 pub struct Reference {
     data: Address,
     slot: i32,
-    pad: i32,
+    /// Mirrors `Format`: 0 single precision, or [`Multiply::half`].
+    format: i32,
 }
 
 impl Reference {
     /// A tensor at an address.
     pub fn at(data: Address) -> Self {
-        Self { data, slot: -1, pad: 0 }
+        Self { data, slot: -1, format: 0 }
     }
     /// Its address; for tensors that are not in the feed.
     pub fn address(self) -> Address {
@@ -267,6 +276,8 @@ pub struct Recorder<'a> {
     pub node: &'a Node,
     /// How products are computed.
     pub multiply: Multiply,
+    /// How tensors in 16 bits are stored, whatever computes a product.
+    half: i32,
     at: Addresses,
     /// Of the gradient of the loss, a number that only the host or an update changes.
     seed: Address,
@@ -305,6 +316,7 @@ impl<'a> Recorder<'a> {
             plan,
             node: first,
             multiply,
+            half: multiply.half(),
             at,
             seed: 0,
             program: Program::default(),
@@ -370,15 +382,18 @@ impl<'a> Recorder<'a> {
     /// Address of a tensor of reals.
     pub fn reference(&self, id: TensorId) -> Reference {
         let tensor = self.plan.graph.tensor(id);
-        debug_assert_eq!(tensor.element, Element::Real, "{}", tensor.name);
+        debug_assert_ne!(tensor.element, Element::Index, "{}", tensor.name);
         if self.plan.graph.seed == Some(id) {
             return Reference::at(self.seed);
         }
         match tensor.place {
-            Place::Input(slot) => Reference { data: self.at.reals, slot: slot as i32, pad: 0 },
+            Place::Input(slot) => Reference { data: self.at.reals, slot: slot as i32, format: 0 },
             Place::Parameter(offset) => Reference::at(self.at.parameters + bytes(offset)),
             Place::Gradient(offset) => Reference::at(self.at.gradients + bytes(offset)),
-            Place::Arena => Reference::at(self.at.arena + bytes(self.plan.offset(id))),
+            Place::Arena => {
+                let format = if tensor.element == Element::Half { self.half } else { 0 };
+                Reference { format, ..Reference::at(self.at.arena + bytes(self.plan.offset(id))) }
+            }
         }
     }
     /// Operand `i`. Backward: operands, then outputs of the forward node.
