@@ -14,8 +14,12 @@ using Square = Shape<64, 64, 2, 4, 2>;
 constexpr int THREADS = Square::THREADS;
 
 template <Multiply MULTIPLY, class Tiles> __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
-    for (int row = run.first; row < run.end; row += Square::M)
-        for (int column = 0; column < columns; column += Square::N) tiles.template compute<MULTIPLY, Square>(memory, row, column);
+    int count = (run.size() + Square::M - 1) / Square::M * ((columns + Square::N - 1) / Square::N);
+    tiles.template compute<MULTIPLY, Square>(memory, count, Place{run.first, 0}, [=](Place& at) {
+        at.column += Square::N;
+        if (at.column >= columns) at.column = 0, at.row += Square::M;
+    });
+    __syncthreads();
 }
 template <Multiply MULTIPLY> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
     for_tiles<MULTIPLY>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);

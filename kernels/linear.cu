@@ -3,17 +3,18 @@
 #include "linear.cuh"
 #include "normalise.cuh"
 
-template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
+// All tiles of a block.
+template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void compute(const Tiles& tiles) {
     SHARED(float, memory);
-    LinearForwardTiles<true> tiles(a, resolve(a.rows, a.step));
-    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M)
-        tiles.template compute<MULTIPLY, Shape>(memory, row, int(blockIdx.x) * Shape::N);
+    int own = int(blockIdx.y), step = int(gridDim.y), count = max(0, (tiles.rows + Shape::M - 1) / Shape::M - own + step - 1) / step;
+    tiles.template compute<MULTIPLY, Shape>(memory, count, Place{own * Shape::M, int(blockIdx.x) * Shape::N},
+                                            [=](Place& at) { at.row += step * Shape::M; });
+}
+template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
+    compute<MULTIPLY, Shape>(LinearForwardTiles<true>(a, resolve(a.rows, a.step)));
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dx(const LinearDx& a) {
-    SHARED(float, memory);
-    LinearDxTiles<true> tiles(a, resolve(a.rows, a.step));
-    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M)
-        tiles.template compute<MULTIPLY, Shape>(memory, row, int(blockIdx.x) * Shape::N);
+    compute<MULTIPLY, Shape>(LinearDxTiles<true>(a, resolve(a.rows, a.step)));
 }
 
 // ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A

@@ -23,18 +23,24 @@ template <bool PAIR> struct LinearForwardTiles {
         : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, PAIR ? a.x.format : IN_F32),
           w(a.weight, a.n, a.k, a.weight_stride) {}
 
-    // The tile that begins at a row and a column.
-    template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
+    // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier.
+    template <Multiply MULTIPLY, class Shape, class Next>
+    __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         using A = Operand<Shape::M, true>;
         using B = Operand<Shape::N, true>;
-        typename Shape::Sums sums;
-        product<MULTIPLY, Shape, A, B>(
-            sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
-            [&](float* left, float* right, int step) {
-                A::template copy<Shape::THREADS>(left, x, row, step * DEPTH);
-                B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
+        constexpr int FLOATS = A::FLOATS + B::FLOATS;
+        products<MULTIPLY, Shape, A, B>(
+            memory, FLOATS, tiles, (a.k + DEPTH - 1) / DEPTH, first, next,
+            [&](float* left, float* right, Place at, int step) {
+                A::template copy<Shape::THREADS>(left, x, at.row, step * DEPTH);
+                B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left) { x.template ready<A, Shape::THREADS>(left); }, [](const float*) {});
+            [&](float* left) { x.template ready<A, Shape::THREADS>(left); }, [](const float*) {},
+            [&](typename Shape::Sums& sums, Place at) { finish<Shape>(sums, at.row, at.column, memory + STAGES * FLOATS); });
+    }
+
+  private:
+    template <class Shape> __device__ __forceinline__ void finish(typename Shape::Sums& sums, int row, int column, float* memory) const {
         Pairs y(write(a.y), a.n, a.y_stride, a.accumulate, PAIR ? a.y.format : IN_F32), before(write(a.before), a.n, a.n, false);
         if (a.bias) {
             Shape::each(sums, [&](int, int j, float& first, float& second) {
@@ -57,7 +63,6 @@ template <bool PAIR> struct LinearForwardTiles {
             second = a.activation == GELU ? gelu(second) : a.activation == RELU ? relu(second) : second;
         });
         y.template put_tile<Shape>(sums, row, column, rows - row);
-        __syncthreads();
         if (PAIR && a.statistics) {
             float* partial = a.statistics + size_t(row / Shape::M) * 2 * a.n + column;
             Shape::statistics(sums, min(Shape::M, rows - row), memory, [&](int c, float mean, float squares) {
@@ -86,26 +91,26 @@ template <bool MAXIMA> struct LinearDxTiles {
     __device__ LinearDxTiles(const LinearDx& a, int rows)
         : a(a), rows(rows), d(a.slope, a.step, rows, a.n), w(a.weight, a.n, a.k, a.weight_stride) {}
 
-    // The tile that begins at a row and a column; `memory` may be used again after a barrier.
-    template <Multiply MULTIPLY, class Shape>
-    __device__ __forceinline__ void multiply(typename Shape::Sums& sums, float* memory, int row, int column) const {
+    // Tiles from the first one on; `memory` may be used again after a barrier.
+    template <Multiply MULTIPLY, class Shape, class Next, class Done>
+    __device__ __forceinline__ void multiply(float* memory, int tiles, Place first, Next next, Done done) const {
         using A = Operand<Shape::M, true>;
         using B = Operand<Shape::N, false>;
         bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
-        product<MULTIPLY, Shape, A, B>(
-            sums, memory, FLOATS + (activated ? A::FLOATS : 0), (a.n + DEPTH - 1) / DEPTH,
-            [&](float* left, float* right, int step) {
-                d.template copy<A, Shape::THREADS>(left, left + FLOATS, row, step * DEPTH);
-                B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
+        products<MULTIPLY, Shape, A, B>(
+            memory, FLOATS + (activated ? A::FLOATS : 0), tiles, (a.n + DEPTH - 1) / DEPTH, first, next,
+            [&](float* left, float* right, Place at, int step) {
+                d.template copy<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH);
+                B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*) {});
+            [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*) {}, done);
     }
-    template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void compute(float* memory, int row, int column) const {
-        typename Shape::Sums sums;
-        multiply<MULTIPLY, Shape>(sums, memory, row, column);
+    template <Multiply MULTIPLY, class Shape, class Next>
+    __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         Pairs dx(write(a.dx), a.k, a.k, a.accumulate, MAXIMA ? a.dx.format : IN_F32);
-        dx.template put_tile<Shape>(sums, row, column, rows - row);
-        __syncthreads();
+        multiply<MULTIPLY, Shape>(memory, tiles, first, next, [&](typename Shape::Sums& sums, Place at) {
+            dx.template put_tile<Shape>(sums, at.row, at.column, rows - at.row);
+        });
     }
 };

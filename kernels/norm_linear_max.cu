@@ -17,9 +17,8 @@ static_assert(Large::N == CHUNK && Large::THREADS == 256, "a warp has a row, and
 template <Multiply MULTIPLY, class F>
 __device__ __forceinline__ void norm_rows(const NormDx& a, const LinearDxTiles<true>& tiles, const BatchNormColumns& columns, float* memory,
                                           int row, int column, F f) {
-    Large::Sums sums;
-    tiles.template multiply<MULTIPLY, Large>(sums, memory, row, column);
-    Large::lay_out(sums, memory);
+    tiles.template multiply<MULTIPLY, Large>(memory, 1, Place{row, column}, [](Place&) {},
+                                             [&](Large::Sums& sums, Place) { Large::lay_out(sums, memory); });
     constexpr int TOGETHER = 4; // rows that are read before the first is written
     int own = 4 * lane(), count = min(Large::M, tiles.rows - row);
     Stored(a.x, a.product.step, a.product.k).reading([&](auto load) {

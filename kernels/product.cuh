@@ -262,35 +262,73 @@ template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_> struct Shape {
 using Large = Shape<128, 128, 2, 4, 1>;
 using Small = Shape<64, 64, 2, 2, 3>;
 
-// sums = a b over `steps` steps; A and B are the operands' tiles. `copy(left tile, right tile, step)` begins copies (or writes) of a step;
-// `ready(left tile)` comes when this thread's are done, before other threads read them; `present(left tile)` when all threads' are.
-// `memory` has STAGES times `floats`: a left tile, a right tile, and more if the caller wants. No thread may still use it, and the caller
-// needs a barrier before it uses it again.
-template <Multiply MULTIPLY, class Shape, class A, class B, class Copy, class Ready, class Present>
-__device__ __forceinline__ void product(typename Shape::Sums& sums, float* memory, int floats, int steps, Copy copy, Ready ready, Present present) {
-#pragma unroll
-    for (int i = 0; i < Shape::ROWS; i++)
-#pragma unroll
-        for (int j = 0; j < Shape::COLUMNS; j++)
-            for (int e = 0; e < 4; e++) sums[i][j][e] = 0;
-    auto begin = [&](int step) {
-        float* stage = memory + step % STAGES * floats;
-        if (step < steps) copy(stage, stage + A::FLOATS, step);
+// First row and column of a tile of the result.
+struct Place {
+    int row, column;
+};
+
+// Tiles of a b, of `steps` steps each, one behind the other: copies for the next tile are under way when one is done. A and B are the operands'
+// tiles. `first` is the first tile's place, next(place) makes it the following one's. `copy(left tile, right tile, place, step)` begins copies
+// (or writes) of a step; `ready(left tile)` comes when this thread's are done, before other threads read them; `present(left tile)` when all
+// threads' are; `done(sums, place)` when a tile is. `memory` has STAGES times `floats`: a left tile, a right tile, and more if the caller wants.
+// No thread may still use it, and the caller needs a barrier before it uses it again.
+template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Copy, class Ready, class Present, class Done>
+__device__ __forceinline__ void products(float* memory, int floats, int tiles, int steps, Place first, Next next, Copy copy, Ready ready,
+                                         Present present, Done done) {
+    Place coming = first;
+    int to_come = tiles, coming_step = 0; // of what is to be copied next
+    auto begin = [&](float* stage) {
+        if (to_come > 0) {
+            copy(stage, stage + A::FLOATS, coming, coming_step);
+            if (++coming_step == steps) {
+                coming_step = 0, to_come--;
+                next(coming);
+            }
+        }
         cp_async_commit();
     };
-    for (int step = 0; step < STAGES - 1; step++) begin(step);
+    for (int stage = 0; stage < STAGES - 1; stage++) begin(memory + stage * floats);
+    Place place = first;
+    int now = 0, free = STAGES - 1; // stages: of this step, and that of the step before, which all threads have read
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-        float *left = memory + step % STAGES * floats, *right = left + A::FLOATS;
-        cp_async_wait<STAGES - 2>();
-        ready(left);
-        __syncthreads();
-        begin(step + STAGES - 1); // where step - 1 was, which all threads have read
-        present(left);
-        multiply<MULTIPLY, true>(
-            sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
-            [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
+    for (int tile = 0; tile < tiles; tile++) {
+        typename Shape::Sums sums;
+#pragma unroll
+        for (int i = 0; i < Shape::ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < Shape::COLUMNS; j++)
+                for (int e = 0; e < 4; e++) sums[i][j][e] = 0;
+#pragma unroll 1
+        for (int step = 0; step < steps; step++) {
+            float *left = memory + now * floats, *right = left + A::FLOATS;
+            cp_async_wait<STAGES - 2>();
+            ready(left);
+            __syncthreads();
+            begin(memory + free * floats);
+            free = now;
+            now = now + 1 == STAGES ? 0 : now + 1;
+            present(left);
+            multiply<MULTIPLY, true>(
+                sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
+                [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
+        }
+        done(sums, place);
+        next(place);
     }
+}
+// One tile: sums = a b.
+template <Multiply MULTIPLY, class Shape, class A, class B, class Copy, class Ready, class Present>
+__device__ __forceinline__ void product(typename Shape::Sums& sums, float* memory, int floats, int steps, Copy copy, Ready ready, Present present) {
+    products<MULTIPLY, Shape, A, B>(
+        memory, floats, 1, steps, Place{0, 0}, [](Place&) {},
+        [&](float* left, float* right, Place, int step) { copy(left, right, step); }, ready, present,
+        [&](const typename Shape::Sums& own, Place) {
+#pragma unroll
+            for (int i = 0; i < Shape::ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < Shape::COLUMNS; j++)
+                    for (int e = 0; e < 4; e++) sums[i][j][e] = own[i][j][e];
+        });
 }
 
 // A matrix whose neighbouring columns, of which the first is even, are read and written together, as sums of products lie in threads.

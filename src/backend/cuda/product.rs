@@ -13,6 +13,8 @@ use bytemuck::{Pod, Zeroable};
 /// Elements of the summed dimension that a block has at a time, and how many times; mirrors `product.cuh`.
 const DEPTH: usize = 16;
 const STAGES: usize = 3;
+/// Warps along the rows of a tile of any shape.
+const WARPS: usize = 2;
 /// Tiles that keep a large device busy.
 const MANY: usize = 128;
 /// Most runs of rows that sums are cut into, and fewest rows of a run.
@@ -127,7 +129,8 @@ pub fn forward_with_statistics(r: &mut Recorder, capacity: usize, a: &Forward) -
 fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
     let n = a.n as usize;
     let grid = [tile.count(n) as u32, blocks(capacity, tile.side()), 1];
-    r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(), stages(2 * tile.along()), a);
+    let statistics = if a.statistics == 0 { 0 } else { 4 * 2 * WARPS * tile.side() };
+    r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(), stages(2 * tile.along()) + statistics, a);
 }
 
 /// As [`forward`] without z and halves, as a link of a chain.
