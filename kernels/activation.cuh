@@ -24,10 +24,10 @@ __device__ inline void gelu_rows(const Gelu& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
     int width = a.width;
-    bool wide = is_wide(x, width) && is_wide(y, width);
-    for_blocks(run, width, [&](int row, int column) {
-        size_t place = size_t(row) * width;
-        float4 v = load4(x + place, column, width, wide);
-        store4(y + place, column, width, wide, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
+    known(is_wide(x, width) && is_wide(y, width), [&](auto wide) {
+        for_blocks(run, width, [&](int row, int column) { return load4(x + size_t(row) * width, column, width, wide); },
+                   [&](int row, int column, float4 v) {
+                       store4(y + size_t(row) * width, column, width, wide, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
+                   });
     });
 }

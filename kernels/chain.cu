@@ -9,26 +9,29 @@
 #include "residual.cuh"
 #include "rows.cuh"
 
-// As many rows as a block should have, and few columns: more would not leave registers for two blocks.
+// As many rows as a block should have, and few columns: more would not leave registers for two blocks. Chains of few rows leave most of a device
+// idle, and wait for one step after the other: blocks with fewer rows take fewer steps.
 using Square = Shape<64, 64, 2, 4, 2>;
+using Wide = Shape<32, 128, 2, 4, 2>;
 constexpr int THREADS = Square::THREADS;
+static_assert(Wide::THREADS == THREADS, "links know one number");
 
-template <Multiply MULTIPLY, class Tiles> __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
-    int count = (run.size() + Square::M - 1) / Square::M * ((columns + Square::N - 1) / Square::N);
-    tiles.template compute<MULTIPLY, Square>(memory, count, Place{run.first, 0}, [=](Place& at) {
-        at.column += Square::N;
-        if (at.column >= columns) at.column = 0, at.row += Square::M;
+template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
+    int count = (run.size() + Shape::M - 1) / Shape::M * ((columns + Shape::N - 1) / Shape::N);
+    tiles.template compute<MULTIPLY, Shape>(memory, count, Place{run.first, 0}, [=](Place& at) {
+        at.column += Shape::N;
+        if (at.column >= columns) at.column = 0, at.row += Shape::M;
     });
     __syncthreads();
 }
-template <Multiply MULTIPLY> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
-    for_tiles<MULTIPLY>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);
+template <Multiply MULTIPLY, class Shape> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
+    for_tiles<MULTIPLY, Shape>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);
 }
-template <Multiply MULTIPLY> __device__ APART void linear_dx(const LinearDx& a, Run run, float* memory) {
-    for_tiles<MULTIPLY>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
+template <Multiply MULTIPLY, class Shape> __device__ APART void linear_dx(const LinearDx& a, Run run, float* memory) {
+    for_tiles<MULTIPLY, Shape>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
 }
 
-template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Chain& a) {
+template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_chain(const Chain& a) {
     SHARED(float, memory);
     __shared__ int link_number, end, own; // no registers for them over the links
     if (threadIdx.x == 0) {
@@ -42,14 +45,14 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
         const Link link = a.links[link_number];
         const char* data = a.data + link.arguments;
         switch (link.kind) {
-#define LINK(kind, Arguments, call)                                       \
+#define LINK(kind, Arguments, ...)                                        \
     case kind: {                                                          \
         const Arguments& args = *reinterpret_cast<const Arguments*>(data); \
-        call;                                                             \
+        __VA_ARGS__;                                                      \
         break;                                                            \
     }
-            LINK(LINEAR_FORWARD, LinearForward, linear_forward<MULTIPLY>(args, share[args.rows], memory))
-            LINK(LINEAR_DX, LinearDx, linear_dx<MULTIPLY>(args, share[args.rows], memory))
+            LINK(LINEAR_FORWARD, LinearForward, linear_forward<MULTIPLY, Shape>(args, share[args.rows], memory))
+            LINK(LINEAR_DX, LinearDx, linear_dx<MULTIPLY, Shape>(args, share[args.rows], memory))
             LINK(LAYER_NORM_FORWARD, LayerNormForward, layer_norm_forward<1>(args, share[args.rows]))
             LINK(LAYER_NORM_FORWARD_WIDE, LayerNormForward, layer_norm_forward<2>(args, share[args.rows]))
             LINK(LAYER_NORM_BACKWARD, LayerNormBackward, layer_norm_backward<1>(args, share[args.rows], share.block))
@@ -86,10 +89,14 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void run_chain(const Cha
     }
 }
 
-#define CHAIN(mode, MODE)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS, Square::BLOCKS) chain_##mode(Chain a) { run_chain<MODE>(a); } \
-    KERNEL(chain_##mode, Chain)
-CHAIN(tf32x3, TF32X3)
-CHAIN(tf32, TF32)
-CHAIN(bf16, BF16)
-CHAIN(f16, F16)
+#define CHAIN(name, Shape, MODE)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, Shape::BLOCKS) name(Chain a) { run_chain<MODE, Shape>(a); } \
+    KERNEL(name, Chain)
+CHAIN(chain_square_tf32x3, Square, TF32X3)
+CHAIN(chain_square_tf32, Square, TF32)
+CHAIN(chain_square_bf16, Square, BF16)
+CHAIN(chain_square_f16, Square, F16)
+CHAIN(chain_wide_tf32x3, Wide, TF32X3)
+CHAIN(chain_wide_tf32, Wide, TF32)
+CHAIN(chain_wide_bf16, Wide, BF16)
+CHAIN(chain_wide_f16, Wide, F16)

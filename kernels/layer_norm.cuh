@@ -26,6 +26,9 @@ __device__ inline float normalised(float x, NormStatistics s, float gamma, float
     return relu && y < 0 ? 0 : y;
 }
 
+// Rows that a warp reads before it writes the first, so that reads wait for no write.
+template <int CHUNKS> __device__ constexpr int rows_together() { return CHUNKS == 1 ? 4 : CHUNKS == 2 ? 2 : 1; }
+
 // 128 columns of gamma and beta.
 struct NormWeights {
     Row<1> gamma, beta;
@@ -71,20 +74,36 @@ template <int CHUNKS> __device__ __forceinline__ void layer_norm_forward(const L
     const float* x = read(a.x, a.step);
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width;
-    bool wide = is_wide(x, width) && is_wide(y, width);
-    for (int row = run.first + warp(); row < run.end; row += 8) {
-        auto value = Row<CHUNKS>::load(x + size_t(row) * width, width, wide);
-        NormStatistics s = row_statistics(value, width);
+    constexpr int TOGETHER = rows_together<CHUNKS>();
+    known(is_wide(x, width) && is_wide(y, width), [&](auto wide) {
+        for (int first = run.first + warp(); first < run.end; first += 8 * TOGETHER) {
+            Row<CHUNKS> values[TOGETHER];
+            NormStatistics s[TOGETHER];
 #pragma unroll
-        for (int c = 0; c < CHUNKS; c++) {
-            NormWeights weights(a.gamma, a.beta, c, width);
+            for (int i = 0; i < TOGETHER; i++) {
+                int row = first + 8 * i;
+                values[i] = Row<CHUNKS>::load(x + size_t(row < run.end ? row : first) * width, width, wide);
+            }
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                value.at[c][i] = normalised(value.at[c][i], s, weights.gamma.at[0][i], weights.beta.at[0][i], a.relu);
+            for (int i = 0; i < TOGETHER; i++) s[i] = row_statistics(values[i], width);
+#pragma unroll
+            for (int c = 0; c < CHUNKS; c++) {
+                NormWeights weights(a.gamma, a.beta, c, width);
+#pragma unroll
+                for (int i = 0; i < TOGETHER; i++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        values[i].at[c][e] = normalised(values[i].at[c][e], s[i], weights.gamma.at[0][e], weights.beta.at[0][e], a.relu);
+            }
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                int row = first + 8 * i;
+                if (row >= run.end) break;
+                values[i].store(y + size_t(row) * width, width, wide);
+                if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s[i].mean : s[i].scale;
+            }
         }
-        value.store(y + size_t(row) * width, width, wide);
-        if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s.mean : s.scale;
-    }
+    });
 }
 
 // partials [blocks, 2 width]: sums for gamma, then for beta. dx null: none.
@@ -100,15 +119,32 @@ template <int CHUNKS> __device__ APART void layer_norm_backward(const LayerNormB
     const float *x = read(a.x, a.step), *dy = read(a.dy, a.step), *kept = read(a.kept, a.step);
     float* dx = write(a.dx);
     int width = a.width;
-    bool wide = is_wide(x, width) && is_wide(dy, width) && is_wide(dx, width);
+    constexpr int TOGETHER = rows_together<CHUNKS>();
     Row<CHUNKS> dgamma = {}, dbeta = {};
-    for (int row = run.first + warp(); row < run.end; row += 8) {
-        size_t place = size_t(row) * width;
-        auto value = Row<CHUNKS>::load(x + place, width, wide), g = Row<CHUNKS>::load(dy + place, width, wide);
-        NormStatistics s = {kept[2 * size_t(row)], kept[2 * size_t(row) + 1]};
-        layer_norm_gradient(value, g, s, a.gamma, a.beta, a.relu, width, dgamma, dbeta);
-        if (dx) g.store(dx + place, width, wide, a.accumulate);
-    }
+    known(is_wide(x, width) && is_wide(dy, width) && is_wide(dx, width), [&](auto wide) {
+        for (int first = run.first + warp(); first < run.end; first += 8 * TOGETHER) {
+            Row<CHUNKS> values[TOGETHER], g[TOGETHER], old[TOGETHER];
+            NormStatistics s[TOGETHER];
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                // Rows behind the last are zeros, which add nothing to the sums.
+                int row = first + 8 * i, valid = row < run.end ? width : 0, to_add = dx && a.accumulate ? valid : 0;
+                size_t at = valid ? size_t(row) : size_t(first), place = at * width;
+                values[i] = Row<CHUNKS>::load(x + place, valid, wide), g[i] = Row<CHUNKS>::load(dy + place, valid, wide);
+                old[i] = Row<CHUNKS>::load(dx + place, to_add, wide);
+                s[i] = {kept[2 * at], kept[2 * at + 1]};
+            }
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) layer_norm_gradient(values[i], g[i], s[i], a.gamma, a.beta, a.relu, width, dgamma, dbeta);
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                int row = first + 8 * i;
+                if (!dx || row >= run.end) break;
+                Row<CHUNKS>::each([&](int c, int e) { g[i].at[c][e] += old[i].at[c][e]; });
+                g[i].store(dx + size_t(row) * width, width, wide);
+            }
+        }
+    });
     float* partial = a.partials + size_t(block) * 2 * width;
     for (int c = 0; c < CHUNKS; c++) {
         float sum = join_warps(dgamma.chunk(c), dbeta.chunk(c));

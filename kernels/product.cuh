@@ -123,11 +123,12 @@ template <class Tile, bool WIDE> __device__ __forceinline__ int part_column() {
 // Calls f(element of the tile, row, column) for the parts of a tile that this thread copies: 4 columns of a row if WIDE, else one. Always
 // the same parts, so that a thread can work on what it has copied before others see it.
 template <class Tile, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
-    constexpr int PART = WIDE ? 4 : 1, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS;
-    static_assert(THREADS % PARTS == 0 && Tile::ROWS % STEP == 0, "every thread has as many");
+    constexpr int PART = WIDE ? 4 : 1, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS, OWN = (Tile::ROWS + STEP - 1) / STEP;
+    static_assert(THREADS % PARTS == 0 && (Tile::ROWS % STEP == 0 || OWN == 1), "every thread has as many, or one or none");
     int first = int(threadIdx.x) / PARTS, column = part_column<Tile, WIDE>();
-#pragma unroll(WIDE ? Tile::ROWS / STEP : 1) // matrices that are not aligned are rare and small: no registers for them
-    for (int i = 0; i < Tile::ROWS / STEP; i++) f(Tile::at(first + i * STEP, column), first + i * STEP, column);
+    if (Tile::ROWS < STEP && first >= Tile::ROWS) return;
+#pragma unroll(WIDE ? OWN : 1) // matrices that are not aligned are rare and small: no registers for them
+    for (int i = 0; i < OWN; i++) f(Tile::at(first + i * STEP, column), first + i * STEP, column);
 }
 // Begins to copy rows row_of(0 .. ROWS) (negative: zeros), columns column .. + COLUMNS, zeros outside of the matrix.
 template <class Tile, int THREADS, class F> __device__ __forceinline__ void copy_tile(float* tile, const View& m, int column, F row_of) {

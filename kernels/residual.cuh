@@ -16,11 +16,18 @@ __device__ inline void dropout(const Dropout& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
     int width = a.width;
-    bool wide = is_wide(x, width) && is_wide(y, width);
-    for_blocks(run, width, [&](int row, int column) {
-        size_t place = size_t(row) * width;
-        float4 v = load4(x + place, column, width, wide), f = factors(a.mask, a.step, row, column / 4);
-        store4(y + place, column, width, wide, make_float4(v.x * f.x, v.y * f.y, v.z * f.z, v.w * f.w), a.accumulate);
+    known(is_wide(x, width) && is_wide(y, width), [&](auto wide) {
+        struct Values {
+            float4 x, old;
+        };
+        for_blocks(run, width,
+                   [&](int row, int column) {
+                       size_t place = size_t(row) * width;
+                       return Values{load4(x + place, column, width, wide), load4(y + place, column, a.accumulate ? width : 0, wide)};
+                   },
+                   [&](int row, int column, const Values& v) {
+                       store4(y + size_t(row) * width, column, width, wide, v.old + v.x * factors(a.mask, a.step, row, column / 4));
+                   });
     });
 }
 
@@ -50,11 +57,18 @@ __device__ inline void residual_forward(const ResidualForward& a, Run run) {
     const float *x = read(a.x, a.step), *z = read(a.z, a.step);
     float* y = write(a.y);
     int width = a.width;
-    bool wide = is_wide(x, width) && is_wide(z, width) && is_wide(y, width);
-    for_blocks(run, width, [&](int row, int column) {
-        size_t place = size_t(row) * width;
-        float4 v = load4(x + place, column, width, wide), w = load4(z + place, column, width, wide), f = a.branch.at(a.step, row, column / 4);
-        store4(y + place, column, width, wide, make_float4(v.x + w.x * f.x, v.y + w.y * f.y, v.z + w.z * f.z, v.w + w.w * f.w));
+    known(is_wide(x, width) && is_wide(z, width) && is_wide(y, width), [&](auto wide) {
+        struct Values {
+            float4 x, z;
+        };
+        for_blocks(run, width,
+                   [&](int row, int column) {
+                       size_t place = size_t(row) * width;
+                       return Values{load4(x + place, column, width, wide), load4(z + place, column, width, wide)};
+                   },
+                   [&](int row, int column, const Values& v) {
+                       store4(y + size_t(row) * width, column, width, wide, v.x + v.z * a.branch.at(a.step, row, column / 4));
+                   });
     });
 }
 
@@ -70,13 +84,20 @@ __device__ inline void residual_backward(const ResidualBackward& a, Run run) {
     const float* dy = read(a.dy, a.step);
     float *dx = write(a.dx), *dz = write(a.dz);
     int width = a.width;
-    bool wide = is_wide(dy, width) && is_wide(dx, width) && is_wide(dz, width);
-    for_blocks(run, width, [&](int row, int column) {
-        size_t place = size_t(row) * width;
-        float4 d = load4(dy + place, column, width, wide);
-        if (dx) store4(dx + place, column, width, wide, d, a.accumulate_x);
-        if (!dz) return;
-        float4 f = a.branch.at(a.step, row, column / 4);
-        store4(dz + place, column, width, wide, make_float4(d.x * f.x, d.y * f.y, d.z * f.z, d.w * f.w), a.accumulate_z);
+    known(is_wide(dy, width) && is_wide(dx, width) && is_wide(dz, width), [&](auto wide) {
+        struct Values {
+            float4 dy, old_x, old_z;
+        };
+        for_blocks(run, width,
+                   [&](int row, int column) {
+                       size_t place = size_t(row) * width;
+                       return Values{load4(dy + place, column, width, wide), load4(dx + place, column, dx && a.accumulate_x ? width : 0, wide),
+                                     load4(dz + place, column, dz && a.accumulate_z ? width : 0, wide)};
+                   },
+                   [&](int row, int column, const Values& v) {
+                       size_t place = size_t(row) * width;
+                       if (dx) store4(dx + place, column, width, wide, v.old_x + v.dy);
+                       if (dz) store4(dz + place, column, width, wide, v.old_z + v.dy * a.branch.at(a.step, row, column / 4));
+                   });
     });
 }

@@ -6,6 +6,15 @@
 
 constexpr int CHUNK = 128;
 
+// Calls f with a truth that is a constant in it: a loop in f has no branch about it.
+template <bool VALUE> struct Known {
+    __device__ constexpr operator bool() const { return VALUE; }
+};
+template <class F> __device__ __forceinline__ void known(bool value, F f) {
+    if (value) f(Known<true>());
+    else f(Known<false>());
+}
+
 // Whether the rows of a matrix can be read 16 bytes at a time.
 __device__ inline bool is_wide(const float* matrix, int width) { return width % 4 == 0 && reinterpret_cast<size_t>(matrix) % 16 == 0; }
 
@@ -15,12 +24,11 @@ __device__ inline float4 load4(const float* row, int column, int width, bool wid
     return make_float4(column < width ? row[column] : 0, column + 1 < width ? row[column + 1] : 0, column + 2 < width ? row[column + 2] : 0,
                        column + 3 < width ? row[column + 3] : 0);
 }
+__device__ inline float4 operator+(float4 x, float4 y) { return make_float4(x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w); }
+__device__ inline float4 operator*(float4 x, float4 y) { return make_float4(x.x * y.x, x.y * y.y, x.z * y.z, x.w * y.w); }
 // Overwrites or adds to columns column .. + 4 of a row.
 __device__ inline void store4(float* row, int column, int width, bool wide, float4 x, bool accumulate = false) {
-    if (accumulate) {
-        float4 old = load4(row, column, width, wide);
-        x = make_float4(old.x + x.x, old.y + x.y, old.z + x.z, old.w + x.w);
-    }
+    if (accumulate) x = load4(row, column, width, wide) + x;
     if (wide) {
         if (column < width) *reinterpret_cast<float4*>(row + column) = x;
         return;
@@ -97,9 +105,19 @@ template <class F> __device__ inline void for_rows(Run run, int lanes, F f) {
     int lane = int(threadIdx.x) % lanes, groups = int(blockDim.x) / lanes;
     for (int row = run.first + int(threadIdx.x) / lanes; row < run.end; row += groups) f(row, lane);
 }
-// Calls f(row, column) for every block of four columns, column .. column + 4, of the rows of a run; a thread has a block.
-template <class F> __device__ inline void for_blocks(Run run, int width, F f) {
-    int blocks = (width + 3) / 4;
-    for (int i = int(threadIdx.x); i < run.size() * blocks; i += int(blockDim.x)) f(run.first + i / blocks, 4 * (i % blocks));
+// For every block of four columns, column .. column + 4, of the rows of a run: use(row, column, read(row, column)). A thread has a block, and reads
+// some before it uses the first: reads wait for no write. Behind the last it reads its first once more.
+template <class Read, class Use> __device__ __forceinline__ void for_blocks(Run run, int width, Read read, Use use) {
+    constexpr int TOGETHER = 4;
+    int blocks = (width + 3) / 4, count = run.size() * blocks, threads = int(blockDim.x);
+    auto at = [=](int i, auto f) { return f(run.first + i / blocks, 4 * (i % blocks)); };
+    for (int first = int(threadIdx.x); first < count; first += TOGETHER * threads) {
+        decltype(read(0, 0)) values[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) values[i] = at(first + i * threads < count ? first + i * threads : first, read);
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++)
+            if (first + i * threads < count) at(first + i * threads, [&](int row, int column) { use(row, column, values[i]); });
+    }
 }
 __device__ inline void put(float* to, float value, int accumulate) { *to = accumulate ? *to + value : value; }

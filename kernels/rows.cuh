@@ -8,15 +8,16 @@ struct GatherForward {
     IndexReference index;
     const StepBlock* step;
     Rows rows;
-    int width, lanes;
+    int width, pad;
 };
 __device__ inline void gather_forward(const GatherForward& a, Run run) {
     const float* x = read(a.x, a.step);
     const int* index = read(a.index, a.step);
     float* y = write(a.y);
-    for_rows(run, a.lanes, [&](int row, int lane) {
-        const float* from = x + size_t(index[row]) * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c];
+    int width = a.width;
+    known(is_wide(x, width) && is_wide(y, width), [&](auto wide) {
+        for_blocks(run, width, [&](int row, int column) { return load4(x + size_t(index[row]) * width, column, width, wide); },
+                   [&](int row, int column, float4 v) { store4(y + size_t(row) * width, column, width, wide, v); });
     });
 }
 
@@ -25,18 +26,24 @@ struct SumGroups {
     Reference dy, dx;
     const StepBlock* step;
     Rows rows;
-    int count, width, lanes, accumulate;
+    int count, width, accumulate, pad;
 };
 __device__ inline void sum_groups(const SumGroups& a, Run run) {
     const float* dy = read(a.dy, a.step);
     float* dx = write(a.dx);
-    for_rows(run, a.lanes, [&](int row, int lane) {
-        const float* from = dy + size_t(row) * a.count * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) {
-            float sum = from[c];
-            for (int k = 1; k < a.count; k++) sum += from[k * a.width + c];
-            put(dx + size_t(row) * a.width + c, sum, a.accumulate);
-        }
+    int width = a.width;
+    known(is_wide(dy, width) && is_wide(dx, width), [&](auto wide) {
+        struct Values {
+            float4 sum, old;
+        };
+        for_blocks(run, width,
+                   [&](int row, int column) {
+                       const float* from = dy + size_t(row) * a.count * width;
+                       Values v{load4(from, column, width, wide), load4(dx + size_t(row) * width, column, a.accumulate ? width : 0, wide)};
+                       for (int k = 1; k < a.count; k++) v.sum = v.sum + load4(from + size_t(k) * width, column, width, wide);
+                       return v;
+                   },
+                   [&](int row, int column, const Values& v) { store4(dx + size_t(row) * width, column, width, wide, v.old + v.sum); });
     });
 }
 
@@ -124,15 +131,19 @@ struct AddForward {
     Reference x, z, y;
     const StepBlock* step;
     Rows rows;
-    int x_divide, z_divide, z_period, width, lanes, pad;
+    int x_divide, z_divide, z_period, width;
 };
 __device__ inline void add_forward(const AddForward& a, Run run) {
     const float *x = read(a.x, a.step), *z = read(a.z, a.step);
     float* y = write(a.y);
-    for_rows(run, a.lanes, [&](int row, int lane) {
-        const float* from = x + size_t(row / a.x_divide) * a.width;
-        const float* plus = z + size_t(row / a.z_divide % a.z_period) * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) y[size_t(row) * a.width + c] = from[c] + plus[c];
+    int width = a.width;
+    known(is_wide(x, width) && is_wide(z, width) && is_wide(y, width), [&](auto wide) {
+        for_blocks(run, width,
+                   [&](int row, int column) {
+                       const float *from = x + size_t(row / a.x_divide) * width, *plus = z + size_t(row / a.z_divide % a.z_period) * width;
+                       return load4(from, column, width, wide) + load4(plus, column, width, wide);
+                   },
+                   [&](int row, int column, float4 v) { store4(y + size_t(row) * width, column, width, wide, v); });
     });
 }
 

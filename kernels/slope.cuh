@@ -29,26 +29,8 @@ template <bool MAXIMA> struct Slopes {
     }
     // As Operand::copy; `other` is room for a tile more, which only activations use.
     template <class Tile, int THREADS> __device__ __forceinline__ void copy(float* tile, float* other, int start, int depth) const {
-        if (MAXIMA && a.kind == OF_MAXIMA) {
-            int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
-            if (dy.wide) {
-                constexpr int PARTS = Tile::ROWS * Tile::COLUMNS / 4 / THREADS;
-                int rows[PARTS], i = 0;
-                float4 d[PARTS];
-                each_part<Tile, THREADS, true>([&](int, int r, int c) {
-                    rows[i++] = row + r < dy.rows && column + c < dy.columns ? row + r : -1;
-                });
-                maxima.four(rows, column + part_column<Tile, true>(), d);
-                i = 0;
-                each_part<Tile, THREADS, true>([&](int e, int, int) { *reinterpret_cast<float4*>(tile + e) = d[i++]; });
-            } else {
-                each_part<Tile, THREADS, false>([&](int e, int r, int c) {
-                    bool inside = row + r < dy.rows && column + c < dy.columns;
-                    tile[e] = inside ? maxima.one(row + r, column + c) : 0;
-                });
-            }
-            return;
-        }
+        if constexpr (MAXIMA)
+            if (a.kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, start, depth);
         Tile::template copy<THREADS>(tile, dy, start, depth);
         if (a.kind != PLAIN) Tile::template copy<THREADS>(other, by, start, depth);
     }
@@ -66,6 +48,27 @@ template <bool MAXIMA> struct Slopes {
         } else {
             each_part<Tile, THREADS, false>(
                 [&](int e, int, int) { tile[e] = slope(tile[e], other[e]); });
+        }
+    }
+
+  private:
+    template <class Tile, int THREADS> __device__ __forceinline__ void copy_maxima(float* tile, int start, int depth) const {
+        int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
+        if (dy.wide) {
+            constexpr int PARTS = Tile::ROWS * Tile::COLUMNS / 4 / THREADS;
+            int rows[PARTS], i = 0;
+            float4 d[PARTS];
+            each_part<Tile, THREADS, true>([&](int, int r, int c) {
+                rows[i++] = row + r < dy.rows && column + c < dy.columns ? row + r : -1;
+            });
+            maxima.four(rows, column + part_column<Tile, true>(), d);
+            i = 0;
+            each_part<Tile, THREADS, true>([&](int e, int, int) { *reinterpret_cast<float4*>(tile + e) = d[i++]; });
+        } else {
+            each_part<Tile, THREADS, false>([&](int e, int r, int c) {
+                bool inside = row + r < dy.rows && column + c < dy.columns;
+                tile[e] = inside ? maxima.one(row + r, column + c) : 0;
+            });
         }
     }
 };

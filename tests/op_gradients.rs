@@ -52,7 +52,7 @@ fn linear_parts_of_a_packed_weight() {
 fn layer_norm() {
     for activation in [Activation::None, Activation::Relu] {
         for count in COUNTS {
-            for width in [2, 31, 33] {
+            for width in [2, 31, 33, 36] {
                 let mut case = Case::new(&[count]);
                 case.parameter("n.weight", &[width]).parameter("n.bias", &[width]);
                 case.check(width, |b, p, x| b.layer_norm(x, &p.at("n"), activation).unwrap());

@@ -16,14 +16,45 @@ use bytemuck::{Pod, Zeroable};
 
 /// Threads of a block.
 pub const BLOCK: u32 = 256;
-/// Rows that a block should have of the tensor with the most: a tile of products.
-const ROWS: usize = 64;
+/// Rows of a launch, of each branch's tensor with the most, up to which blocks have few: these fill a large device about once.
+const FEW: usize = 10_000;
 /// Most blocks of a branch.
 const MOST_BLOCKS: usize = 4096;
 /// Widest layer norm of a chain.
 pub const WIDEST_NORM: usize = 256;
 /// Dynamic shared memory that any device has room for, twice on a multiprocessor.
 const MOST_SHARED: usize = 48 * 1024;
+
+/// Rows and columns of the tiles of a launch's products; a shape of `chain.cu`. A block should have as many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tile {
+    /// 64 x 64.
+    #[default]
+    Square,
+    /// 32 x 128.
+    Wide,
+}
+
+impl Tile {
+    pub fn rows(self) -> usize {
+        match self {
+            Self::Square => 64,
+            Self::Wide => 32,
+        }
+    }
+    pub fn columns(self) -> usize {
+        match self {
+            Self::Square => 64,
+            Self::Wide => 128,
+        }
+    }
+    fn name(self) -> &'static str {
+        match self {
+            Self::Square => "square",
+            Self::Wide => "wide",
+        }
+    }
+}
 
 /// An operation of a chain; mirrors `LinkKind` of `chain.cuh`.
 #[repr(i32)]
@@ -104,6 +135,8 @@ pub struct Chain {
     data: Vec<u8>,
     blocks: usize,
     shared: usize,
+    /// Of its products.
+    pub tile: Tile,
     /// Sums that are left to its end.
     pub sums: Vec<PartialSum>,
 }
@@ -128,7 +161,7 @@ impl Chain {
 /// How a branch is shared out among blocks: its units, and most rows that one has in a tensor.
 pub type Units = (Rows, usize);
 /// A single unit: one block has all.
-pub const ONE: Units = (Rows { symbol: None, times: 1 }, ROWS);
+pub const ONE: Units = (Rows { symbol: None, times: 1 }, 1);
 
 /// Records a group of nodes that [`takes`] accepts.
 pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
@@ -145,9 +178,11 @@ pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Record
 
 /// Records branches whose links `links` appends; blocks get units with a tile of rows.
 pub fn launch<'a>(r: &mut Recorder<'a>, branches: &[Units], links: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
-    r.chain = Some(Chain::default());
+    let rows: usize = branches.iter().map(|&(units, most)| units.resolve(&r.plan.capacity) * most).sum();
+    let tile = if rows <= FEW { Tile::Wide } else { Tile::Square };
+    r.chain = Some(Chain { tile, ..Chain::default() });
     for (branch, &(units, most)) in branches.iter().enumerate() {
-        let blocks = units.resolve(&r.plan.capacity).div_ceil((ROWS / most).max(1)).clamp(1, MOST_BLOCKS);
+        let blocks = units.resolve(&r.plan.capacity).div_ceil((tile.rows() / most).max(1)).clamp(1, MOST_BLOCKS);
         if let Some(chain) = &mut r.chain {
             let [first_block, first_link] = [chain.blocks, chain.links.len()].map(|n| n as i32);
             chain.blocks += blocks;
@@ -168,7 +203,7 @@ pub fn launch<'a>(r: &mut Recorder<'a>, branches: &[Units], links: impl Fn(&mut 
         count: chain.branches.len() as i32,
         pad: 0,
     };
-    r.launch(&format!("chain_{}", r.multiply.suffix()), [chain.blocks as u32, 1, 1], BLOCK, chain.shared, &arguments);
+    r.launch(&format!("chain_{}_{}", tile.name(), r.multiply.suffix()), [chain.blocks as u32, 1, 1], BLOCK, chain.shared, &arguments);
     partials::add_up(r, chain.sums);
     Ok(())
 }

@@ -58,15 +58,23 @@ impl Tile {
     }
     /// Floats of an operand's tile whose rows have the summed dimension, or which lie across it.
     pub fn along(self) -> usize {
-        self.side() * DEPTH
+        along(self.side())
     }
     fn across(self) -> usize {
-        DEPTH * (self.side() + 8)
+        across(self.side())
     }
     fn kernel(self, name: &str, r: &Recorder) -> String {
         let size = if self == Self::Large { "large" } else { "small" };
         format!("{name}_{size}_{}", r.multiply.suffix())
     }
+}
+
+/// Floats of a tile of an operand with so many rows or columns of the result, along the summed dimension or across it.
+fn along(size: usize) -> usize {
+    size * DEPTH
+}
+fn across(size: usize) -> usize {
+    DEPTH * (size + 8)
 }
 
 /// Bytes of the stages of tiles.
@@ -135,7 +143,8 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
 
 /// As [`forward`] without z and halves, as a link of a chain.
 pub fn chain_forward(r: &mut Recorder, a: &Forward) {
-    r.link(Kind::LinearForward, stages(2 * Tile::Small.along()), a);
+    let tile = r.chain_tile();
+    r.link(Kind::LinearForward, stages(along(tile.rows()) + along(tile.columns())), a);
 }
 
 /// What d is; mirrors `SlopeKind`.
@@ -206,9 +215,9 @@ impl Dx {
         let [k, n, weight_stride] = [weight.columns, weight.rows, weight.stride].map(|n| n as i32);
         Self { step: r.step(), weight: weight.at, slope, dx, rows, k, n, weight_stride, accumulate: i32::from(accumulate) }
     }
-    /// Floats of a stage.
-    fn floats(&self, tile: Tile) -> usize {
-        tile.along() + tile.across() + if self.slope.activated() { tile.along() } else { 0 }
+    /// Floats of a stage for tiles of so many rows and columns.
+    fn floats(&self, rows: usize, columns: usize) -> usize {
+        along(rows) + across(columns) + if self.slope.activated() { along(rows) } else { 0 }
     }
 }
 
@@ -217,13 +226,14 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
     let arguments = Dx::new(r, rows, slope, weight, dx);
     let tile = Tile::of(capacity, weight.columns, 1);
     let grid = [tile.count(weight.columns) as u32, blocks(capacity, tile.side()), 1];
-    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(), stages(arguments.floats(tile)), &arguments);
+    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(), stages(arguments.floats(tile.side(), tile.side())), &arguments);
 }
 
 /// As [`dx`], as a link of a chain.
 pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, dx: (Reference, bool)) {
     let arguments = Dx::new(r, rows, slope, weight, dx);
-    r.link(Kind::LinearDx, stages(arguments.floats(Tile::Small)), &arguments);
+    let tile = r.chain_tile();
+    r.link(Kind::LinearDx, stages(arguments.floats(tile.rows(), tile.columns())), &arguments);
 }
 
 /// The gradient through a batch norm, given that of its result, d W; mirrors `NormDx`.
@@ -254,7 +264,7 @@ pub fn norm_dx(
     let partials = r.scratch(2 * count * weight.columns);
     let mut arguments = NormDx { product, x: r.input(0), norm, partials, totals: 0 };
     let grid = [tile.count(weight.columns) as u32, count as u32, 1];
-    let shared = stages(product.floats(tile)).max(whole(tile));
+    let shared = stages(product.floats(tile.side(), tile.side())).max(whole(tile));
     r.launch(&format!("norm_sums_{}", r.multiply.suffix()), grid, tile.threads(), shared, &arguments);
     let totals = partials::add_to_gradients(r, partials, count, &parameters);
     if dx.is_some() {

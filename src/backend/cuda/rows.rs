@@ -55,7 +55,7 @@ struct GatherForward {
     step: Address,
     rows: RowCount,
     width: i32,
-    lanes: i32,
+    pad: i32,
 }
 
 /// y[i] = x[index[i]].
@@ -69,7 +69,7 @@ pub fn gather_forward(r: &mut Recorder, index: usize) -> Result<()> {
         step: r.step(),
         rows: r.rows(id),
         width: width as i32,
-        lanes: lanes(width),
+        pad: 0,
     };
     r.link(Kind::GatherForward, 0, &arguments);
     Ok(())
@@ -159,8 +159,6 @@ struct AddForward {
     z_divide: i32,
     z_period: i32,
     width: i32,
-    lanes: i32,
-    pad: i32,
 }
 
 /// y[i] = x[i / x_divide] + z[i / z_divide % z_period].
@@ -177,8 +175,6 @@ fn add(r: &mut Recorder, x_divide: usize, z_divide: usize, z_period: usize) {
         z_divide: z_divide as i32,
         z_period: z_period as i32,
         width: width as i32,
-        lanes: lanes(width),
-        pad: 0,
     };
     r.link(Kind::AddForward, 0, &arguments);
 }
@@ -216,8 +212,8 @@ struct SumGroups {
     rows: RowCount,
     count: i32,
     width: i32,
-    lanes: i32,
     accumulate: i32,
+    pad: i32,
 }
 
 /// Row i is the sum of rows i * n .. i * n + n of dy.
@@ -232,8 +228,8 @@ fn sum_groups(r: &mut Recorder, (dx, accumulate): (Reference, bool), n: usize) {
         rows: groups.into(),
         count: n as i32,
         width: width as i32,
-        lanes: lanes(width),
         accumulate: i32::from(accumulate),
+        pad: 0,
     };
     r.link(Kind::SumGroups, 0, &arguments);
 }
