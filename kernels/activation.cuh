@@ -20,7 +20,7 @@ struct Gelu {
     Rows rows;
     int width, pad;
 };
-__device__ inline void gelu_rows(const Gelu& a, Run run) {
+__device__ APART inline void gelu_rows(const Gelu& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
     int width = a.width;

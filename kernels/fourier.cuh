@@ -13,7 +13,7 @@ struct FourierForward {
     int width, channel, bands, pad;
 };
 // One warp a row.
-__device__ inline void fourier_forward(const FourierForward& a, Run run) {
+__device__ APART inline void fourier_forward(const FourierForward& a, Run run) {
     const float* x = read(a.x, a.step);
     int bands = a.bands;
     for (int row = run.first + warp(); row < run.end; row += 8) {
@@ -33,7 +33,7 @@ struct FourierBackward {
     int width, channel, bands, pad;
 };
 // Every eighth row a warp, 32 bands at a time.
-__device__ inline void fourier_backward(const FourierBackward& a, Run run, int block) {
+__device__ APART inline void fourier_backward(const FourierBackward& a, Run run, int block) {
     __shared__ float sums[8][32];
     const float *x = read(a.x, a.step), *y = read(a.y, a.step), *dy = read(a.dy, a.step);
     int bands = a.bands;

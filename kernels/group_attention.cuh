@@ -42,7 +42,7 @@ struct GroupAttentionForward {
     GroupAttention of;
     Reference y, lse;
 };
-__device__ APART void group_attention_forward(const GroupAttentionForward& args, Run run) {
+__device__ APART inline void group_attention_forward(const GroupAttentionForward& args, Run run) {
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
     float *y = write(args.y), *lse = write(args.lse);
@@ -71,7 +71,7 @@ struct GroupAttentionBackward {
     Reference y, lse, dy, gradients[3];
     int accumulate[3], pad;
 };
-__device__ APART void group_attention_backward(const GroupAttentionBackward& args, Run run, float* memory) {
+__device__ APART inline void group_attention_backward(const GroupAttentionBackward& args, Run run, float* memory) {
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
     const float *y = read(args.y, a.step), *lse = read(args.lse, a.step), *dy = read(args.dy, a.step);

@@ -70,7 +70,7 @@ struct LayerNormForward {
     Rows rows;
     int width, relu;
 };
-template <int CHUNKS> __device__ __forceinline__ void layer_norm_forward(const LayerNormForward& a, Run run) {
+template <int CHUNKS> __device__ APART void layer_norm_forward(const LayerNormForward& a, Run run) {
     const float* x = read(a.x, a.step);
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width;

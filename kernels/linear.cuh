@@ -36,7 +36,7 @@ template <bool PAIR> struct LinearForwardTiles {
                 B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
             [&](float* left) { x.template ready<A, Shape::THREADS>(left); }, [](const float*) {},
-            [&](typename Shape::Sums& sums, Place at) { finish<Shape>(sums, at.row, at.column, memory + STAGES * FLOATS); });
+            [&](typename Shape::Sums& sums, Place at) { finish<Shape>(sums, at.row, at.column, memory + Shape::STAGES * FLOATS); });
     }
 
   private:

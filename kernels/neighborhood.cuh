@@ -75,7 +75,7 @@ struct NeighborhoodForward {
     Neighborhood a;
     Reference y;
 };
-__device__ inline void neighborhood_forward(const NeighborhoodForward& args, Run run) {
+__device__ APART inline void neighborhood_forward(const NeighborhoodForward& args, Run run) {
     const Neighborhood& a = args.a;
     const float* x = read(a.x, a.step);
     float* y = write(args.y);
@@ -110,7 +110,7 @@ struct NeighborhoodBackward {
     int accumulate, pad;
 };
 // `memory` has p and ds [length, heads, window] of a sequence, and sums for the bias.
-__device__ APART void neighborhood_backward(const NeighborhoodBackward& args, Run run, int block, float* memory) {
+__device__ APART inline void neighborhood_backward(const NeighborhoodBackward& args, Run run, int block, float* memory) {
     const Neighborhood& a = args.a;
     const float *x = read(a.x, a.step), *dy = read(args.dy, a.step);
     float* dx = write(args.dx);

@@ -1,12 +1,12 @@
 // Matrix products on tensor cores: tiles of a result from tiles of two operands in shared memory.
 //
 // A block computes M x N elements of the result. Operands pass through shared memory, DEPTH of the dimension that is summed over at a
-// time, by copies in the background that run STAGES - 1 steps ahead. An operand is "along" if the summed dimension is contiguous in it
+// time, by copies in the background that run some steps ahead. An operand is "along" if the summed dimension is contiguous in it
 // (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x).
 #pragma once
 #include "storage.cuh"
 
-constexpr int DEPTH = 16, STAGES = 3;
+constexpr int DEPTH = 16;
 
 // How products are computed; sums are f32 always.
 enum Multiply {
@@ -203,9 +203,10 @@ template <class Tile> __device__ __forceinline__ void right_fragments(Right& fir
     }
 }
 
-// A block's tile of the result, how its warps share it, and how many blocks must fit on a multiprocessor.
-template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_> struct Shape {
-    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
+// A block's tile of the result, how its warps share it, how many blocks must fit on a multiprocessor, and how many steps have their operands in
+// shared memory: the one that is computed, those whose copies are under way.
+template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3> struct Shape {
+    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_, THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
     using Sums = float[ROWS][COLUMNS][4];
 
     static __device__ int row() { return warp() / WARPS_N * (M / WARPS_M); }
@@ -271,7 +272,7 @@ struct Place {
 // Tiles of a b, of `steps` steps each, one behind the other: copies for the next tile are under way when one is done. A and B are the operands'
 // tiles. `first` is the first tile's place, next(place) makes it the following one's. `copy(left tile, right tile, place, step)` begins copies
 // (or writes) of a step; `ready(left tile)` comes when this thread's are done, before other threads read them; `present(left tile)` when all
-// threads' are; `done(sums, place)` when a tile is. `memory` has STAGES times `floats`: a left tile, a right tile, and more if the caller wants.
+// threads' are; `done(sums, place)` when a tile is. `memory` has `floats` for each stage: a left tile, a right tile, and more if the caller wants.
 // No thread may still use it, and the caller needs a barrier before it uses it again.
 template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Copy, class Ready, class Present, class Done>
 __device__ __forceinline__ void products(float* memory, int floats, int tiles, int steps, Place first, Next next, Copy copy, Ready ready,
@@ -288,9 +289,9 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
         }
         cp_async_commit();
     };
-    for (int stage = 0; stage < STAGES - 1; stage++) begin(memory + stage * floats);
+    for (int stage = 0; stage < Shape::STAGES - 1; stage++) begin(memory + stage * floats);
     Place place = first;
-    int now = 0, free = STAGES - 1; // stages: of this step, and that of the step before, which all threads have read
+    int now = 0, free = Shape::STAGES - 1; // stages: of this step, and that of the step before, which all threads have read
 #pragma unroll 1
     for (int tile = 0; tile < tiles; tile++) {
         typename Shape::Sums sums;
@@ -302,12 +303,12 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
             float *left = memory + now * floats, *right = left + A::FLOATS;
-            cp_async_wait<STAGES - 2>();
+            cp_async_wait<Shape::STAGES - 2>();
             ready(left);
             __syncthreads();
             begin(memory + free * floats);
             free = now;
-            now = now + 1 == STAGES ? 0 : now + 1;
+            now = now + 1 == Shape::STAGES ? 0 : now + 1;
             present(left);
             multiply<MULTIPLY, true>(
                 sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },

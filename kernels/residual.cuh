@@ -12,7 +12,7 @@ struct Dropout {
     Mask mask;
     int pad;
 };
-__device__ inline void dropout(const Dropout& a, Run run) {
+__device__ APART inline void dropout(const Dropout& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
     int width = a.width;
@@ -53,7 +53,7 @@ struct ResidualForward {
     Rows rows;
     int width, pad;
 };
-__device__ inline void residual_forward(const ResidualForward& a, Run run) {
+__device__ APART inline void residual_forward(const ResidualForward& a, Run run) {
     const float *x = read(a.x, a.step), *z = read(a.z, a.step);
     float* y = write(a.y);
     int width = a.width;
@@ -80,7 +80,7 @@ struct ResidualBackward {
     Rows rows;
     int width, accumulate_x, accumulate_z, pad;
 };
-__device__ inline void residual_backward(const ResidualBackward& a, Run run) {
+__device__ APART inline void residual_backward(const ResidualBackward& a, Run run) {
     const float* dy = read(a.dy, a.step);
     float *dx = write(a.dx), *dz = write(a.dz);
     int width = a.width;

@@ -10,7 +10,7 @@ struct GatherForward {
     Rows rows;
     int width, pad;
 };
-__device__ inline void gather_forward(const GatherForward& a, Run run) {
+__device__ APART inline void gather_forward(const GatherForward& a, Run run) {
     const float* x = read(a.x, a.step);
     const int* index = read(a.index, a.step);
     float* y = write(a.y);
@@ -28,7 +28,7 @@ struct SumGroups {
     Rows rows;
     int count, width, accumulate, pad;
 };
-__device__ inline void sum_groups(const SumGroups& a, Run run) {
+__device__ APART inline void sum_groups(const SumGroups& a, Run run) {
     const float* dy = read(a.dy, a.step);
     float* dx = write(a.dx);
     int width = a.width;
@@ -55,7 +55,7 @@ struct SumPeriods {
     Rows rows;
     int period, width;
 };
-__device__ inline void sum_periods(const SumPeriods& a, Run run, int block) {
+__device__ APART inline void sum_periods(const SumPeriods& a, Run run, int block) {
     const float* dy = read(a.dy, a.step);
     int count = a.period * a.width;
     for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
@@ -74,7 +74,7 @@ struct SumTable {
     Rows rows;
     int table, width;
 };
-__device__ inline void sum_table(const SumTable& a, Run run, int block) {
+__device__ APART inline void sum_table(const SumTable& a, Run run, int block) {
     const float* dy = read(a.dy, a.step);
     const int* index = read(a.index, a.step);
     int count = a.table * a.width;
@@ -108,7 +108,7 @@ __device__ inline void move(const Parts& a, int part, size_t at, size_t in_whole
 }
 
 // Row i of part k is row i * count + k of the whole.
-__device__ inline void interleave(const Parts& a, Run run, bool backward) {
+__device__ APART inline void interleave(const Parts& a, Run run, bool backward) {
     for_rows(run.times(a.count), a.lanes, [&](int row, int lane) {
         int part = row % a.count;
         for (int c = lane; c < a.width; c += a.lanes) move(a, part, size_t(row / a.count) * a.width + c, size_t(row) * a.width + c, backward);
@@ -116,7 +116,7 @@ __device__ inline void interleave(const Parts& a, Run run, bool backward) {
 }
 
 // Pair s of part k is in columns s * 2 count + 2 k of the whole.
-__device__ inline void join_steps(const Parts& a, Run run, bool backward) {
+__device__ APART inline void join_steps(const Parts& a, Run run, bool backward) {
     int size = 2 * a.count;
     for_rows(run, a.lanes, [&](int row, int lane) {
         for (int c = lane; c < a.width; c += a.lanes) {
@@ -133,7 +133,7 @@ struct AddForward {
     Rows rows;
     int x_divide, z_divide, z_period, width;
 };
-__device__ inline void add_forward(const AddForward& a, Run run) {
+__device__ APART inline void add_forward(const AddForward& a, Run run) {
     const float *x = read(a.x, a.step), *z = read(a.z, a.step);
     float* y = write(a.y);
     int width = a.width;
@@ -156,7 +156,7 @@ struct Unfold {
     Rows rows;
     int length, count, width, lanes, accumulate, pad;
 };
-__device__ inline void unfold_forward(const Unfold& a, Run run) {
+__device__ APART inline void unfold_forward(const Unfold& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
     for_rows(run.times(a.count), a.lanes, [&](int row, int lane) {
@@ -170,7 +170,7 @@ __device__ inline void unfold_forward(const Unfold& a, Run run) {
 }
 
 // The gradient of unfold: x is dx, y is dy.
-__device__ inline void unfold_backward(const Unfold& a, Run run) {
+__device__ APART inline void unfold_backward(const Unfold& a, Run run) {
     float* dx = write(a.x);
     const float* dy = read(a.y, a.step);
     for_rows(run.times(a.length), a.lanes, [&](int row, int lane) {
@@ -197,7 +197,7 @@ struct Mix {
     Rows rows;
     int from, to, width, lanes, accumulate, pad;
 };
-__device__ inline void mix(const Mix& a, Run run) {
+__device__ APART inline void mix(const Mix& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
     for_rows(run.times(a.to), a.lanes, [&](int row, int lane) {
@@ -218,7 +218,7 @@ struct OuterSum {
     Rows rows;
     int width, stride;
 };
-__device__ inline void outer_sum(const OuterSum& a, Run run) {
+__device__ APART inline void outer_sum(const OuterSum& a, Run run) {
     for_rows(run, 32, [&](int row, int lane) {
         for (int c = lane; c < a.width; c += 32) a.y[size_t(row) * a.stride + c] += a.u[row] * a.v[c];
     });
@@ -231,7 +231,7 @@ struct PairBias {
     Rows rows;
     int width, stride;
 };
-__device__ inline void pair_bias(const PairBias& a, Run run) {
+__device__ APART inline void pair_bias(const PairBias& a, Run run) {
     for_rows(run, 32, [&](int row, int lane) {
         float sum = 0;
         for (int c = lane; c < a.width; c += 32) sum += a.outer[size_t(row) * a.stride + c] * a.inner_bias[c];

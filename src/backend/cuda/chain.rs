@@ -16,8 +16,11 @@ use bytemuck::{Pod, Zeroable};
 
 /// Threads of a block.
 pub const BLOCK: u32 = 256;
-/// Rows of a launch, of each branch's tensor with the most, up to which blocks have few: these fill a large device about once.
+/// Rows of a launch, of each branch's tensor with the most, up to which tiles are wide: in blocks of 32 they fill a large device about once.
 const FEW: usize = 10_000;
+/// Rows of a branch of more than [`LONG`] nodes from which blocks of 64 are enough to keep it busy.
+const ENOUGH: usize = 4096;
+const LONG: usize = 4;
 /// Most blocks of a branch.
 const MOST_BLOCKS: usize = 4096;
 /// Widest layer norm of a chain.
@@ -25,32 +28,52 @@ pub const WIDEST_NORM: usize = 256;
 /// Dynamic shared memory that any device has room for, twice on a multiprocessor.
 const MOST_SHARED: usize = 48 * 1024;
 
-/// Rows and columns of the tiles of a launch's products; a shape of `chain.cu`. A block should have as many rows.
+/// Tiles of a launch's products; a shape of `run_chain.cuh`. A block should have as many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tile {
     /// 64 x 64.
     #[default]
     Square,
+    /// 64 x 128.
+    Full,
     /// 32 x 128.
     Wide,
 }
 
 impl Tile {
+    /// For branches of so many rows and nodes.
+    fn of(branches: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
+        if branches.clone().map(|(rows, _)| rows).sum::<usize>() > FEW {
+            Self::Square
+        } else if branches.clone().any(|(rows, nodes)| rows >= ENOUGH && nodes > LONG) {
+            Self::Full
+        } else {
+            Self::Wide
+        }
+    }
     pub fn rows(self) -> usize {
         match self {
-            Self::Square => 64,
+            Self::Square | Self::Full => 64,
             Self::Wide => 32,
         }
     }
     pub fn columns(self) -> usize {
         match self {
             Self::Square => 64,
-            Self::Wide => 128,
+            Self::Full | Self::Wide => 128,
+        }
+    }
+    /// Steps whose operands are in shared memory.
+    pub fn stages(self) -> usize {
+        match self {
+            Self::Square => 3,
+            Self::Full | Self::Wide => 4,
         }
     }
     fn name(self) -> &'static str {
         match self {
             Self::Square => "square",
+            Self::Full => "full",
             Self::Wide => "wide",
         }
     }
@@ -173,13 +196,18 @@ pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Record
         (Rows { symbol, times: 1 }, rows.max().unwrap_or(1).max(1))
     };
     let branches: Vec<Units> = group.branches.iter().map(units).collect();
-    launch(r, &branches, |r, branch| group.branches[branch].iter().try_for_each(|&n| node(r, n)))
+    let rows = |&(units, most): &Units| units.resolve(&r.plan.capacity) * most;
+    let tile = Tile::of(branches.iter().map(rows).zip(group.branches.iter().map(Vec::len)));
+    launch(r, tile, &branches, |r, branch| group.branches[branch].iter().try_for_each(|&n| node(r, n)))
 }
 
 /// Records branches whose links `links` appends; blocks get units with a tile of rows.
-pub fn launch<'a>(r: &mut Recorder<'a>, branches: &[Units], links: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
-    let rows: usize = branches.iter().map(|&(units, most)| units.resolve(&r.plan.capacity) * most).sum();
-    let tile = if rows <= FEW { Tile::Wide } else { Tile::Square };
+pub fn launch<'a>(
+    r: &mut Recorder<'a>,
+    tile: Tile,
+    branches: &[Units],
+    links: impl Fn(&mut Recorder<'a>, usize) -> Result<()>,
+) -> Result<()> {
     r.chain = Some(Chain { tile, ..Chain::default() });
     for (branch, &(units, most)) in branches.iter().enumerate() {
         let blocks = units.resolve(&r.plan.capacity).div_ceil((tile.rows() / most).max(1)).clamp(1, MOST_BLOCKS);

@@ -10,8 +10,9 @@ use super::{
 use crate::graph::Vector;
 use bytemuck::{Pod, Zeroable};
 
-/// Elements of the summed dimension that a block has at a time, and how many times; mirrors `product.cuh`.
+/// Elements of the summed dimension that a block has at a time; mirrors `product.cuh`.
 const DEPTH: usize = 16;
+/// How many times both shapes of a [`Tile`] have them.
 const STAGES: usize = 3;
 /// Warps along the rows of a tile of any shape.
 const WARPS: usize = 2;
@@ -144,7 +145,7 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
 /// As [`forward`] without z and halves, as a link of a chain.
 pub fn chain_forward(r: &mut Recorder, a: &Forward) {
     let tile = r.chain_tile();
-    r.link(Kind::LinearForward, stages(along(tile.rows()) + along(tile.columns())), a);
+    r.link(Kind::LinearForward, 4 * tile.stages() * (along(tile.rows()) + along(tile.columns())), a);
 }
 
 /// What d is; mirrors `SlopeKind`.
@@ -233,7 +234,7 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
 pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, dx: (Reference, bool)) {
     let arguments = Dx::new(r, rows, slope, weight, dx);
     let tile = r.chain_tile();
-    r.link(Kind::LinearDx, stages(arguments.floats(tile.rows(), tile.columns())), &arguments);
+    r.link(Kind::LinearDx, 4 * tile.stages() * arguments.floats(tile.rows(), tile.columns()), &arguments);
 }
 
 /// The gradient through a batch norm, given that of its result, d W; mirrors `NormDx`.

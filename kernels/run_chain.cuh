@@ -1,4 +1,5 @@
-// One kernel for all chains.
+// Kernels that run chains: one for each shape of the products' tiles and way to multiply; a file for each shape, as compilers take their time.
+#pragma once
 #include "activation.cuh"
 #include "chain.cuh"
 #include "fourier.cuh"
@@ -9,12 +10,14 @@
 #include "residual.cuh"
 #include "rows.cuh"
 
-// As many rows as a block should have, and few columns: more would not leave registers for two blocks. Chains of few rows leave most of a device
-// idle, and wait for one step after the other: blocks with fewer rows take fewer steps.
+// As many rows as a block should have: `Square` for chains of many rows, of which two blocks share a multiprocessor. With fewer rows one step waits
+// for the other and for its operands: wide tiles take fewer steps, more stages wait less. `Full` has a block for each multiprocessor, `Wide` is for
+// chains of fewer rows than that.
 using Square = Shape<64, 64, 2, 4, 2>;
-using Wide = Shape<32, 128, 2, 4, 2>;
+using Full = Shape<64, 128, 2, 4, 1, 4>;
+using Wide = Shape<32, 128, 2, 4, 2, 4>;
 constexpr int THREADS = Square::THREADS;
-static_assert(Wide::THREADS == THREADS, "links know one number");
+static_assert(Full::THREADS == THREADS && Wide::THREADS == THREADS, "links know one number");
 
 template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
     int count = (run.size() + Shape::M - 1) / Shape::M * ((columns + Shape::N - 1) / Shape::N);
@@ -89,14 +92,11 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
     }
 }
 
-#define CHAIN(name, Shape, MODE)                                                                                                \
+#define CHAIN_KERNEL(name, Shape, MODE)                                                                               \
     extern "C" __global__ void __launch_bounds__(THREADS, Shape::BLOCKS) name(Chain a) { run_chain<MODE, Shape>(a); } \
     KERNEL(name, Chain)
-CHAIN(chain_square_tf32x3, Square, TF32X3)
-CHAIN(chain_square_tf32, Square, TF32)
-CHAIN(chain_square_bf16, Square, BF16)
-CHAIN(chain_square_f16, Square, F16)
-CHAIN(chain_wide_tf32x3, Wide, TF32X3)
-CHAIN(chain_wide_tf32, Wide, TF32)
-CHAIN(chain_wide_bf16, Wide, BF16)
-CHAIN(chain_wide_f16, Wide, F16)
+#define CHAIN_KERNELS(shape, Shape)                     \
+    CHAIN_KERNEL(chain_##shape##_tf32x3, Shape, TF32X3) \
+    CHAIN_KERNEL(chain_##shape##_tf32, Shape, TF32)     \
+    CHAIN_KERNEL(chain_##shape##_bf16, Shape, BF16)     \
+    CHAIN_KERNEL(chain_##shape##_f16, Shape, F16)
