@@ -105,19 +105,24 @@ template <class F> __device__ inline void for_rows(Run run, int lanes, F f) {
     int lane = int(threadIdx.x) % lanes, groups = int(blockDim.x) / lanes;
     for (int row = run.first + int(threadIdx.x) / lanes; row < run.end; row += groups) f(row, lane);
 }
-// For every block of four columns, column .. column + 4, of the rows of a run: use(row, column, read(row, column)). A thread has a block, and reads
-// some before it uses the first: reads wait for no write. Behind the last it reads its first once more.
-template <class Read, class Use> __device__ __forceinline__ void for_blocks(Run run, int width, Read read, Use use) {
+// For every one of `parts` parts of the rows of a run: use(row, part, read(row, part)). A thread has a part, and reads some before it uses the first:
+// reads wait for no write. Behind the last it reads its first once more.
+template <class Read, class Use> __device__ __forceinline__ void for_parts(Run run, int parts, Read read, Use use) {
     constexpr int TOGETHER = 4;
-    int blocks = (width + 3) / 4, count = run.size() * blocks, threads = int(blockDim.x);
-    auto at = [=](int i, auto f) { return f(run.first + i / blocks, 4 * (i % blocks)); };
+    int count = run.size() * parts, threads = int(blockDim.x);
+    auto at = [=](int i, auto f) { return f(run.first + i / parts, i % parts); };
     for (int first = int(threadIdx.x); first < count; first += TOGETHER * threads) {
         decltype(read(0, 0)) values[TOGETHER];
 #pragma unroll
         for (int i = 0; i < TOGETHER; i++) values[i] = at(first + i * threads < count ? first + i * threads : first, read);
 #pragma unroll
         for (int i = 0; i < TOGETHER; i++)
-            if (first + i * threads < count) at(first + i * threads, [&](int row, int column) { use(row, column, values[i]); });
+            if (first + i * threads < count) at(first + i * threads, [&](int row, int part) { use(row, part, values[i]); });
     }
+}
+// The same for blocks of four columns, column .. column + 4.
+template <class Read, class Use> __device__ __forceinline__ void for_blocks(Run run, int width, Read read, Use use) {
+    for_parts(run, (width + 3) / 4, [=](int row, int part) { return read(row, 4 * part); },
+              [=](int row, int part, const auto& values) { use(row, 4 * part, values); });
 }
 __device__ inline void put(float* to, float value, int accumulate) { *to = accumulate ? *to + value : value; }

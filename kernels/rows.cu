@@ -85,6 +85,14 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
 }
 KERNEL(scatter_add, ScatterAdd)
 
+// Copies between a part and the whole: to the whole, or (+)= to the part.
+__device__ inline void move(const Parts& a, int part, size_t at, size_t in_whole, bool backward) {
+    if (a.data[part].data == nullptr) return;
+    if (backward)
+        put(write(a.data[part]) + at, read(a.whole, a.step)[in_whole], a.accumulate[part]);
+    else
+        write(a.whole)[in_whole] = read(a.data[part], a.step)[at];
+}
 // Rows of the parts one below the other.
 __device__ inline void concat(const Parts& a, bool backward) {
     int start = 0;

@@ -1,4 +1,4 @@
-// What operations that move or add rows do with a run of rows. A group of `lanes` threads has a row; `accumulate` adds to what is there.
+// What operations that move or add rows do with a run of rows; `accumulate` adds to what is there.
 #pragma once
 #include "row.cuh"
 
@@ -98,31 +98,42 @@ struct Parts {
     int count, width, lanes, pad; // width of the whole
 };
 
-// Copies between a part and the whole: to the whole, or (+)= to the part.
-__device__ inline void move(const Parts& a, int part, size_t at, size_t in_whole, bool backward) {
-    if (a.data[part].data == nullptr) return;
-    if (backward)
-        put(write(a.data[part]) + at, read(a.whole, a.step)[in_whole], a.accumulate[part]);
-    else
-        write(a.whole)[in_whole] = read(a.data[part], a.step)[at];
+// Copies between parts and the whole, to the whole, or (+)= to the parts, in a run of rows of the whole; place(row, column, part, at) says where a
+// column is.
+template <class F> __device__ __forceinline__ void move_all(const Parts& a, Run run, bool backward, F place) {
+    auto in_whole = [&](int row, int column) { return size_t(row) * a.width + column; };
+    for_parts(
+        run, a.width,
+        [&](int row, int column) {
+            int part;
+            size_t at;
+            place(row, column, part, at);
+            bool moves = a.data[part].data != nullptr;
+            float value = !moves ? 0 : backward ? read(a.whole, a.step)[in_whole(row, column)] : read(a.data[part], a.step)[at];
+            return moves && backward && a.accumulate[part] ? value + write(a.data[part])[at] : value;
+        },
+        [&](int row, int column, float value) {
+            int part;
+            size_t at;
+            place(row, column, part, at);
+            if (a.data[part].data == nullptr) return;
+            float* to = backward ? write(a.data[part]) + at : write(a.whole) + in_whole(row, column);
+            *to = value;
+        });
 }
 
 // Row i of part k is row i * count + k of the whole.
 __device__ APART inline void interleave(const Parts& a, Run run, bool backward) {
-    for_rows(run.times(a.count), a.lanes, [&](int row, int lane) {
-        int part = row % a.count;
-        for (int c = lane; c < a.width; c += a.lanes) move(a, part, size_t(row / a.count) * a.width + c, size_t(row) * a.width + c, backward);
+    move_all(a, run.times(a.count), backward, [&](int row, int column, int& part, size_t& at) {
+        part = row % a.count, at = size_t(row / a.count) * a.width + column;
     });
 }
 
 // Pair s of part k is in columns s * 2 count + 2 k of the whole.
 __device__ APART inline void join_steps(const Parts& a, Run run, bool backward) {
     int size = 2 * a.count;
-    for_rows(run, a.lanes, [&](int row, int lane) {
-        for (int c = lane; c < a.width; c += a.lanes) {
-            int step = c / size, part = c % size / 2;
-            move(a, part, size_t(row) * (a.width / a.count) + 2 * step + c % 2, size_t(row) * a.width + c, backward);
-        }
+    move_all(a, run, backward, [&](int row, int column, int& part, size_t& at) {
+        part = column % size / 2, at = size_t(row) * (a.width / a.count) + 2 * (column / size) + column % 2;
     });
 }
 
@@ -154,37 +165,40 @@ struct Unfold {
     const int* positions;
     const StepBlock* step;
     Rows rows;
-    int length, count, width, lanes, accumulate, pad;
+    int length, count, width, accumulate;
 };
 __device__ APART inline void unfold_forward(const Unfold& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
-    for_rows(run.times(a.count), a.lanes, [&](int row, int lane) {
-        int first = a.positions[row % a.count] - 1;
-        const float* from = x + size_t(row / a.count) * a.length * a.width;
-        for (int c = lane; c < 3 * a.width; c += a.lanes) {
-            int source = first + c % 3;
-            y[size_t(row) * 3 * a.width + c] = source >= 0 && source < a.length ? from[size_t(source) * a.width + c / 3] : 0.0f;
-        }
-    });
+    int width = 3 * a.width;
+    for_parts(
+        run.times(a.count), width,
+        [&](int row, int c) {
+            int source = a.positions[row % a.count] - 1 + c % 3;
+            bool inside = source >= 0 && source < a.length;
+            return inside ? x[(size_t(row / a.count) * a.length + source) * a.width + c / 3] : 0.0f;
+        },
+        [&](int row, int c, float value) { y[size_t(row) * width + c] = value; });
 }
 
 // The gradient of unfold: x is dx, y is dy.
 __device__ APART inline void unfold_backward(const Unfold& a, Run run) {
     float* dx = write(a.x);
     const float* dy = read(a.y, a.step);
-    for_rows(run.times(a.length), a.lanes, [&](int row, int lane) {
-        int source = row % a.length;
-        const float* from = dy + size_t(row / a.length) * a.count * 3 * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) {
+    auto to = [&](int row, int c) { return dx + size_t(row) * a.width + c; };
+    for_parts(
+        run.times(a.length), a.width,
+        [&](int row, int c) {
+            int source = row % a.length;
+            const float* from = dy + size_t(row / a.length) * a.count * 3 * a.width;
             float sum = 0.0f;
             for (int p = 0; p < a.count; p++) {
                 int tap = source + 1 - a.positions[p];
                 if (tap >= 0 && tap < 3) sum += from[size_t(p) * 3 * a.width + 3 * c + tap];
             }
-            put(dx + size_t(row) * a.width + c, sum, a.accumulate);
-        }
-    });
+            return a.accumulate ? *to(row, c) + sum : sum;
+        },
+        [&](int row, int c, float value) { *to(row, c) = value; });
 }
 
 // y[sequence, o] (+)= sum over k from starts[o] to starts[o + 1] of weights[k] x[sequence, sources[k]]; `rows` counts sequences;
@@ -195,20 +209,22 @@ struct Mix {
     const float* weights;
     const StepBlock* step;
     Rows rows;
-    int from, to, width, lanes, accumulate, pad;
+    int from, to, width, accumulate;
 };
 __device__ APART inline void mix(const Mix& a, Run run) {
     const float* x = read(a.x, a.step);
     float* y = write(a.y);
-    for_rows(run.times(a.to), a.lanes, [&](int row, int lane) {
-        int o = row % a.to;
-        const float* from = x + size_t(row / a.to) * a.from * a.width;
-        for (int c = lane; c < a.width; c += a.lanes) {
+    auto to = [&](int row, int c) { return y + size_t(row) * a.width + c; };
+    for_parts(
+        run.times(a.to), a.width,
+        [&](int row, int c) {
+            int o = row % a.to;
+            const float* from = x + size_t(row / a.to) * a.from * a.width;
             float sum = 0.0f;
             for (int k = a.starts[o]; k < a.starts[o + 1]; k++) sum += a.weights[k] * from[size_t(a.sources[k]) * a.width + c];
-            put(y + size_t(row) * a.width + c, sum, a.accumulate);
-        }
-    });
+            return a.accumulate ? *to(row, c) + sum : sum;
+        },
+        [&](int row, int c, float value) { *to(row, c) = value; });
 }
 
 // y[i, j] += u[i] v[j], [rows, width], rows of y `stride` apart.

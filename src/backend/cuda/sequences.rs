@@ -4,7 +4,6 @@ use super::{
     chain::Kind,
     device::Address,
     recorder::{Recorder, Reference, RowCount},
-    rows::lanes,
 };
 use crate::{
     error::Result,
@@ -23,9 +22,7 @@ struct Unfold {
     length: i32,
     count: i32,
     width: i32,
-    lanes: i32,
     accumulate: i32,
-    pad: i32,
 }
 
 /// `sequences` of `length` rows each, of a tensor.
@@ -37,19 +34,18 @@ fn sequences(r: &Recorder, tensor: TensorId, length: usize) -> Rows {
 /// Rows of a convolution with kernel 3 and padding 1 at some positions.
 pub fn unfold_forward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
     let (x, y) = (r.input(0), r.output(0));
-    unfold(r, Kind::UnfoldForward, [x, y], false, length, positions, 3);
+    unfold(r, Kind::UnfoldForward, [x, y], false, length, positions);
     Ok(())
 }
 
 pub fn unfold_backward(r: &mut Recorder, length: usize, positions: &[usize]) -> Result<()> {
     let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
     let dy = r.dy();
-    unfold(r, Kind::UnfoldBackward, [dx, dy], accumulate, length, positions, 1);
+    unfold(r, Kind::UnfoldBackward, [dx, dy], accumulate, length, positions);
     Ok(())
 }
 
-/// A link whose groups of threads have rows of `taps` times the width of the operand.
-fn unfold(r: &mut Recorder, kind: Kind, [x, y]: [Reference; 2], accumulate: bool, length: usize, positions: &[usize], taps: usize) {
+fn unfold(r: &mut Recorder, kind: Kind, [x, y]: [Reference; 2], accumulate: bool, length: usize, positions: &[usize]) {
     let operand = r.node.operands[0];
     let width = r.width(operand);
     let list: Vec<i32> = positions.iter().map(|&p| p as i32).collect();
@@ -62,9 +58,7 @@ fn unfold(r: &mut Recorder, kind: Kind, [x, y]: [Reference; 2], accumulate: bool
         length: length as i32,
         count: positions.len() as i32,
         width: width as i32,
-        lanes: lanes(taps * width),
         accumulate: i32::from(accumulate),
-        pad: 0,
     };
     r.link(kind, 0, &arguments);
 }
@@ -82,9 +76,7 @@ struct Mix {
     from: i32,
     to: i32,
     width: i32,
-    lanes: i32,
     accumulate: i32,
-    pad: i32,
 }
 
 /// Weighted sums over the rows of each sequence.
@@ -126,9 +118,7 @@ fn mix(r: &mut Recorder, [x, y]: [Reference; 2], accumulate: bool, length: usize
         from: from as i32,
         to: weights.len() as i32,
         width: width as i32,
-        lanes: lanes(width),
         accumulate: i32::from(accumulate),
-        pad: 0,
     };
     r.link(Kind::Mix, 0, &arguments);
 }
