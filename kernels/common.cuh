@@ -1,6 +1,7 @@
 // What all kernels share: what changes from step to step, tensors, random numbers, sums over warps and blocks.
 //
-// Storage is f32 and i32, row-major [rows, width]; some tensors are in 16 bits (storage.cuh). Sums have a fixed order, so that a step repeats bit for bit.
+// Storage is f32 and i32, row-major [rows, width]; some tensors are in 16 bits (storage.cuh). Sums have a fixed order, so
+// that a step repeats bit for bit.
 // Compiled by nvcc for the device and by the host's compiler for the tests (tests/emulator).
 #pragma once
 #ifdef __CUDACC__

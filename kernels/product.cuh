@@ -206,7 +206,8 @@ template <class Tile> __device__ __forceinline__ void right_fragments(Right& fir
 // A block's tile of the result, how its warps share it, how many blocks must fit on a multiprocessor, and how many steps have their operands in
 // shared memory: the one that is computed, those whose copies are under way.
 template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3> struct Shape {
-    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_, THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
+    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_;
+    static constexpr int THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
     using Sums = float[ROWS][COLUMNS][4];
 
     static __device__ int row() { return warp() / WARPS_N * (M / WARPS_M); }

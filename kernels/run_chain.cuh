@@ -19,7 +19,8 @@ using Wide = Shape<32, 128, 2, 4, 2, 4>;
 constexpr int THREADS = Square::THREADS;
 static_assert(Full::THREADS == THREADS && Wide::THREADS == THREADS, "links know one number");
 
-template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
+template <Multiply MULTIPLY, class Shape, class Tiles>
+__device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
     int count = (run.size() + Shape::M - 1) / Shape::M * ((columns + Shape::N - 1) / Shape::N);
     tiles.template compute<MULTIPLY, Shape>(memory, count, Place{run.first, 0}, [=](Place& at) {
         at.column += Shape::N;

@@ -24,7 +24,8 @@ template <bool MAXIMA> struct Slopes {
 
     __device__ Slopes(const Slope& a, const StepBlock* step, int rows, int columns)
         : a(a), dy(read(a.dy, step), rows, columns, a.stride, MAXIMA ? a.dy.format : IN_F32),
-          by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride, MAXIMA ? a.by.format : IN_F32), maxima(a.maxima, step, dy.data, columns) {
+          by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride, MAXIMA ? a.by.format : IN_F32),
+          maxima(a.maxima, step, dy.data, columns) {
         dy.wide = by.wide = dy.wide && by.wide && (!MAXIMA || a.kind != OF_MAXIMA || maxima.wide);
     }
     // As Operand::copy; `other` is room for a tile more, which only activations use.

@@ -366,7 +366,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 fn feeds_that_do_not_fit_are_errors() {
     let mut b = Builder::new(Mode::Evaluate);
     let x = b.input("points", 0, N, 3);
-    b.add(x, x, RowMap::Same).unwrap();
+    let y = b.add(x, x, RowMap::Same).unwrap();
     let plan = Plan::new(b.finish(), vec![4]);
     let mut backend = cpu::new(Scalar::F64, 1, 0, 0);
     let feed = |rows: usize, numbers: usize| Run::new(&[]).input(&vec![1.0; numbers]).feed(&[rows]);
@@ -381,5 +381,7 @@ fn feeds_that_do_not_fit_are_errors() {
     let mut cut = feed(4, 12);
     cut.index_slots.push(0..9);
     assert!(backend.run(&plan, &cut, &STEP).is_err());
+    let halved = Plan::grouped(plan.graph.clone(), vec![4], |_, _| false, &[y]);
+    assert!(backend.run(&halved, &feed(4, 12), &STEP).unwrap_err().to_string().contains("16 bits"));
     assert!(backend.write(Buffer::Parameters, &[1.0]).is_err());
 }

@@ -9,7 +9,7 @@ pub use loss_scale::LossScale;
 
 use crate::{
     error::{Error, Result},
-    graph::{Feed, Graph, MOST_NUMBERS, Node, Op, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
+    graph::{Element, Feed, Graph, MOST_NUMBERS, Node, Op, Place, Plan, RealsRef, Scalar, Step, TensorId, Vector},
 };
 use arrayvec::ArrayVec;
 use std::time::Instant;
@@ -260,8 +260,8 @@ pub trait Backend: Send {
     fn write_part(&mut self, buffer: Buffer, start: usize, values: &[f64]) -> Result<()>;
 }
 
-/// Whether everything is there that the plan reads, in the precision of the backend.
-fn check(plan: &Plan, feed: &Feed, scalar: Scalar) -> Result<()> {
+/// Whether everything is there that the plan reads, in the precision of the backend, which has tensors in 16 bits or has none.
+fn check(plan: &Plan, feed: &Feed, scalar: Scalar, halves: bool) -> Result<()> {
     let fail = |reason: String| Err(Error::Backend(reason));
     if feed.reals.scalar() != scalar {
         return fail(format!("the batch is in {:?}, the backend in {scalar:?}", feed.reals.scalar()));
@@ -273,6 +273,9 @@ fn check(plan: &Plan, feed: &Feed, scalar: Scalar) -> Result<()> {
         return fail("an index slot lies outside the batch".into());
     }
     for tensor in &plan.graph.tensors {
+        if tensor.element == Element::Half && !halves {
+            return fail(format!("the plan has '{}' in 16 bits, the backend has none", tensor.name));
+        }
         if let Place::Input(slot) = tensor.place {
             let need = tensor.rows.resolve(&feed.counts) * tensor.width;
             let have = feed.real_slots.get(slot).filter(|s| s.end <= feed.reals.len()).map_or(0, |s| s.len());

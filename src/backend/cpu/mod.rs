@@ -95,7 +95,7 @@ impl<T: Real> CpuBackend<T> {
 
     /// Runs nodes in order for as long as `go_on` says so after each.
     fn run_nodes(&mut self, plan: &Plan, feed: &Feed, step: &Step, mut go_on: impl FnMut(&Self, usize) -> bool) -> Result<()> {
-        super::check(plan, feed, T::SCALAR)?;
+        super::check(plan, feed, T::SCALAR, false)?;
         let reals = T::feed(&feed.reals).unwrap_or_default();
         if self.arena.len() < plan.real_len {
             self.arena.resize(plan.real_len, T::ZERO);

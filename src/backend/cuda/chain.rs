@@ -30,7 +30,7 @@ const MOST_SHARED: usize = 48 * 1024;
 
 /// Tiles of a launch's products; a shape of `run_chain.cuh`. A block should have as many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Tile {
+pub enum Shape {
     /// 64 x 64.
     #[default]
     Square,
@@ -40,7 +40,7 @@ pub enum Tile {
     Wide,
 }
 
-impl Tile {
+impl Shape {
     /// For branches of so many rows and nodes.
     fn of(branches: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
         if branches.clone().map(|(rows, _)| rows).sum::<usize>() > FEW {
@@ -159,7 +159,7 @@ pub struct Chain {
     blocks: usize,
     shared: usize,
     /// Of its products.
-    pub tile: Tile,
+    pub shape: Shape,
     /// Sums that are left to its end.
     pub sums: Vec<PartialSum>,
 }
@@ -197,20 +197,20 @@ pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Record
     };
     let branches: Vec<Units> = group.branches.iter().map(units).collect();
     let rows = |&(units, most): &Units| units.resolve(&r.plan.capacity) * most;
-    let tile = Tile::of(branches.iter().map(rows).zip(group.branches.iter().map(Vec::len)));
-    launch(r, tile, &branches, |r, branch| group.branches[branch].iter().try_for_each(|&n| node(r, n)))
+    let shape = Shape::of(branches.iter().map(rows).zip(group.branches.iter().map(Vec::len)));
+    launch(r, shape, &branches, |r, branch| group.branches[branch].iter().try_for_each(|&n| node(r, n)))
 }
 
 /// Records branches whose links `links` appends; blocks get units with a tile of rows.
 pub fn launch<'a>(
     r: &mut Recorder<'a>,
-    tile: Tile,
+    shape: Shape,
     branches: &[Units],
     links: impl Fn(&mut Recorder<'a>, usize) -> Result<()>,
 ) -> Result<()> {
-    r.chain = Some(Chain { tile, ..Chain::default() });
+    r.chain = Some(Chain { shape, ..Chain::default() });
     for (branch, &(units, most)) in branches.iter().enumerate() {
-        let blocks = units.resolve(&r.plan.capacity).div_ceil((tile.rows() / most).max(1)).clamp(1, MOST_BLOCKS);
+        let blocks = units.resolve(&r.plan.capacity).div_ceil((shape.rows() / most).max(1)).clamp(1, MOST_BLOCKS);
         if let Some(chain) = &mut r.chain {
             let [first_block, first_link] = [chain.blocks, chain.links.len()].map(|n| n as i32);
             chain.blocks += blocks;
@@ -231,7 +231,7 @@ pub fn launch<'a>(
         count: chain.branches.len() as i32,
         pad: 0,
     };
-    r.launch(&format!("chain_{}_{}", tile.name(), r.multiply.suffix()), [chain.blocks as u32, 1, 1], BLOCK, chain.shared, &arguments);
+    r.launch(&format!("chain_{}_{}", shape.name(), r.multiply.suffix()), [chain.blocks as u32, 1, 1], BLOCK, chain.shared, &arguments);
     partials::add_up(r, chain.sums);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! y = activation(x Wᵀ + b), and two layers as one product.
 
 use super::{
-    chain::{self, Kind, Tile},
+    chain::{self, Kind, Shape},
     device::Address,
     product::{self, Forward, Gradient, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
     recorder::{IndexReference, Recorder, Reference, RowCount, bytes},
@@ -140,7 +140,7 @@ pub fn pair_products(r: &mut Recorder) -> Result<()> {
     let graph = &r.plan.graph;
     let pairs = graph.nodes.iter().filter(|node| node.pass == Pass::Forward).filter_map(|node| Some((node, Pair::of(node)?)));
     let slices: Vec<_> = pairs.flat_map(|(node, pair)| slices(pair.outer.rows).map(move |slice| (node, pair, slice))).collect();
-    chain::launch(r, Tile::Full, &vec![chain::ONE; slices.len()], |r, branch| {
+    chain::launch(r, Shape::Full, &vec![chain::ONE; slices.len()], |r, branch| {
         let (node, Pair { inner, inner_bias, outer, outer_bias }, (first, rows)) = slices[branch];
         let product = r.reference(node.output(1)).address();
         let from = |width: usize, at: Address| at + bytes(first * width);
@@ -216,7 +216,7 @@ struct OuterSum {
 pub fn pair_gradients(r: &mut Recorder) -> Result<()> {
     let pairs = std::mem::take(&mut r.pairs);
     let slices: Vec<_> = pairs.iter().flat_map(|sums| slices(sums.pair.outer.rows).map(move |slice| (sums, slice))).collect();
-    chain::launch(r, Tile::Full, &vec![chain::ONE; slices.len()], |r, branch| {
+    chain::launch(r, Shape::Full, &vec![chain::ONE; slices.len()], |r, branch| {
         let (&PairSums { pair: Pair { inner, inner_bias, outer, .. }, dp }, (first, rows)) = slices[branch];
         let k = inner.columns;
         let y = r.gradient(outer) + bytes(first * outer.stride);

@@ -159,7 +159,7 @@ struct CudaBackend {
 impl CudaBackend {
     /// Puts a batch on the device and gives the position of its plan's launches.
     fn prepare(&mut self, plan: &Plan, feed: &Feed, step: &Step) -> Result<usize> {
-        super::check(plan, feed, Scalar::F32)?;
+        super::check(plan, feed, Scalar::F32, self.multiply.half() != 0)?;
         let RealsRef::F32(reals) = feed.reals.view() else { unreachable!("checked") };
         self.outputs.iter_mut().for_each(ReadBack::forget);
         self.outputs.resize_with(plan.graph.tensors.len().max(self.outputs.len()), ReadBack::default);

@@ -144,8 +144,8 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
 
 /// As [`forward`] without z and halves, as a link of a chain.
 pub fn chain_forward(r: &mut Recorder, a: &Forward) {
-    let tile = r.chain_tile();
-    r.link(Kind::LinearForward, 4 * tile.stages() * (along(tile.rows()) + along(tile.columns())), a);
+    let shape = r.chain_shape();
+    r.link(Kind::LinearForward, 4 * shape.stages() * (along(shape.rows()) + along(shape.columns())), a);
 }
 
 /// What d is; mirrors `SlopeKind`.
@@ -233,8 +233,8 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
 /// As [`dx`], as a link of a chain.
 pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, dx: (Reference, bool)) {
     let arguments = Dx::new(r, rows, slope, weight, dx);
-    let tile = r.chain_tile();
-    r.link(Kind::LinearDx, 4 * tile.stages() * arguments.floats(tile.rows(), tile.columns()), &arguments);
+    let shape = r.chain_shape();
+    r.link(Kind::LinearDx, 4 * shape.stages() * arguments.floats(shape.rows(), shape.columns()), &arguments);
 }
 
 /// The gradient through a batch norm, given that of its result, d W; mirrors `NormDx`.

@@ -490,9 +490,9 @@ impl<'a> Recorder<'a> {
     pub fn chain_blocks(&self) -> usize {
         self.chain.as_ref().map_or(1, Chain::blocks)
     }
-    /// Tile of the chain's products.
-    pub fn chain_tile(&self) -> chain::Tile {
-        self.chain.as_ref().map_or_else(Default::default, |chain| chain.tile)
+    /// Of the tiles of the chain's products.
+    pub fn chain_shape(&self) -> chain::Shape {
+        self.chain.as_ref().map_or_else(Default::default, |chain| chain.shape)
     }
     /// Appends a link with its arguments and its dynamic shared memory to the chain.
     pub fn link<A: Pod>(&mut self, kind: Kind, shared: usize, arguments: &A) {
