@@ -28,7 +28,7 @@ pub fn of(graph: &Graph, multiply: Multiply) -> Vec<TensorId> {
     }
     let fits = |id: &TensorId| {
         let tensor = graph.tensor(*id);
-        tensor.place == Place::Arena && tensor.element == Element::Real && tensor.width % COLUMNS == 0
+        tensor.place == Place::Arena && tensor.element == Element::Real && tensor.width.is_multiple_of(COLUMNS)
     };
     (0..graph.tensors.len()).filter(|&i| made[i] && !elsewhere[i]).map(TensorId).filter(fits).collect()
 }
