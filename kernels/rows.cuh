@@ -80,8 +80,11 @@ __device__ APART inline void sum_table(const SumTable& a, Run run, int block) {
     int count = a.table * a.width;
     for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
         float sum = 0;
-        for (int row = run.first; row < run.end; row++)
-            if (index[row] == i / a.width) sum += dy[size_t(row) * a.width + i % a.width];
+#pragma unroll 4 // all rows are read, so that no read waits for an index
+        for (int row = run.first; row < run.end; row++) {
+            float value = dy[size_t(row) * a.width + i % a.width];
+            sum += index[row] == i / a.width ? value : 0;
+        }
         a.partials[size_t(block) * count + i] = sum;
     }
 }
