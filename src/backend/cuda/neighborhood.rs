@@ -48,7 +48,8 @@ impl Arguments {
             heads: heads as i32,
             window: window as i32,
             size: size as i32,
-            lanes: size.next_power_of_two().min(LANES) as i32,
+            // As few as can hold a head: a warp has more of them at a time.
+            lanes: size.div_ceil(COLUMNS).next_power_of_two() as i32,
             scale: (1.0 / (size as f64).sqrt()) as f32,
         })
     }
