@@ -189,18 +189,24 @@ fn launches_and_waits_of_a_step() {
     assert!(device.log.lock().unwrap().allocated.is_empty(), "all memory is given back");
 }
 
-#[test]
-fn a_step_with_batch_32_takes_less_than_a_gigabyte() {
+/// Calls `look` with what a training step with batch 32 asked of the device, in every precision.
+fn each_precision(look: impl Fn(Multiply, &Log)) {
     for multiply in [Multiply::Tf32x3, Multiply::Tf32, Multiply::Bf16, Multiply::F16] {
         let device = Recording { free: 1 << 34, ..Recording::default() };
         let mut session = session(device.clone(), multiply).unwrap();
         let batch = batch(&session, 32);
         session.train(&batch, 0).unwrap();
-        let log = device.log.lock().unwrap();
+        look(multiply, &device.log.lock().unwrap());
+    }
+}
+
+#[test]
+fn a_step_with_batch_32_takes_less_than_a_gigabyte() {
+    each_precision(|multiply, log| {
         let memory: usize = log.allocated.values().sum();
         println!("{multiply:?}: {memory} bytes of the device's memory, by allocation {:?}", log.allocated.values().collect::<Vec<_>>());
         assert!(memory <= 1_000_000_000, "{memory} bytes of the device's memory");
-    }
+    });
 }
 
 /// Every launch of a step finds the shared memory that it needs, static and dynamic, on the architectures that have least.
@@ -208,12 +214,7 @@ fn a_step_with_batch_32_takes_less_than_a_gigabyte() {
 fn shared_memory_is_there_on_every_architecture() {
     const LEAST: u32 = 99 << 10;
     let usages = resources::of_kernels();
-    for multiply in [Multiply::Tf32x3, Multiply::Tf32, Multiply::Bf16, Multiply::F16] {
-        let device = Recording { free: 1 << 34, ..Recording::default() };
-        let mut session = session(device.clone(), multiply).unwrap();
-        let batch = batch(&session, 32);
-        session.train(&batch, 0).unwrap();
-        let log = device.log.lock().unwrap();
+    each_precision(|multiply, log| {
         let (mut most, mut known) = (0, 0);
         for launch in &log.launches {
             most = most.max(launch.shared);
@@ -226,7 +227,7 @@ fn shared_memory_is_there_on_every_architecture() {
         }
         assert!(most > 0 && (usages.is_empty() || known >= log.launches.len()), "{known} kernels are known");
         println!("{multiply:?}: at most {most} bytes of dynamic shared memory");
-    }
+    });
 }
 
 /// The arena of a training step with batch 32 beside what is alive at once.
