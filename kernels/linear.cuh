@@ -13,14 +13,14 @@ struct LinearForward {
     Rows rows;
     int k, n, weight_stride, y_stride, activation, accumulate;
 };
-// What is the same for all tiles; `rows` end the matrix. Without z, statistics and tensors in 16 bits unless PAIR.
-template <bool PAIR> struct LinearForwardTiles {
+// What is the same for all tiles; `rows` end the matrix. ALONE in a launch: with z, statistics and tensors in 16 bits.
+template <bool ALONE> struct LinearForwardTiles {
     const LinearForward& a;
     int rows;
     View x, w;
 
     __device__ LinearForwardTiles(const LinearForward& a, int rows)
-        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, PAIR ? a.x.format : IN_F32),
+        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, ALONE ? a.x.format : IN_F32),
           w(a.weight, a.n, a.k, a.weight_stride) {}
 
     // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier.
@@ -41,14 +41,14 @@ template <bool PAIR> struct LinearForwardTiles {
 
   private:
     template <class Shape> __device__ __forceinline__ void finish(typename Shape::Sums& sums, int row, int column, float* memory) const {
-        Pairs y(write(a.y), a.n, a.y_stride, a.accumulate, PAIR ? a.y.format : IN_F32), before(write(a.before), a.n, a.n, false);
+        Pairs y(write(a.y), a.n, a.y_stride, a.accumulate, ALONE ? a.y.format : IN_F32), before(write(a.before), a.n, a.n, false);
         if (a.bias) {
             Shape::each(sums, [&](int, int j, float& first, float& second) {
                 int c = column + j;
                 first += a.bias[min(c, a.n - 1)], second += a.bias[min(c + 1, a.n - 1)];
             });
         }
-        if (PAIR && a.z.data) {
+        if (ALONE && a.z.data) {
             const int* index = read(a.index, a.step);
             Pairs(read(a.z, a.step), a.n, a.n, false).visit([&](auto load, auto) {
                 Shape::each(sums, [&](int i, int j, float& first, float& second) {
@@ -63,7 +63,7 @@ template <bool PAIR> struct LinearForwardTiles {
             second = a.activation == GELU ? gelu(second) : a.activation == RELU ? relu(second) : second;
         });
         y.template put_tile<Shape>(sums, row, column, rows - row);
-        if (PAIR && a.statistics) {
+        if (ALONE && a.statistics) {
             float* partial = a.statistics + size_t(row / Shape::M) * 2 * a.n + column;
             Shape::statistics(sums, min(Shape::M, rows - row), memory, [&](int c, float mean, float squares) {
                 if (column + c < a.n) partial[c] = mean, partial[a.n + c] = squares;
@@ -82,10 +82,10 @@ struct LinearDx {
     Rows rows;
     int k, n, weight_stride, accumulate;
 };
-template <bool MAXIMA> struct LinearDxTiles {
+template <bool ALONE> struct LinearDxTiles {
     const LinearDx& a;
     int rows;
-    Slopes<MAXIMA> d;
+    Slopes<ALONE> d;
     View w;
 
     __device__ LinearDxTiles(const LinearDx& a, int rows)
@@ -108,7 +108,7 @@ template <bool MAXIMA> struct LinearDxTiles {
     }
     template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
-        Pairs dx(write(a.dx), a.k, a.k, a.accumulate, MAXIMA ? a.dx.format : IN_F32);
+        Pairs dx(write(a.dx), a.k, a.k, a.accumulate, ALONE ? a.dx.format : IN_F32);
         multiply<MULTIPLY, Shape>(memory, tiles, first, next, [&](typename Shape::Sums& sums, Place at) {
             dx.template put_tile<Shape>(sums, at.row, at.column, rows - at.row);
         });

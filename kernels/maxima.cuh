@@ -78,8 +78,7 @@ struct MaximaView {
                     int4 k;
                     float4 d;
                     read(s, k, d);
-                    d = of(rows[i], k, d);
-                    sum.x += d.x, sum.y += d.y, sum.z += d.z, sum.w += d.w;
+                    sum = sum + of(rows[i], k, d);
                 });
             sums[i] = sum;
         }

@@ -60,10 +60,7 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
         int target = first + warp();
         float4 sum = make_float4(0, 0, 0, 0);
         dy.reading([&](auto load) {
-            auto add = [&](int row) {
-                float4 from = load(row, column);
-                sum = make_float4(sum.x + from.x, sum.y + from.y, sum.z + from.z, sum.w + from.w);
-            };
+            auto add = [&](int row) { sum = sum + load(row, column); };
             if (sorted) {
                 int from = lower_bound(index, rows, target), to = from + lower_bound(index + from, rows - from, target + 1);
 #pragma unroll 4

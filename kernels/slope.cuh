@@ -16,28 +16,28 @@ struct Slope {
     int kind, stride; // floats between rows of dy and by
 };
 
-// d [rows, columns]; not of maxima or tensors in 16 bits unless MAXIMA.
-template <bool MAXIMA> struct Slopes {
+// d [rows, columns]. ALONE in a launch, not as a link of a chain: also of maxima and of tensors in 16 bits.
+template <bool ALONE> struct Slopes {
     const Slope& a;
     View dy, by;
     MaximaView maxima;
 
     __device__ Slopes(const Slope& a, const StepBlock* step, int rows, int columns)
-        : a(a), dy(read(a.dy, step), rows, columns, a.stride, MAXIMA ? a.dy.format : IN_F32),
-          by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride, MAXIMA ? a.by.format : IN_F32),
+        : a(a), dy(read(a.dy, step), rows, columns, a.stride, ALONE ? a.dy.format : IN_F32),
+          by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride, ALONE ? a.by.format : IN_F32),
           maxima(a.maxima, step, dy.data, columns) {
-        dy.wide = by.wide = dy.wide && by.wide && (!MAXIMA || a.kind != OF_MAXIMA || maxima.wide);
+        dy.wide = by.wide = dy.wide && by.wide && (!ALONE || a.kind != OF_MAXIMA || maxima.wide);
     }
     // As Operand::copy; `other` is room for a tile more, which only activations use.
     template <class Tile, int THREADS> __device__ __forceinline__ void copy(float* tile, float* other, int start, int depth) const {
-        if constexpr (MAXIMA)
+        if constexpr (ALONE)
             if (a.kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, start, depth);
         Tile::template copy<THREADS>(tile, dy, start, depth);
         if (a.kind != PLAIN) Tile::template copy<THREADS>(other, by, start, depth);
     }
     // What this thread has copied becomes d.
     template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, float* other) const {
-        if (!MAXIMA || a.kind != OF_MAXIMA) dy.template ready<Tile, THREADS>(tile);
+        if (!ALONE || a.kind != OF_MAXIMA) dy.template ready<Tile, THREADS>(tile);
         if (a.kind != OF_RELU && a.kind != OF_GELU) return;
         by.template ready<Tile, THREADS>(other);
         auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };

@@ -34,18 +34,18 @@ struct Stored {
             f([=](int row, int column, bool valid = true) {
                 return widen(there(column, valid) ? *halves(row, column) : make_uint2(0, 0), format);
             });
-        else if (wide)
-            f([=](int row, int column, bool valid = true) { return load4(place(row), column, valid ? width : 0, true); });
         else
-            f([=](int row, int column, bool valid = true) { return load4(place(row), column, valid ? width : 0, false); });
+            known(wide, [&](auto wide) {
+                f([=](int row, int column, bool valid = true) { return load4(place(row), column, valid ? width : 0, wide); });
+            });
     }
     __device__ __forceinline__ void put(int row, int column, float4 x, bool accumulate) const {
         if (format == IN_F32) {
             store4(data + size_t(row) * width, column, width, wide, x, accumulate);
         } else if (column < width) {
             uint2* to = halves(row, column);
-            float4 old = accumulate ? widen(*to, format) : make_float4(0, 0, 0, 0);
-            *to = make_uint2(narrow(old.x + x.x, old.y + x.y, format), narrow(old.z + x.z, old.w + x.w, format));
+            if (accumulate) x = widen(*to, format) + x;
+            *to = make_uint2(narrow(x.x, x.y, format), narrow(x.z, x.w, format));
         }
     }
 
