@@ -146,9 +146,8 @@ template <int CHUNKS> __device__ APART void layer_norm_backward(const LayerNormB
         }
     });
     float* partial = a.partials + size_t(block) * 2 * width;
-    for (int c = 0; c < CHUNKS; c++) {
-        float sum = join_warps(dgamma.chunk(c), dbeta.chunk(c));
-        int column = c * CHUNK + int(threadIdx.x) % CHUNK;
-        if (column < width) partial[int(threadIdx.x) / CHUNK * width + column] = sum;
-    }
+    for (int c = 0; c < CHUNKS; c++)
+        join_warps(dgamma.chunk(c), dbeta.chunk(c), [&](int row, int column, float sum) {
+            if (c * CHUNK + column < width) partial[row * width + c * CHUNK + column] = sum;
+        });
 }

@@ -3,12 +3,13 @@
 #include "linear.cuh"
 #include "normalise.cuh"
 
-// All tiles of a block.
+// All tiles of a block, most often one.
 template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void compute(const Tiles& tiles) {
     SHARED(float, memory);
-    int own = int(blockIdx.y), step = int(gridDim.y), count = max(0, (tiles.rows + Shape::M - 1) / Shape::M - own + step - 1) / step;
-    tiles.template compute<MULTIPLY, Shape>(memory, count, Place{own * Shape::M, int(blockIdx.x) * Shape::N},
-                                            [=](Place& at) { at.row += step * Shape::M; });
+    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M) {
+        tiles.template compute<MULTIPLY, Shape>(memory, 1, Place{row, int(blockIdx.x) * Shape::N}, [](Place&) {});
+        __syncthreads();
+    }
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
     compute<MULTIPLY, Shape>(LinearForwardTiles<true>(a, resolve(a.rows, a.step)));
@@ -45,29 +46,29 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
     Slopes<true> d(a.slope, a.step, run.end, a.n);
     View x(read(a.x, a.step), run.end, a.k, a.k, a.x.format);
     bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU, biased = a.biased && column == 0;
-    int floats = A::FLOATS + B::FLOATS, depth = run.first;
+    constexpr int FLOATS = A::FLOATS + B::FLOATS;
     float db = 0;
     typename Shape::Sums sums;
     product<MULTIPLY, Shape, A, B>(
-        sums, memory, floats + (activated ? A::FLOATS : 0), (run.size() + DEPTH - 1) / DEPTH,
+        sums, memory, FLOATS + (activated ? A::FLOATS : 0), (run.size() + DEPTH - 1) / DEPTH,
         [&](float* left, float* right, int step) {
-            d.template copy<A, Shape::THREADS>(left, left + floats, row, run.first + step * DEPTH);
+            d.template copy<A, Shape::THREADS>(left, left + FLOATS, row, run.first + step * DEPTH);
             B::template copy<Shape::THREADS>(right, x, column, run.first + step * DEPTH);
         },
-        [&](float* left) {
-            d.template ready<A, Shape::THREADS>(left, left + floats);
+        [&](float* left, int) {
+            d.template ready<A, Shape::THREADS>(left, left + FLOATS);
             x.template ready<B, Shape::THREADS>(left + A::FLOATS);
             a.norm.template ready<B, Shape::THREADS>(left + A::FLOATS, a.step, column, a.k, x.wide);
         },
-        [&](const float* left) {
+        [&](const float* left, int step) {
             if (biased && int(threadIdx.x) < Shape::M) {
 #pragma unroll
                 for (int i = 0; i < DEPTH; i++) {
-                    float factor = a.factors ? depth + i < run.end ? a.factors[depth + i] : 0 : 1;
+                    int r = run.first + step * DEPTH + i;
+                    float factor = a.factors ? r < run.end ? a.factors[r] : 0 : 1;
                     db += left[A::at(i, int(threadIdx.x))] * factor;
                 }
             }
-            depth += DEPTH;
         });
     float* partial = a.partials + size_t(of.z) * a.partial;
     Pairs(partial, a.k, a.k, false).template put_tile<Shape>(sums, row, column, a.n - row);
@@ -76,7 +77,9 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
 }
 
 #define LINEAR_KERNEL(name, function, Arguments, mode, MODE, size, Size)                                            \
-    extern "C" __global__ void __launch_bounds__(Size::THREADS, Size::BLOCKS) name##_##size##_##mode(Arguments a) { function<MODE, Size>(a); } \
+    extern "C" __global__ void __launch_bounds__(Size<MODE>::THREADS, Size<MODE>::BLOCKS) name##_##size##_##mode(Arguments a) { \
+        function<MODE, Size<MODE>>(a);                                                                              \
+    }                                                                                                               \
     KERNEL(name##_##size##_##mode, Arguments)
 #define LINEAR_KERNELS(mode, MODE, size, Size)                                   \
     LINEAR_KERNEL(linear_forward, linear_forward, LinearForward, mode, MODE, size, Size) \

@@ -35,26 +35,30 @@ template <bool ALONE> struct LinearForwardTiles {
                 A::template copy<Shape::THREADS>(left, x, at.row, step * DEPTH);
                 B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left) { x.template ready<A, Shape::THREADS>(left); }, [](const float*) {},
+            [&](float* left, int) { x.template ready<A, Shape::THREADS>(left); }, [](const float*, int) {},
+            [&](typename Shape::Sums& sums, Place at) { start<Shape>(sums, at.row, at.column); },
             [&](typename Shape::Sums& sums, Place at) { finish<Shape>(sums, at.row, at.column, memory + Shape::STAGES * FLOATS); });
     }
 
   private:
+    __device__ __forceinline__ Pairs y() const { return Pairs(write(a.y), a.n, a.y_stride, a.accumulate, ALONE ? a.y.format : IN_F32); }
+
+    template <class Shape> __device__ __forceinline__ void start(typename Shape::Sums& sums, int row, int column) const {
+        if (!ALONE || !a.z.data) return y().template start_tile<Shape>(sums, row, column, rows - row);
+        const int* index = read(a.index, a.step);
+        Pairs(read(a.z, a.step), a.n, a.n, false).visit([&](auto load, auto) {
+            Shape::each(sums, [&](int i, int j, float& first, float& second) {
+                float2 z = load(index[min(row + i, rows - 1)], column + j < a.n ? column + j : 0);
+                first = z.x, second = z.y;
+            });
+        });
+    }
     template <class Shape> __device__ __forceinline__ void finish(typename Shape::Sums& sums, int row, int column, float* memory) const {
-        Pairs y(write(a.y), a.n, a.y_stride, a.accumulate, ALONE ? a.y.format : IN_F32), before(write(a.before), a.n, a.n, false);
+        Pairs before(write(a.before), a.n, a.n, false);
         if (a.bias) {
             Shape::each(sums, [&](int, int j, float& first, float& second) {
                 int c = column + j;
                 first += a.bias[min(c, a.n - 1)], second += a.bias[min(c + 1, a.n - 1)];
-            });
-        }
-        if (ALONE && a.z.data) {
-            const int* index = read(a.index, a.step);
-            Pairs(read(a.z, a.step), a.n, a.n, false).visit([&](auto load, auto) {
-                Shape::each(sums, [&](int i, int j, float& first, float& second) {
-                    float2 plus = load(index[min(row + i, rows - 1)], column + j < a.n ? column + j : 0);
-                    first += plus.x, second += plus.y;
-                });
             });
         }
         if (a.activation == GELU) before.template put_tile<Shape>(sums, row, column, rows - row);
@@ -62,7 +66,7 @@ template <bool ALONE> struct LinearForwardTiles {
             first = a.activation == GELU ? gelu(first) : a.activation == RELU ? relu(first) : first;
             second = a.activation == GELU ? gelu(second) : a.activation == RELU ? relu(second) : second;
         });
-        y.template put_tile<Shape>(sums, row, column, rows - row);
+        y().template put_tile<Shape>(sums, row, column, rows - row);
         if (ALONE && a.statistics) {
             float* partial = a.statistics + size_t(row / Shape::M) * 2 * a.n + column;
             Shape::statistics(sums, min(Shape::M, rows - row), memory, [&](int c, float mean, float squares) {
@@ -92,8 +96,8 @@ template <bool ALONE> struct LinearDxTiles {
         : a(a), rows(rows), d(a.slope, a.step, rows, a.n), w(a.weight, a.n, a.k, a.weight_stride) {}
 
     // Tiles from the first one on; `memory` may be used again after a barrier.
-    template <Multiply MULTIPLY, class Shape, class Next, class Done>
-    __device__ __forceinline__ void multiply(float* memory, int tiles, Place first, Next next, Done done) const {
+    template <Multiply MULTIPLY, class Shape, class Next, class Start, class Done>
+    __device__ __forceinline__ void multiply(float* memory, int tiles, Place first, Next next, Start start, Done done) const {
         using A = Operand<Shape::M, true>;
         using B = Operand<Shape::N, false>;
         bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU;
@@ -104,13 +108,14 @@ template <bool ALONE> struct LinearDxTiles {
                 d.template copy<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH);
                 B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*) {}, done);
+            [&](float* left, int) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*, int) {}, start, done);
     }
     template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         Pairs dx(write(a.dx), a.k, a.k, a.accumulate, ALONE ? a.dx.format : IN_F32);
-        multiply<MULTIPLY, Shape>(memory, tiles, first, next, [&](typename Shape::Sums& sums, Place at) {
-            dx.template put_tile<Shape>(sums, at.row, at.column, rows - at.row);
-        });
+        multiply<MULTIPLY, Shape>(
+            memory, tiles, first, next,
+            [&](typename Shape::Sums& sums, Place at) { dx.template start_tile<Shape>(sums, at.row, at.column, rows - at.row); },
+            [&](typename Shape::Sums& sums, Place at) { dx.template put_tile<Shape>(sums, at.row, at.column, rows - at.row); });
     }
 };

@@ -9,6 +9,8 @@
 #include "common.cuh"
 
 #ifdef __CUDACC__
+// The compiler knows no more what x is: what follows from it is computed again, instead of kept in registers from before.
+__device__ __forceinline__ void forget(int& x) { asm volatile("" : "+r"(x)); }
 // d += a b
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

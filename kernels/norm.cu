@@ -57,12 +57,11 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(BatchNor
     joined /= float(max(size, 1));
     float between = 0;
     for (int w = 0; w < 8; w++) between += rows_of(w) * (mean_of(w) - joined) * (mean_of(w) - joined);
-    float within = join_warps(squares, squares);
-    int out = int(blockIdx.y) * CHUNK + thread;
-    if (out >= width) return;
     float* partial = a.partials + size_t(blockIdx.x) * 2 * width;
-    if (int(threadIdx.x) < CHUNK) partial[out] = joined;
-    else partial[width + out] = within + between;
+    int first = int(blockIdx.y) * CHUNK;
+    join_warps(squares, squares, [&](int row, int own, float within) {
+        if (first + own < width) partial[row * width + first + own] = row == 0 ? joined : within + between;
+    });
 }
 KERNEL(batch_norm_statistics, BatchNormStatistics)
 
@@ -180,9 +179,11 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_sums(BatchNormBackw
         BatchNormColumns columns(read(a.kept, a.step), a.gamma, a.beta, tile_column(), a.width, a.relu);
         batch_norm_rows(a, columns, run, [&](int, float4 h, float4 g) { sums.add(h, g); });
     }
-    float sum = join_warps(sums.products, sums.sums);
-    int column = int(blockIdx.y) * CHUNK + int(threadIdx.x) % CHUNK;
-    if (column < a.width) a.partials[(size_t(blockIdx.x) * 2 + threadIdx.x / CHUNK) * a.width + column] = sum;
+    float* partial = a.partials + size_t(blockIdx.x) * 2 * a.width;
+    int first = int(blockIdx.y) * CHUNK;
+    join_warps(sums.products, sums.sums, [&](int row, int column, float sum) {
+        if (first + column < a.width) partial[row * a.width + first + column] = sum;
+    });
 }
 KERNEL(batch_norm_sums, BatchNormBackward)
 

@@ -212,6 +212,9 @@ template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3
 
     static __device__ int row() { return warp() / WARPS_N * (M / WARPS_M); }
     static __device__ int column() { return warp() % WARPS_N * (N / WARPS_N); }
+    static __device__ __forceinline__ void clear(Sums& sums) {
+        each(sums, [](int, int, float& first, float& second) { first = second = 0; });
+    }
     // The tile as rows in shared memory, between two barriers.
     static constexpr int STRIDE = N + 8;
     static __device__ __forceinline__ void lay_out(Sums& sums, float* memory) {
@@ -262,8 +265,9 @@ template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3
                 for (int half = 0; half < 2; half++) f(r + 16 * i + 8 * half, c + 8 * j, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
     }
 };
-using Large = Shape<128, 128, 2, 4, 1>;
-using Small = Shape<64, 64, 2, 2, 3>;
+// Two blocks share a multiprocessor; where three products need more registers, more warps share a tile.
+template <Multiply MULTIPLY> using Large = Shape<128, 128, 2, MULTIPLY == TF32X3 ? 4 : 2, MULTIPLY == TF32X3 ? 1 : 2>;
+template <Multiply> using Small = Shape<64, 64, 2, 2, 3>;
 
 // First row and column of a tile of the result.
 struct Place {
@@ -272,12 +276,12 @@ struct Place {
 
 // Tiles of a b, of `steps` steps each, one behind the other: copies for the next tile are under way when one is done. A and B are the operands'
 // tiles. `first` is the first tile's place, next(place) makes it the following one's. `copy(left tile, right tile, place, step)` begins copies
-// (or writes) of a step; `ready(left tile)` comes when this thread's are done, before other threads read them; `present(left tile)` when all
-// threads' are; `done(sums, place)` when a tile is. `memory` has `floats` for each stage: a left tile, a right tile, and more if the caller wants.
-// No thread may still use it, and the caller needs a barrier before it uses it again.
-template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Copy, class Ready, class Present, class Done>
+// (or writes) of a step; `ready(left tile, step)` comes when this thread's are done, before other threads read them; `present(left tile, step)`
+// when all threads' are; `start(sums, place)` gives what a tile is added to, `done(sums, place)` comes when it is complete. `memory` has `floats` for each
+// stage: a left tile, a right tile, and more if the caller wants. No thread may still use it, and the caller needs a barrier before it uses it again.
+template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Copy, class Ready, class Present, class Start, class Done>
 __device__ __forceinline__ void products(float* memory, int floats, int tiles, int steps, Place first, Next next, Copy copy, Ready ready,
-                                         Present present, Done done) {
+                                         Present present, Start start, Done done) {
     Place coming = first;
     int to_come = tiles, coming_step = 0; // of what is to be copied next
     auto begin = [&](float* stage) {
@@ -292,29 +296,25 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
     };
     for (int stage = 0; stage < Shape::STAGES - 1; stage++) begin(memory + stage * floats);
     Place place = first;
-    int now = 0, free = Shape::STAGES - 1; // stages: of this step, and that of the step before, which all threads have read
+    int now = 0; // stage of this step
 #pragma unroll 1
-    for (int tile = 0; tile < tiles; tile++) {
+    for (; tiles > 0; tiles--) {
         typename Shape::Sums sums;
-#pragma unroll
-        for (int i = 0; i < Shape::ROWS; i++)
-#pragma unroll
-            for (int j = 0; j < Shape::COLUMNS; j++)
-                for (int e = 0; e < 4; e++) sums[i][j][e] = 0;
+        start(sums, place);
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
             float *left = memory + now * floats, *right = left + A::FLOATS;
             cp_async_wait<Shape::STAGES - 2>();
-            ready(left);
+            ready(left, step);
             __syncthreads();
-            begin(memory + free * floats);
-            free = now;
+            begin(memory + (now == 0 ? Shape::STAGES - 1 : now - 1) * floats); // of the step before, which all threads have read
             now = now + 1 == Shape::STAGES ? 0 : now + 1;
-            present(left);
+            present(left, step);
             multiply<MULTIPLY, true>(
                 sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
                 [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
         }
+        forget(place.row), forget(place.column);
         done(sums, place);
         next(place);
     }
@@ -325,6 +325,7 @@ __device__ __forceinline__ void product(typename Shape::Sums& sums, float* memor
     products<MULTIPLY, Shape, A, B>(
         memory, floats, 1, steps, Place{0, 0}, [](Place&) {},
         [&](float* left, float* right, Place, int step) { copy(left, right, step); }, ready, present,
+        [](typename Shape::Sums& own, Place) { Shape::clear(own); },
         [&](const typename Shape::Sums& own, Place) {
 #pragma unroll
             for (int i = 0; i < Shape::ROWS; i++)
@@ -374,15 +375,18 @@ struct Pairs {
             store(row, column, old.x + x, old.y + y);
         });
     }
-    // A tile of sums that begins at a row and a column, of which `rows` rows are there. What is there already is read before anything is
-    // written: reads wait for no write, nor for each other.
+    // A tile of sums that begins at a row and a column, of which `rows` rows are there: first what it is added to, then it is written.
+    template <class Shape> __device__ __forceinline__ void start_tile(typename Shape::Sums& sums, int row, int column, int rows) const {
+        if (!accumulate) return Shape::clear(sums);
+        visit([&](auto load, auto) {
+            Shape::each(sums, [&](int i, int j, float& x, float& y) {
+                float2 old = load(row + i, column + j, i < rows && column + j < columns);
+                x = old.x, y = old.y;
+            });
+        });
+    }
     template <class Shape> __device__ __forceinline__ void put_tile(typename Shape::Sums& sums, int row, int column, int rows) const {
-        visit([&](auto load, auto store) {
-            if (accumulate)
-                Shape::each(sums, [&](int i, int j, float& x, float& y) {
-                    float2 old = load(row + i, column + j, i < rows && column + j < columns);
-                    x += old.x, y += old.y;
-                });
+        visit([&](auto, auto store) {
             Shape::each(sums, [&](int i, int j, float x, float y) {
                 if (i < rows && column + j < columns) store(row + i, column + j, x, y);
             });

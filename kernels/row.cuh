@@ -69,18 +69,21 @@ template <int CHUNKS> struct Row {
     }
 };
 
-// Sums of 4 columns of each of two rows over 8 warps: thread t gets column t % 128 of row t / 128. All 256 threads must call.
-__device__ inline float join_warps(float4 first, float4 second) {
-    __shared__ float4 sums[8][64];
+// Sums of 4 columns of each of two rows over the warps of a block: put(row, column, sum) for each. All threads must call.
+template <int WARPS = 8, class F> __device__ __forceinline__ void join_warps(float4 first, float4 second, F put) {
+    __shared__ float4 sums[WARPS][64];
     sums[warp()][lane()] = first;
     sums[warp()][32 + lane()] = second;
     __syncthreads();
-    const float* column = reinterpret_cast<const float*>(sums) + threadIdx.x;
-    float total = 0;
 #pragma unroll
-    for (int w = 0; w < 8; w++) total += column[256 * w];
+    for (int i = int(threadIdx.x); i < 2 * CHUNK; i += 32 * WARPS) {
+        const float* column = reinterpret_cast<const float*>(sums) + i;
+        float total = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) total += column[2 * CHUNK * w];
+        put(i / CHUNK, i % CHUNK, total);
+    }
     __syncthreads();
-    return total;
 }
 
 // Rows of a block: a run of equal length for each block of the grid's first axis.

@@ -115,9 +115,10 @@ struct LinearMaxForward {
     int k, n, weight_stride, group;
 };
 template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const LinearMaxForward& a) {
-    using A = Operand<Large::M, true>;
-    using B = Operand<Large::N, true>;
-    constexpr int M = Large::M, N = Large::N;
+    using Shape = Large<MULTIPLY>;
+    using A = Operand<Shape::M, true>;
+    using B = Operand<Shape::N, true>;
+    constexpr int M = Shape::M, N = Shape::N;
     SHARED(float, memory); // stages of tiles, then the product [M, N]
     __shared__ int begins[MOST_SEGMENTS + 1], starts[MOST_SEGMENTS], zeros[MOST_SEGMENTS]; // place of the first row among the tiles' rows
     __shared__ int row_of[M];
@@ -151,31 +152,29 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
                 row_of[thread] = s < group ? starts[s] + place - begins[s] : -1;
             }
             __syncthreads();
-            Large::Sums sums;
-            int depth = 0;
-            product<MULTIPLY, Large, A, B>(
+            typename Shape::Sums sums;
+            product<MULTIPLY, Shape, A, B>(
                 sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
                 [&](float* left, float* right, int step) {
-                    copy_tile<A, Large::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
-                    B::template copy<Large::THREADS>(right, w, column, step * DEPTH);
+                    copy_tile<A, Shape::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
+                    B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
                 },
-                [&](float* left) {
-                    x.ready<A, Large::THREADS>(left);
-                    a.norm.ready<A, Large::THREADS>(left, a.step, depth, a.k, x.wide);
-                    depth += DEPTH;
+                [&](float* left, int step) {
+                    x.ready<A, Shape::THREADS>(left);
+                    a.norm.ready<A, Shape::THREADS>(left, a.step, step * DEPTH, a.k, x.wide);
                 },
-                [](const float*) {});
-            Large::lay_out(sums, memory);
+                [](const float*, int) {});
+            Shape::lay_out(sums, memory);
             int c = thread % N;
             float bias = column + c < a.n ? a.bias[column + c] : 0;
-            for (int s = thread / N; s < group; s += Large::THREADS / N) {
+            for (int s = thread / N; s < group; s += Shape::THREADS / N) {
                 int from = begins[s], to = begins[s + 1];
                 bool empty = from == to && tile == 0, here = from < base + M && to > base && from < to;
                 if (!empty && !here) continue;
                 Largest largest = from < base ? open[tile % 2][c] : Largest::begin(zeros[s]);
                 int end = min(to, base + M);
                 for (int place = max(from, base); place < end; place++)
-                    largest.take(memory[(place - base) * Large::STRIDE + c] + bias, starts[s] + place - from);
+                    largest.take(memory[(place - base) * Shape::STRIDE + c] + bias, starts[s] + place - from);
                 if (to > base + M) {
                     open[(tile + 1) % 2][c] = largest;
                 } else if (column + c < a.n) {
@@ -188,7 +187,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
     }
 }
 #define LINEAR_MAX_KERNEL(mode, MODE)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256) linear_max_forward_##mode(LinearMaxForward a) { linear_max<MODE>(a); }            \
+    extern "C" __global__ void __launch_bounds__(Large<MODE>::THREADS, Large<MODE>::BLOCKS) linear_max_forward_##mode(LinearMaxForward a) { linear_max<MODE>(a); }            \
     KERNEL(linear_max_forward_##mode, LinearMaxForward)
 LINEAR_MAX_KERNEL(tf32x3, TF32X3)
 LINEAR_MAX_KERNEL(tf32, TF32)

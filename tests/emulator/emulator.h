@@ -225,6 +225,7 @@ inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsig
 inline void mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
     emulator::mma_f16(d, a, b, site);
 }
+inline void forget(int&) {}
 inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
     emulator::mma_tf32(d, a, b, site);
 }

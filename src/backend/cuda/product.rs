@@ -1,6 +1,7 @@
 //! Products on tensor cores: how a result is cut into tiles, and the three products of a linear layer.
 
 use super::{
+    Multiply,
     chain::Kind,
     device::Address,
     norm::Norm,
@@ -18,6 +19,8 @@ const STAGES: usize = 3;
 const WARPS: usize = 2;
 /// Tiles that keep a large device busy.
 const MANY: usize = 128;
+/// Most blocks of a launch whose blocks all have about as much to do: two rounds of two on each of 132 multiprocessors, with none left over.
+const ROUNDS: usize = 2 * 2 * 132;
 /// Most runs of rows that sums are cut into, and fewest rows of a run.
 const RUNS: usize = 256;
 const RUN: usize = 64;
@@ -47,11 +50,8 @@ impl Tile {
         }
     }
     /// Threads of a block.
-    pub fn threads(self) -> u32 {
-        match self {
-            Self::Large => 256,
-            Self::Small => 128,
-        }
+    pub fn threads(self, multiply: Multiply) -> u32 {
+        if self == Self::Large && multiply == Multiply::Tf32x3 { 256 } else { 128 }
     }
     /// Tiles along a side of the result.
     pub fn count(self, elements: usize) -> usize {
@@ -139,7 +139,7 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
     let n = a.n as usize;
     let grid = [tile.count(n) as u32, blocks(capacity, tile.side()), 1];
     let statistics = if a.statistics == 0 { 0 } else { 4 * 2 * WARPS * tile.side() };
-    r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(), stages(2 * tile.along()) + statistics, a);
+    r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(r.multiply), stages(2 * tile.along()) + statistics, a);
 }
 
 /// As [`forward`] without z and halves, as a link of a chain.
@@ -227,7 +227,7 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
     let arguments = Dx::new(r, rows, slope, weight, dx);
     let tile = Tile::of(capacity, weight.columns, 1);
     let grid = [tile.count(weight.columns) as u32, blocks(capacity, tile.side()), 1];
-    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(), stages(arguments.floats(tile.side(), tile.side())), &arguments);
+    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(r.multiply), stages(arguments.floats(tile.side(), tile.side())), &arguments);
 }
 
 /// As [`dx`], as a link of a chain.
@@ -266,12 +266,12 @@ pub fn norm_dx(
     let mut arguments = NormDx { product, x: r.input(0), norm, partials, totals: 0 };
     let grid = [tile.count(weight.columns) as u32, count as u32, 1];
     let shared = stages(product.floats(tile.side(), tile.side())).max(whole(tile));
-    r.launch(&format!("norm_sums_{}", r.multiply.suffix()), grid, tile.threads(), shared, &arguments);
+    r.launch(&format!("norm_sums_{}", r.multiply.suffix()), grid, tile.threads(r.multiply), shared, &arguments);
     let totals = partials::add_to_gradients(r, partials, count, &parameters);
     if dx.is_some() {
         arguments.totals = if train { totals } else { 0 };
         let grid = [grid[0], blocks(capacity, tile.side()), 1];
-        r.launch(&format!("norm_dx_{}", r.multiply.suffix()), grid, tile.threads(), shared, &arguments);
+        r.launch(&format!("norm_dx_{}", r.multiply.suffix()), grid, tile.threads(r.multiply), shared, &arguments);
     }
 }
 
@@ -335,6 +335,10 @@ impl Gradient {
     fn tiles(&self, tile: Tile) -> usize {
         tile.count(self.sums.n) * tile.count(self.sums.k)
     }
+    /// Runs of so many rows.
+    fn runs(&self, run: usize) -> usize {
+        self.capacity.div_ceil(run).clamp(1, RUNS)
+    }
     /// Rows times tiles.
     fn work(&self, tile: Tile) -> usize {
         self.tiles(tile) * self.capacity
@@ -349,11 +353,14 @@ pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<Part
     let area = |tile: Tile| group.iter().map(|g| g.work(tile)).sum::<usize>() * tile.side() * tile.side();
     let many = group.iter().map(|g| g.tiles(Tile::Large) * g.capacity.div_ceil(RUN).min(RUNS)).sum::<usize>() >= MANY;
     let tile = if many && 4 * area(Tile::Large) <= 5 * area(Tile::Small) { Tile::Large } else { Tile::Small };
-    let run = group.iter().map(|g| g.work(tile)).sum::<usize>().div_ceil(4 * MANY).max(RUN);
+    let blocks = |run: usize| group.iter().map(|g| g.tiles(tile) * g.runs(run)).sum::<usize>();
+    let longest = group.iter().map(|g| g.capacity).max().unwrap_or(0);
+    let least = group.iter().map(|g| g.work(tile)).sum::<usize>().div_ceil(ROUNDS).max(RUN);
+    let run = (least..longest).step_by(DEPTH).find(|&run| blocks(run) <= ROUNDS).unwrap_or(longest.max(RUN));
     let (mut sums, mut tiles) = (Vec::new(), Vec::new());
     for (i, gradient) in group.iter_mut().enumerate() {
         let Sums { n, k, weight, bias, totals } = gradient.sums;
-        let count = gradient.capacity.div_ceil(run).clamp(1, RUNS);
+        let count = gradient.runs(run);
         let vector = if gradient.arguments.biased == 0 { 0 } else { n };
         let sum = MatrixSums { count, rows: n, columns: k, vector, matrix: weight, bias, totals };
         gradient.arguments.partials = r.scratch(count * sum.room());
@@ -365,6 +372,6 @@ pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<Part
     let activated = group.iter().any(|g| g.arguments.slope.activated());
     let floats = 2 * tile.across() + if activated { tile.across() } else { 0 };
     let arguments = DwGroup { problems: r.constant_values(&problems), tiles: r.constant_values(&tiles) };
-    r.launch(&tile.kernel("linear_dw", r), [tiles.len() as u32, 1, 1], tile.threads(), stages(floats), &arguments);
+    r.launch(&tile.kernel("linear_dw", r), [tiles.len() as u32, 1, 1], tile.threads(r.multiply), stages(floats), &arguments);
     sums
 }

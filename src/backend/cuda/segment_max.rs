@@ -178,7 +178,7 @@ fn linear_maxima(r: &mut Recorder, norm: Norm, matrix: Matrix, bias: Vector, seg
     let grid = [tile.count(w.rows) as u32, blocks(count, group), 1];
     let shared = stages(2 * tile.along()).max(whole(tile));
     let kernel = format!("linear_max_forward_{}", r.multiply.suffix());
-    r.launch(&kernel, grid, tile.threads(), shared, &arguments);
+    r.launch(&kernel, grid, tile.threads(r.multiply), shared, &arguments);
 }
 
 /// The gradient of a linear layer's result of which maxima were taken.
