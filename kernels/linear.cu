@@ -45,18 +45,18 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
     int tiles = (a.k + Shape::N - 1) / Shape::N, row = of.y / tiles * Shape::M, column = of.y % tiles * Shape::N;
     Slopes<true> d(a.slope, a.step, run.end, a.n);
     View x(read(a.x, a.step), run.end, a.k, a.k, a.x.format);
-    bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU, biased = a.biased && column == 0;
+    bool biased = a.biased && column == 0;
     constexpr int FLOATS = A::FLOATS + B::FLOATS;
     float db = 0;
     typename Shape::Sums sums;
     product<MULTIPLY, Shape, A, B>(
-        sums, memory, FLOATS + (activated ? A::FLOATS : 0), (run.size() + DEPTH - 1) / DEPTH,
+        sums, memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), (run.size() + DEPTH - 1) / DEPTH,
         [&](float* left, float* right, int step) {
             d.template copy<A, Shape::THREADS>(left, left + FLOATS, row, run.first + step * DEPTH);
             B::template copy<Shape::THREADS>(right, x, column, run.first + step * DEPTH);
         },
-        [&](float* left, int) {
-            d.template ready<A, Shape::THREADS>(left, left + FLOATS);
+        [&](float* left, int step) {
+            d.template ready<A, Shape::THREADS>(left, left + FLOATS, row, run.first + step * DEPTH);
             x.template ready<B, Shape::THREADS>(left + A::FLOATS);
             a.norm.template ready<B, Shape::THREADS>(left + A::FLOATS, a.step, column, a.k, x.wide);
         },

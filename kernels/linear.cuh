@@ -35,7 +35,7 @@ template <bool ALONE> struct LinearForwardTiles {
                 A::template copy<Shape::THREADS>(left, x, at.row, step * DEPTH);
                 B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left, int) { x.template ready<A, Shape::THREADS>(left); }, [](const float*, int) {},
+            [&](float* left, Place, int) { x.template ready<A, Shape::THREADS>(left); }, [](const float*, int) {},
             [&](typename Shape::Sums& sums, Place at) { start<Shape>(sums, at.row, at.column); },
             [&](typename Shape::Sums& sums, Place at) { finish<Shape>(sums, at.row, at.column, memory + Shape::STAGES * FLOATS); });
     }
@@ -100,15 +100,14 @@ template <bool ALONE> struct LinearDxTiles {
     __device__ __forceinline__ void multiply(float* memory, int tiles, Place first, Next next, Start start, Done done) const {
         using A = Operand<Shape::M, true>;
         using B = Operand<Shape::N, false>;
-        bool activated = a.slope.kind == OF_RELU || a.slope.kind == OF_GELU;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
         products<MULTIPLY, Shape, A, B>(
-            memory, FLOATS + (activated ? A::FLOATS : 0), tiles, (a.n + DEPTH - 1) / DEPTH, first, next,
+            memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), tiles, (a.n + DEPTH - 1) / DEPTH, first, next,
             [&](float* left, float* right, Place at, int step) {
                 d.template copy<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH);
                 B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left, int) { d.template ready<A, Shape::THREADS>(left, left + FLOATS); }, [](const float*, int) {}, start, done);
+            [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH); }, [](const float*, int) {}, start, done);
     }
     template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {

@@ -22,13 +22,13 @@ struct MaximaView {
     const float* dy;
     const int *list, *kept, *segment_of;
     int segments, width;
-    bool ordered, wide;
+    bool ordered, wide; // no row has two segments; and columns can be read four at a time
 
     __device__ MaximaView(const Maxima& a, const StepBlock* step, const float* dy, int width) : dy(dy), width(width) {
         if (!a.segment_of) return;
         list = read(a.list, step), kept = read(a.kept, step), segment_of = a.segment_of, ordered = *a.ordered;
         segments = resolve(a.segments, step);
-        wide = is_wide(dy, width) && width % 4 == 0 && reinterpret_cast<size_t>(kept) % 16 == 0;
+        wide = ordered && is_wide(dy, width) && reinterpret_cast<size_t>(kept) % 16 == 0;
     }
     // Calls f(segment) for those that hold a row, in their order.
     template <class F> __device__ __forceinline__ void each(int row, F f) const {
@@ -46,41 +46,5 @@ struct MaximaView {
             if (kept[place] == row) sum += dy[place];
         });
         return sum;
-    }
-    // Columns column .. + 4 of rows; negative ones have zeros. Where a row has one segment at most, no load waits for another row's.
-    template <int COUNT> __device__ __forceinline__ void four(const int (&rows)[COUNT], int column, float4 (&sums)[COUNT]) const {
-        auto of = [&](int row, int4 k, float4 d) {
-            return make_float4(k.x == row ? d.x : 0, k.y == row ? d.y : 0, k.z == row ? d.z : 0, k.w == row ? d.w : 0);
-        };
-        auto read = [&](int s, int4& k, float4& d) {
-            bool held = s >= 0;
-            size_t place = size_t(held ? s : 0) * width + column;
-            k = held ? *reinterpret_cast<const int4*>(kept + place) : make_int4(-1, -1, -1, -1);
-            d = held ? *reinterpret_cast<const float4*>(dy + place) : make_float4(0, 0, 0, 0);
-        };
-        if (ordered) {
-            int s[COUNT];
-            int4 k[COUNT];
-            float4 d[COUNT];
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) s[i] = rows[i] >= 0 ? segment_of[rows[i]] : -1;
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) read(s[i], k[i], d[i]);
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) sums[i] = of(rows[i], k[i], d[i]);
-            return;
-        }
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            float4 sum = make_float4(0, 0, 0, 0);
-            if (rows[i] >= 0)
-                each(rows[i], [&](int s) {
-                    int4 k;
-                    float4 d;
-                    read(s, k, d);
-                    sum = sum + of(rows[i], k, d);
-                });
-            sums[i] = sum;
-        }
     }
 };

@@ -276,7 +276,7 @@ struct Place {
 
 // Tiles of a b, of `steps` steps each, one behind the other: copies for the next tile are under way when one is done. A and B are the operands'
 // tiles. `first` is the first tile's place, next(place) makes it the following one's. `copy(left tile, right tile, place, step)` begins copies
-// (or writes) of a step; `ready(left tile, step)` comes when this thread's are done, before other threads read them; `present(left tile, step)`
+// (or writes) of a step; `ready(left tile, place, step)` comes when this thread's are done, before other threads read them; `present(left tile, step)`
 // when all threads' are; `start(sums, place)` gives what a tile is added to, `done(sums, place)` comes when it is complete. `memory` has `floats` for each
 // stage: a left tile, a right tile, and more if the caller wants. No thread may still use it, and the caller needs a barrier before it uses it again.
 template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Copy, class Ready, class Present, class Start, class Done>
@@ -305,7 +305,7 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
         for (int step = 0; step < steps; step++) {
             float *left = memory + now * floats, *right = left + A::FLOATS;
             cp_async_wait<Shape::STAGES - 2>();
-            ready(left, step);
+            ready(left, place, step);
             __syncthreads();
             begin(memory + (now == 0 ? Shape::STAGES - 1 : now - 1) * floats); // of the step before, which all threads have read
             now = now + 1 == Shape::STAGES ? 0 : now + 1;
@@ -324,7 +324,8 @@ template <Multiply MULTIPLY, class Shape, class A, class B, class Copy, class Re
 __device__ __forceinline__ void product(typename Shape::Sums& sums, float* memory, int floats, int steps, Copy copy, Ready ready, Present present) {
     products<MULTIPLY, Shape, A, B>(
         memory, floats, 1, steps, Place{0, 0}, [](Place&) {},
-        [&](float* left, float* right, Place, int step) { copy(left, right, step); }, ready, present,
+        [&](float* left, float* right, Place, int step) { copy(left, right, step); },
+        [&](float* left, Place, int step) { ready(left, step); }, present,
         [](typename Shape::Sums& own, Place) { Shape::clear(own); },
         [&](const typename Shape::Sums& own, Place) {
 #pragma unroll

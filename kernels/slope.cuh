@@ -28,17 +28,19 @@ template <bool ALONE> struct Slopes {
           maxima(a.maxima, step, dy.data, columns) {
         dy.wide = by.wide = dy.wide && by.wide && (!ALONE || a.kind != OF_MAXIMA || maxima.wide);
     }
-    // As Operand::copy; `other` is room for a tile more, which only activations use.
+    // As Operand::copy; `other` is room for a tile more, which all but PLAIN use.
     template <class Tile, int THREADS> __device__ __forceinline__ void copy(float* tile, float* other, int start, int depth) const {
         if constexpr (ALONE)
-            if (a.kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, start, depth);
+            if (a.kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, other, start, depth);
         Tile::template copy<THREADS>(tile, dy, start, depth);
         if (a.kind != PLAIN) Tile::template copy<THREADS>(other, by, start, depth);
     }
     // What this thread has copied becomes d.
-    template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, float* other) const {
-        if (!ALONE || a.kind != OF_MAXIMA) dy.template ready<Tile, THREADS>(tile);
-        if (a.kind != OF_RELU && a.kind != OF_GELU) return;
+    template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, float* other, int start, int depth) const {
+        if constexpr (ALONE)
+            if (a.kind == OF_MAXIMA) return ready_maxima<Tile, THREADS>(tile, other, Tile::ALONG ? start : depth);
+        dy.template ready<Tile, THREADS>(tile);
+        if (a.kind == PLAIN) return;
         by.template ready<Tile, THREADS>(other);
         auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
         if (dy.wide) {
@@ -53,23 +55,36 @@ template <bool ALONE> struct Slopes {
     }
 
   private:
-    template <class Tile, int THREADS> __device__ __forceinline__ void copy_maxima(float* tile, int start, int depth) const {
+    // The gradients of the maxima of the rows' segments, and the rows where these came from: neighbouring rows have the same, near the multiprocessor.
+    template <class Tile, int THREADS> __device__ __forceinline__ void copy_maxima(float* tile, float* kept, int start, int depth) const {
         int row = Tile::ALONG ? start : depth, column = Tile::ALONG ? depth : start;
         if (dy.wide) {
             constexpr int PARTS = Tile::ROWS * Tile::COLUMNS / 4 / THREADS;
-            int rows[PARTS], i = 0;
-            float4 d[PARTS];
+            int segments[PARTS], i = 0;
             each_part<Tile, THREADS, true>([&](int, int r, int c) {
-                rows[i++] = row + r < dy.rows && column + c < dy.columns ? row + r : -1;
+                segments[i++] = row + r < dy.rows && column + c < dy.columns ? maxima.segment_of[row + r] : -1;
             });
-            maxima.four(rows, column + part_column<Tile, true>(), d);
             i = 0;
-            each_part<Tile, THREADS, true>([&](int e, int, int) { *reinterpret_cast<float4*>(tile + e) = d[i++]; });
+            each_part<Tile, THREADS, true>([&](int e, int, int c) {
+                int s = segments[i++];
+                size_t place = s < 0 ? 0 : size_t(s) * maxima.width + column + c;
+                cp_async16_near(tile + e, maxima.dy + place, s >= 0);
+                cp_async16_near(kept + e, maxima.kept + place, s >= 0);
+            });
         } else {
             each_part<Tile, THREADS, false>([&](int e, int r, int c) {
                 bool inside = row + r < dy.rows && column + c < dy.columns;
                 tile[e] = inside ? maxima.one(row + r, column + c) : 0;
             });
         }
+    }
+    template <class Tile, int THREADS> __device__ __forceinline__ void ready_maxima(float* tile, const float* kept, int row) const {
+        if (!dy.wide) return;
+        each_part<Tile, THREADS, true>([&](int e, int r, int) {
+            float4 d = *reinterpret_cast<float4*>(tile + e);
+            int4 k = *reinterpret_cast<const int4*>(kept + e);
+            auto of = [&](float d, int kept) { return kept == row + r ? d : 0; };
+            *reinterpret_cast<float4*>(tile + e) = make_float4(of(d.x, k.x), of(d.y, k.y), of(d.z, k.z), of(d.w, k.w));
+        });
     }
 };

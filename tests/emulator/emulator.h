@@ -236,6 +236,9 @@ inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* row, emulator::Site 
 inline void cp_async16(void* to, const void* from, bool valid = true, emulator::Site site = emulator::here()) {
     emulator::cp_async(to, from, 16, valid ? 16 : 0, site);
 }
+inline void cp_async16_near(void* to, const void* from, bool valid, emulator::Site site = emulator::here()) {
+    emulator::cp_async(to, from, 16, valid ? 16 : 0, site);
+}
 inline void cp_async8(void* to, const void* from, bool valid = true, emulator::Site site = emulator::here()) {
     emulator::cp_async(to, from, 8, valid ? 8 : 0, site);
 }

@@ -183,8 +183,9 @@ impl Slope {
         let maxima = Maxima { list: none, kept: none, segment_of: 0, ordered: 0, segments: RowCount::fixed(0) };
         Self { dy, by: Reference::none(), maxima, kind: PLAIN, stride: stride as i32 }
     }
-    fn activated(&self) -> bool {
-        self.kind == OF_RELU || self.kind == OF_GELU
+    /// d follows from dy and from another matrix.
+    fn of_two(&self) -> bool {
+        self.kind != PLAIN
     }
 }
 
@@ -218,7 +219,7 @@ impl Dx {
     }
     /// Floats of a stage for tiles of so many rows and columns.
     fn floats(&self, rows: usize, columns: usize) -> usize {
-        along(rows) + across(columns) + if self.slope.activated() { along(rows) } else { 0 }
+        along(rows) + across(columns) + if self.slope.of_two() { along(rows) } else { 0 }
     }
 }
 
@@ -369,8 +370,8 @@ pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<Part
         tiles.extend((0..count).flat_map(|run| (0..gradient.tiles(tile)).map(move |tile| [i, tile, run, count].map(|n| n as i32))));
     }
     let problems: Vec<Dw> = group.iter().map(|g| g.arguments).collect();
-    let activated = group.iter().any(|g| g.arguments.slope.activated());
-    let floats = 2 * tile.across() + if activated { tile.across() } else { 0 };
+    let of_two = group.iter().any(|g| g.arguments.slope.of_two());
+    let floats = 2 * tile.across() + if of_two { tile.across() } else { 0 };
     let arguments = DwGroup { problems: r.constant_values(&problems), tiles: r.constant_values(&tiles) };
     r.launch(&tile.kernel("linear_dw", r), [tiles.len() as u32, 1, 1], tile.threads(r.multiply), stages(floats), &arguments);
     sums
