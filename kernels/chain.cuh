@@ -38,8 +38,9 @@ enum LinkKind {
     JOIN_STEPS_BACKWARD,
     GELU_AGAIN,
 };
-struct Link {
-    int kind, arguments; // first byte of its structure in `data`
+struct alignas(16) Link {
+    int kind, pad[3];
+    unsigned char arguments[304];
 };
 struct Branch {
     Rows units;
@@ -49,16 +50,12 @@ struct Chain {
     const StepBlock* step;
     const Branch* branches;
     const Link* links;
-    const char* data;
     int count, pad; // branches
 };
 
 // What a block has of a branch: some units, and its number among the branch's blocks.
 struct Share {
-    Run units;
-    int block;
-    __device__ Share(const Branch& branch, const StepBlock* step)
-        : units(resolve(branch.units, step), int(blockIdx.x) - branch.first_block, branch.blocks), block(int(blockIdx.x) - branch.first_block) {}
+    int first, end, block;
     // Its rows of a tensor.
-    __device__ Run operator[](Rows rows) const { return units.times(rows.times); }
+    __device__ Run operator[](Rows rows) const { return Run::between(first, end).times(rows.times); }
 };

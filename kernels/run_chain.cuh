@@ -37,21 +37,36 @@ template <Multiply MULTIPLY, class Shape> __device__ APART void linear_dx(const 
 
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_chain(const Chain& a) {
     SHARED(float, memory);
-    __shared__ int link_number, end, own; // no registers for them over the links
+    // Every thread has these, but no registers for them over the links.
+    __shared__ Link links[2]; // the one that runs and the one that comes next
+    __shared__ Share share;
+    __shared__ int first, end;
     if (threadIdx.x == 0) {
-        own = 0;
+        int own = 0;
         while (own + 1 < a.count && a.branches[own + 1].first_block <= int(blockIdx.x)) own++;
-        link_number = a.branches[own].first_link, end = link_number + a.branches[own].links;
+        const Branch& branch = a.branches[own];
+        int block = int(blockIdx.x) - branch.first_block;
+        Run units(resolve(branch.units, a.step), block, branch.blocks);
+        share = {units.first, units.end, block}, first = branch.first_link, end = first + branch.links;
     }
     __syncthreads();
-    while (link_number < end) {
-        Share share(a.branches[own], a.step);
-        const Link link = a.links[link_number];
-        const char* data = a.data + link.arguments;
+    auto fetch = [&](int number) {
+        constexpr int PARTS = sizeof(Link) / 16;
+        if (number < end && int(threadIdx.x) < PARTS)
+            cp_async16(reinterpret_cast<int4*>(&links[number % 2]) + threadIdx.x, reinterpret_cast<const int4*>(a.links + number) + threadIdx.x);
+        cp_async_commit();
+    };
+    fetch(first);
+    cp_async_wait<0>();
+    __syncthreads();
+    for (int number = first; number < end; number++) {
+        fetch(number + 1);
+        const Link& link = links[number % 2];
         switch (link.kind) {
 #define LINK(kind, Arguments, ...)                                        \
     case kind: {                                                          \
-        const Arguments& args = *reinterpret_cast<const Arguments*>(data); \
+        static_assert(sizeof(Arguments) <= sizeof(Link::arguments));      \
+        const Arguments& args = *reinterpret_cast<const Arguments*>(link.arguments); \
         __VA_ARGS__;                                                      \
         break;                                                            \
     }
@@ -87,9 +102,8 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
             LINK(GELU_AGAIN, Gelu, gelu_rows(args, share[args.rows]))
 #undef LINK
         }
-        __syncthreads(); // what was written is there for the next link
-        if (threadIdx.x == 0) link_number++;
-        __syncthreads();
+        cp_async_wait<0>();
+        __syncthreads(); // the next link is there, and what was written is there for it
     }
 }
 

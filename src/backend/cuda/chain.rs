@@ -144,18 +144,24 @@ struct Arguments {
     step: Address,
     branches: Address,
     links: Address,
-    data: Address,
     count: i32,
     pad: i32,
+}
+
+/// A kind with its arguments; mirrors `Link`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Link {
+    kind: i32,
+    pad: [i32; 3],
+    arguments: [u8; 304],
 }
 
 /// The chain that is being recorded.
 #[derive(Debug, Default)]
 pub struct Chain {
     branches: Vec<Branch>,
-    /// Kind and first byte in `data`.
-    links: Vec<[i32; 2]>,
-    data: Vec<u8>,
+    links: Vec<Link>,
     blocks: usize,
     shared: usize,
     /// Of its products.
@@ -171,9 +177,9 @@ impl Chain {
     }
     /// Appends a link with its arguments and the dynamic shared memory that it needs.
     pub fn link<A: Pod>(&mut self, kind: Kind, shared: usize, arguments: &A) {
-        self.links.push([kind as i32, self.data.len() as i32]);
-        self.data.extend_from_slice(bytemuck::bytes_of(arguments));
-        self.data.resize(self.data.len().next_multiple_of(16), 0);
+        let mut link = Link { kind: kind as i32, ..Link::zeroed() };
+        link.arguments[..size_of::<A>()].copy_from_slice(bytemuck::bytes_of(arguments));
+        self.links.push(link);
         self.shared = self.shared.max(shared);
         if let Some(branch) = self.branches.last_mut() {
             branch.links += 1;
@@ -222,12 +228,10 @@ pub fn launch<'a>(
     if chain.links.is_empty() {
         return Ok(());
     }
-    let links: Vec<i32> = chain.links.iter().flatten().copied().collect();
     let arguments = Arguments {
         step: r.step(),
         branches: r.constant_values(&chain.branches),
-        links: r.constant_indexes(&links),
-        data: r.constant_values(&chain.data),
+        links: r.constant_values(&chain.links),
         count: chain.branches.len() as i32,
         pad: 0,
     };
