@@ -52,8 +52,8 @@ struct LinearNorm {
     Rows rows;
     int n, k, weight_stride, pairs, blocks, pad;
 };
-// A thread has a column of the result.
-extern "C" __global__ void __launch_bounds__(128) fold_norm(LinearNorm a) {
+// A thread has a column of the result; there are more, for the sums.
+extern "C" __global__ void __launch_bounds__(1024, 1) fold_norm(LinearNorm a) {
     __shared__ double sums[MOST_PAIRS], mean[MOST_MOMENTS], covariance[MOST_MOMENTS][MOST_MOMENTS];
     int rows = resolve(a.rows, a.step), n = a.n, k = a.k;
     if (rows == 0) {

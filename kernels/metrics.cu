@@ -1,4 +1,4 @@
-// Measures of predicted trajectories, in double precision: a warp has an ego or an agent at a time, its lanes the steps.
+// Measures of predicted trajectories, in double precision: a warp has a measure of an ego or an agent at a time, its lanes the steps.
 #include "losses.cuh"
 
 constexpr int MOST_MEASURES = 16;
@@ -106,17 +106,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) metrics(Metrics a) {
     for (int i = int(threadIdx.x); i < 8 * MOST_MEASURES; i += int(blockDim.x)) sums[i / MOST_MEASURES][i % MOST_MEASURES] = {0, 0};
     __syncthreads();
     int egos = length(a.rows, a.step) / 2, agents = resolve(a.agents, a.step);
-    for (int unit = global_thread() / 32; unit < egos + agents; unit += global_threads() / 32) {
-        for (int i = 0; i < a.count; i++) {
-            const Measure& m = a.measures[i];
-            if ((unit < egos) == (m.most == 0)) continue;
-            Sum own = m.most > 0   ? Sum{best(a, m, unit), 1}
-                      : m.most < 0 ? mean(a, m, first_agent(a, agents, unit), first_agent(a, agents, unit + 1), 0)
-                                   : mean(a, m, unit - egos, unit - egos + 1, 1e-6);
-            if (lane() > 0) continue;
-            Sum& sum = sums[warp()][i];
-            sum = {sum.total + own.total, sum.count + own.count};
-        }
+    for (int item = global_thread() / 32; item < (egos + agents) * a.count; item += global_threads() / 32) {
+        int unit = item / a.count, i = item % a.count;
+        const Measure& m = a.measures[i];
+        if ((unit < egos) == (m.most == 0)) continue;
+        Sum own = m.most > 0   ? Sum{best(a, m, unit), 1}
+                  : m.most < 0 ? mean(a, m, first_agent(a, agents, unit), first_agent(a, agents, unit + 1), 0)
+                               : mean(a, m, unit - egos, unit - egos + 1, 1e-6);
+        if (lane() > 0) continue;
+        Sum& sum = sums[warp()][i];
+        sum = {sum.total + own.total, sum.count + own.count};
     }
     __syncthreads();
     int i = int(threadIdx.x);

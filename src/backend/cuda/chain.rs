@@ -21,6 +21,8 @@ const FEW: usize = 10_000;
 /// Rows of a branch of more than [`LONG`] nodes from which blocks of 64 are enough to keep it busy.
 const ENOUGH: usize = 4096;
 const LONG: usize = 4;
+/// Multiprocessors of a large device.
+const MULTIPROCESSORS: usize = 132;
 /// Most blocks of a branch.
 const MOST_BLOCKS: usize = 4096;
 /// Widest layer norm of a chain.
@@ -68,6 +70,13 @@ impl Shape {
         match self {
             Self::Square => 3,
             Self::Full | Self::Wide => 4,
+        }
+    }
+    /// Blocks that a large device runs at a time.
+    fn places(self) -> usize {
+        match self {
+            Self::Square | Self::Wide => 2 * MULTIPROCESSORS,
+            Self::Full => MULTIPROCESSORS,
         }
     }
     fn name(self) -> &'static str {
@@ -187,10 +196,24 @@ impl Chain {
     }
 }
 
-/// How a branch is shared out among blocks: its units, and most rows that one has in a tensor.
-pub type Units = (Rows, usize);
+/// How a branch is shared out among blocks: its units, most rows that one has in a tensor, and its nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct Units {
+    units: Rows,
+    most: usize,
+    nodes: usize,
+}
 /// A single unit: one block has all.
-pub const ONE: Units = (Rows { symbol: None, times: 1 }, 1);
+pub const ONE: Units = Units { units: Rows { symbol: None, times: 1 }, most: 1, nodes: 1 };
+
+impl Units {
+    /// Blocks for at most so many units: each has a tile of rows, or, rather than that blocks of a long branch come one after another, some.
+    fn blocks(&self, shape: Shape, capacity: &[usize]) -> usize {
+        let (units, tile) = (self.units.resolve(capacity), (shape.rows() / self.most).max(1));
+        let tiles = if self.nodes > LONG { units.div_ceil(tile).div_ceil(shape.places()).max(1) } else { 1 };
+        units.div_ceil(tile * tiles).clamp(1, MOST_BLOCKS)
+    }
+}
 
 /// Records a group of nodes that [`takes`] accepts.
 pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
@@ -199,15 +222,17 @@ pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Record
         let symbol = schedule::symbol(graph, &graph.nodes[nodes[0]]);
         let tensors = nodes.iter().map(|&n| &graph.nodes[n]).flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten();
         let rows = tensors.map(|&id| graph.tensor(id).rows).filter(|rows| rows.symbol == symbol).map(|rows| rows.times);
-        (Rows { symbol, times: 1 }, rows.max().unwrap_or(1).max(1))
+        Units { units: Rows { symbol, times: 1 }, most: rows.max().unwrap_or(1).max(1), nodes: nodes.len() }
     };
-    let branches: Vec<Units> = group.branches.iter().map(units).collect();
-    let rows = |&(units, most): &Units| units.resolve(&r.plan.capacity) * most;
-    let shape = Shape::of(branches.iter().map(rows).zip(group.branches.iter().map(Vec::len)));
-    launch(r, shape, &branches, |r, branch| group.branches[branch].iter().try_for_each(|&n| node(r, n)))
+    // Blocks begin in their order: the longest branch should not wait for others.
+    let mut branches: Vec<&Vec<usize>> = group.branches.iter().collect();
+    branches.sort_by_key(|nodes| std::cmp::Reverse(nodes.len()));
+    let shares: Vec<Units> = branches.iter().copied().map(units).collect();
+    let shape = Shape::of(shares.iter().map(|share| (share.units.resolve(&r.plan.capacity) * share.most, share.nodes)));
+    launch(r, shape, &shares, |r, branch| branches[branch].iter().try_for_each(|&n| node(r, n)))
 }
 
-/// Records branches whose links `links` appends; blocks get units with a tile of rows.
+/// Records branches whose links `links` appends.
 pub fn launch<'a>(
     r: &mut Recorder<'a>,
     shape: Shape,
@@ -215,12 +240,12 @@ pub fn launch<'a>(
     links: impl Fn(&mut Recorder<'a>, usize) -> Result<()>,
 ) -> Result<()> {
     r.chain = Some(Chain { shape, ..Chain::default() });
-    for (branch, &(units, most)) in branches.iter().enumerate() {
-        let blocks = units.resolve(&r.plan.capacity).div_ceil((shape.rows() / most).max(1)).clamp(1, MOST_BLOCKS);
+    for (branch, share) in branches.iter().enumerate() {
+        let blocks = share.blocks(shape, &r.plan.capacity);
         if let Some(chain) = &mut r.chain {
             let [first_block, first_link] = [chain.blocks, chain.links.len()].map(|n| n as i32);
             chain.blocks += blocks;
-            chain.branches.push(Branch { units: units.into(), first_block, blocks: blocks as i32, first_link, links: 0 });
+            chain.branches.push(Branch { units: share.units.into(), first_block, blocks: blocks as i32, first_link, links: 0 });
         }
         links(r, branch)?;
     }

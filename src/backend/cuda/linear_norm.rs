@@ -14,7 +14,8 @@ use crate::{
 };
 use bytemuck::{Pod, Zeroable};
 
-/// Threads of a block that has columns of the result.
+/// Threads of a block that folds, and of one that makes gradients.
+const FOLD: usize = 1024;
 const BLOCK: usize = 128;
 
 #[repr(C)]
@@ -89,7 +90,7 @@ pub fn forward(r: &mut Recorder) -> Result<()> {
         r.launch("moments", [count as u32, 1, 1], 256, 0, &arguments);
     }
     let folding = arguments(r, kept, partials, count);
-    r.launch("fold_norm", [blocks(n, BLOCK), 1, 1], BLOCK as u32, 0, &folding);
+    r.launch("fold_norm", [blocks(n, FOLD), 1, 1], FOLD as u32, 0, &folding);
     let (at, places) = (kept.address(), Folded::new(n, k));
     let w = Weight { at, rows: n, columns: k, stride: k };
     let bias = at + bytes(places.bias.start);

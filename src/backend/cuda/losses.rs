@@ -12,8 +12,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// Threads of a block.
 const BLOCK: usize = 256;
-/// Terms that a block sums up, and most blocks.
-const TERMS: usize = 16 * BLOCK;
+/// Most blocks that sum up, a term a thread where there are not too many.
 const MOST_BLOCKS: u32 = 128;
 
 /// Divisors, max(count, `least`) + `extra` of what has been counted.
@@ -67,7 +66,7 @@ struct Arguments<To, Of> {
 
 /// Blocks that sum up so many terms.
 fn sum_blocks(terms: usize) -> u32 {
-    blocks(terms, TERMS).min(MOST_BLOCKS)
+    blocks(terms, BLOCK).min(MOST_BLOCKS)
 }
 
 /// The sum of a loss over `terms` terms by `kernel`.

@@ -12,9 +12,9 @@ use bytemuck::{Pod, Zeroable};
 
 /// Most measures.
 const MOST_MEASURES: usize = 16;
-/// Threads of a block, egos and agents that its warps have at a time, and most blocks.
+/// Threads of a block, its warps, and most blocks.
 const BLOCK: u32 = 256;
-const UNITS: usize = 8;
+const WARPS: usize = 8;
 const MOST_BLOCKS: u32 = 128;
 /// Numbers of 4 bytes in a sum.
 const SUM: usize = 4;
@@ -75,8 +75,8 @@ pub fn forward(r: &mut Recorder) -> Result<()> {
     }
     // No more egos than candidates.
     let units = r.capacity(r.node.input(0)) + r.capacity(r.node.input(2));
-    let blocks = blocks(units, UNITS).min(MOST_BLOCKS);
     let count = measures.len();
+    let blocks = blocks(units * count, WARPS).min(MOST_BLOCKS);
     let partials = r.lasting_scratch(SUM * count * blocks as usize);
     r.metrics = Some(Sums { partials, sums: r.output(0).address(), blocks: blocks as usize, measures: count });
     let mut arguments = Metrics {

@@ -13,8 +13,10 @@ use std::ops::Range;
 const RUN: usize = 16;
 /// Most partial sums of an element: two blocks for each of a large device's multiprocessors.
 const MOST: usize = 264;
-/// Columns that a block adds up.
-const TILE: usize = 32;
+/// Threads of a block that adds up; each has four columns, or a share of their partial sums if there are more than `FEW`.
+const BLOCK: usize = 256;
+const FEW: usize = 16;
+const MOST_SHARES: usize = 32;
 
 /// Partial sums and the gradients that they are added to; mirrors `PartialSum` of `partials.cu`.
 #[repr(C)]
@@ -147,8 +149,12 @@ pub fn add_up(r: &mut Recorder, sums: Vec<PartialSum>) {
 }
 
 fn launch(r: &mut Recorder, sums: &[PartialSum]) {
-    let tiles_of = |(i, sum): (usize, &PartialSum)| (0..sum.length).step_by(TILE).flat_map(move |column| [i as i32, column]);
-    let tiles: Vec<i32> = sums.iter().enumerate().flat_map(tiles_of).collect();
-    let arguments = SumPartials { sums: r.constant_values(sums), tiles: r.constant_indexes(&tiles) };
-    r.launch("sum_partials", [(tiles.len() / 2) as u32, 1, 1], 256, 0, &arguments);
+    let tiles_of = |(i, sum): (usize, &PartialSum)| {
+        let count = sum.count as usize;
+        let shares = if count > FEW { (count / 8).next_power_of_two().min(MOST_SHARES) } else { 1 };
+        (0..sum.length).step_by(4 * BLOCK / shares).map(move |column| [i as i32, column, shares as i32, 0])
+    };
+    let tiles: Vec<[i32; 4]> = sums.iter().enumerate().flat_map(tiles_of).collect();
+    let arguments = SumPartials { sums: r.constant_values(sums), tiles: r.constant_values(&tiles) };
+    r.launch("sum_partials", [tiles.len() as u32, 1, 1], BLOCK as u32, 0, &arguments);
 }
