@@ -27,7 +27,7 @@ template <bool ALONE> struct LinearForwardTiles {
     template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         using A = Operand<Shape::M, true>;
-        using B = Operand<Shape::N, true>;
+        using B = Weights<MULTIPLY, Shape::N, true>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
         products<MULTIPLY, Shape, A, B>(
             memory, FLOATS, tiles, (a.k + DEPTH - 1) / DEPTH, first, next,
@@ -99,7 +99,7 @@ template <bool ALONE> struct LinearDxTiles {
     template <Multiply MULTIPLY, class Shape, class Next, class Start, class Done>
     __device__ __forceinline__ void multiply(float* memory, int tiles, Place first, Next next, Start start, Done done) const {
         using A = Operand<Shape::M, true>;
-        using B = Operand<Shape::N, false>;
+        using B = Weights<MULTIPLY, Shape::N, false>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
         products<MULTIPLY, Shape, A, B>(
             memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), tiles, (a.n + DEPTH - 1) / DEPTH, first, next,

@@ -17,18 +17,18 @@ struct Norm {
     __device__ __forceinline__ void ready(float* tile, const StepBlock* step, int column, int width, bool wide) const {
         if (!gamma) return;
         if (wide) {
-            BatchNormColumns columns = this->columns(step, column + part_column<Tile, true>(), width);
-            each_part<Tile, THREADS, true>([&](int e, int, int) {
+            BatchNormColumns columns = this->columns(step, column + part_column<Tile, 4>(), width);
+            each_part<Tile, THREADS, 4>([&](int e, int, int) {
                 float4* at = reinterpret_cast<float4*>(tile + e);
                 *at = columns.of(*at);
             });
         } else {
             const float* kept = read(this->kept, step);
-            int c = column + part_column<Tile, false>();
+            int c = column + part_column<Tile, 1>();
             if (c >= width) return;
             NormStatistics s{kept[c], kept[width + c]};
             float g = gamma[c], b = beta[c];
-            each_part<Tile, THREADS, false>([&](int e, int, int) { tile[e] = normalised(tile[e], s, g, b, true); });
+            each_part<Tile, THREADS, 1>([&](int e, int, int) { tile[e] = normalised(tile[e], s, g, b, true); });
         }
     }
 };

@@ -5,6 +5,7 @@
 // (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x).
 #pragma once
 #include "storage.cuh"
+#include <type_traits>
 
 constexpr int DEPTH = 16;
 
@@ -116,18 +117,17 @@ struct View {
 };
 
 // The column of all parts of a tile that this thread copies; see `each_part`.
-template <class Tile, bool WIDE> __device__ __forceinline__ int part_column() {
-    constexpr int PART = WIDE ? 4 : 1;
+template <class Tile, int PART> __device__ __forceinline__ int part_column() {
     return int(threadIdx.x) % (Tile::COLUMNS / PART) * PART;
 }
-// Calls f(element of the tile, row, column) for the parts of a tile that this thread copies: 4 columns of a row if WIDE, else one. Always
+// Calls f(element of the tile, row, column) for the parts of a tile that this thread copies: PART columns of a row. Always
 // the same parts, so that a thread can work on what it has copied before others see it.
-template <class Tile, int THREADS, bool WIDE, class F> __device__ __forceinline__ void each_part(F f) {
-    constexpr int PART = WIDE ? 4 : 1, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS, OWN = (Tile::ROWS + STEP - 1) / STEP;
+template <class Tile, int THREADS, int PART, class F> __device__ __forceinline__ void each_part(F f) {
+    constexpr int PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS, OWN = (Tile::ROWS + STEP - 1) / STEP;
     static_assert(THREADS % PARTS == 0 && (Tile::ROWS % STEP == 0 || OWN == 1), "every thread has as many, or one or none");
-    int first = int(threadIdx.x) / PARTS, column = part_column<Tile, WIDE>();
+    int first = int(threadIdx.x) / PARTS, column = part_column<Tile, PART>();
     if (Tile::ROWS < STEP && first >= Tile::ROWS) return;
-#pragma unroll(WIDE ? OWN : 1) // matrices that are not aligned are rare and small: no registers for them
+#pragma unroll(PART > 1 ? OWN : 1) // matrices that are not aligned are rare and small: no registers for them
     for (int i = 0; i < OWN; i++) f(Tile::at(first + i * STEP, column), first + i * STEP, column);
 }
 // Begins to copy rows row_of(0 .. ROWS) (negative: zeros), columns column .. + COLUMNS, zeros outside of the matrix.
@@ -139,17 +139,17 @@ template <class Tile, int THREADS, class F> __device__ __forceinline__ void copy
     };
     bool valid;
     if (m.format != IN_F32) {
-        each_part<Tile, THREADS, true>([&](int e, int r, int c) {
+        each_part<Tile, THREADS, 4>([&](int e, int r, int c) {
             size_t from = place(r, c, valid);
             cp_async8(tile + e, reinterpret_cast<const unsigned short*>(m.data) + from, valid); // half of its room
         });
     } else if (m.wide) {
-        each_part<Tile, THREADS, true>([&](int e, int r, int c) {
+        each_part<Tile, THREADS, 4>([&](int e, int r, int c) {
             size_t from = place(r, c, valid);
             cp_async16(tile + e, m.data + from, valid);
         });
     } else {
-        each_part<Tile, THREADS, false>([&](int e, int r, int c) {
+        each_part<Tile, THREADS, 1>([&](int e, int r, int c) {
             size_t from = place(r, c, valid);
             cp_async4(tile + e, m.data + from, valid);
         });
@@ -157,7 +157,7 @@ template <class Tile, int THREADS, class F> __device__ __forceinline__ void copy
 }
 template <class Tile, int THREADS> __device__ __forceinline__ void View::ready(float* tile) const {
     if (format == IN_F32) return;
-    each_part<Tile, THREADS, true>([&](int e, int, int) {
+    each_part<Tile, THREADS, 4>([&](int e, int, int) {
         float4* at = reinterpret_cast<float4*>(tile + e);
         *at = widen(*reinterpret_cast<uint2*>(at), format);
     });
@@ -166,11 +166,11 @@ template <class Tile, int THREADS> __device__ __forceinline__ void View::ready(f
 // A tile of an operand in shared memory: SIZE rows or columns of the result. Neither copies nor fragments meet in a bank: pieces of 16
 // bytes of along tiles are exchanged within their row, rows of across tiles are padded.
 template <int SIZE, bool ALONG_> struct Operand {
-    static constexpr bool ALONG = ALONG_;
+    static constexpr bool ALONG = ALONG_, PACKED = false;
     static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE;
 
     static __device__ __forceinline__ int at(int row, int column) {
-        return ALONG ? row * STRIDE + (column ^ (row / 2 % 4 * 4)) : row * STRIDE + column;
+        return ALONG ? row * STRIDE + (column ^ (row / 2 % 2 * 8 + row / 4 % 2 * 4)) : row * STRIDE + column;
     }
     // Part `depth` of the summed dimension, part `start` of the other.
     template <int THREADS> static __device__ __forceinline__ void copy(float* tile, const View& m, int start, int depth) {
@@ -178,6 +178,55 @@ template <int SIZE, bool ALONG_> struct Operand {
         copy_tile<Operand, THREADS>(tile, m, ALONG ? depth : start, [&](int r) { return row + r; });
     }
 };
+
+// The same of weights in 16 bits, the right factors of products in 16 bits: rows of the matrix are multiples of 16 bytes, with zeros behind the last
+// column (`pack_weights`).
+template <int SIZE, bool ALONG_> struct Packed {
+    static constexpr bool ALONG = ALONG_, PACKED = true;
+    static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE / 2;
+
+    static __device__ __forceinline__ int at(int row, int column) {
+        return ALONG ? row * STRIDE + (column ^ (row / 4 % 2 * 8)) : row * STRIDE + column;
+    }
+    template <int THREADS> static __device__ __forceinline__ void copy(float* tile, const View& m, int start, int depth) {
+        int row = ALONG ? start : depth, column = ALONG ? depth : start;
+        each_part<Packed, THREADS, 8>([&](int e, int r, int c) {
+            bool valid = row + r < m.rows && column + c < m.columns;
+            size_t from = valid ? size_t(row + r) * m.stride + column + c : 0;
+            cp_async16(reinterpret_cast<unsigned short*>(tile) + e, reinterpret_cast<const unsigned short*>(m.data) + from, valid);
+        });
+    }
+    // Columns column .. + 16 of the result, all of the tile's summed dimension.
+    static __device__ __forceinline__ void fragments(unsigned (&first)[2], unsigned (&second)[2], const float* tile, int column) {
+        const unsigned short* halves = reinterpret_cast<const unsigned short*>(tile);
+        int own = lane() % 8, next = lane() / 8 % 2 * 8, other = column + lane() / 16 * 8;
+        unsigned bits[4];
+        if constexpr (ALONG) ldmatrix_x4(bits, halves + at(other + own, next));
+        else ldmatrix_x4_trans(bits, halves + at(next + own, other));
+        first[0] = bits[0], first[1] = bits[1], second[0] = bits[2], second[1] = bits[3];
+    }
+};
+template <Multiply MULTIPLY> constexpr bool IN_HALVES = MULTIPLY == BF16 || MULTIPLY == F16;
+template <Multiply MULTIPLY, int SIZE, bool ALONG> using Weights = std::conditional_t<IN_HALVES<MULTIPLY>, Packed<SIZE, ALONG>, Operand<SIZE, ALONG>>;
+
+// sums += a b, with b packed, of the tiles' parts for `Shape`'s warp.
+template <Multiply MULTIPLY, class Shape, class A, class B>
+__device__ __forceinline__ void multiply_by_packed(typename Shape::Sums& sums, const float* left, const float* right) {
+    static_assert(A::ALONG, "two columns that follow each other are read as one");
+    unsigned b[Shape::COLUMNS][2];
+#pragma unroll
+    for (int j = 0; j < Shape::COLUMNS; j += 2) B::fragments(b[j], b[j + 1], right, Shape::column() + 8 * j);
+#pragma unroll
+    for (int i = 0; i < Shape::ROWS; i++) {
+        auto pair = [&](int row, int column) {
+            float2 x = *reinterpret_cast<const float2*>(left + A::at(Shape::row() + 16 * i + lane() / 4 + row, lane() % 4 * 2 + column));
+            return pack<MULTIPLY>(x.x, x.y);
+        };
+        unsigned a[4] = {pair(0, 0), pair(8, 0), pair(0, 8), pair(8, 8)};
+#pragma unroll
+        for (int j = 0; j < Shape::COLUMNS; j++) multiply_packed<MULTIPLY>(sums[i][j], a, b[j]);
+    }
+}
 
 // Fragments from a tile in shared memory: rows row .. + 16 of the result, or columns, 8 of the summed dimension from `depth` on.
 template <class Tile> __device__ __forceinline__ void left_fragment(Left& a, const float* tile, int row, int depth) {
@@ -310,9 +359,12 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
             begin(memory + (now == 0 ? Shape::STAGES - 1 : now - 1) * floats); // of the step before, which all threads have read
             now = now + 1 == Shape::STAGES ? 0 : now + 1;
             present(left, step);
-            multiply<MULTIPLY, true>(
-                sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
-                [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
+            if constexpr (B::PACKED)
+                multiply_by_packed<MULTIPLY, Shape, A, B>(sums, left, right);
+            else
+                multiply<MULTIPLY, true>(
+                    sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
+                    [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
         }
         forget(place.row), forget(place.column);
         done(sums, place);

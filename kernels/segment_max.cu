@@ -117,7 +117,7 @@ struct LinearMaxForward {
 template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const LinearMaxForward& a) {
     using Shape = Large<MULTIPLY>;
     using A = Operand<Shape::M, true>;
-    using B = Operand<Shape::N, true>;
+    using B = Weights<MULTIPLY, Shape::N, true>;
     constexpr int M = Shape::M, N = Shape::N;
     SHARED(float, memory); // stages of tiles, then the product [M, N]
     __shared__ int begins[MOST_SEGMENTS + 1], starts[MOST_SEGMENTS], zeros[MOST_SEGMENTS]; // place of the first row among the tiles' rows

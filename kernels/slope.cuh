@@ -44,12 +44,12 @@ template <bool ALONE> struct Slopes {
         by.template ready<Tile, THREADS>(other);
         auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
         if (dy.wide) {
-            each_part<Tile, THREADS, true>([&](int e, int, int) {
+            each_part<Tile, THREADS, 4>([&](int e, int, int) {
                 float4 d = *reinterpret_cast<float4*>(tile + e), b = *reinterpret_cast<const float4*>(other + e);
                 *reinterpret_cast<float4*>(tile + e) = make_float4(slope(d.x, b.x), slope(d.y, b.y), slope(d.z, b.z), slope(d.w, b.w));
             });
         } else {
-            each_part<Tile, THREADS, false>(
+            each_part<Tile, THREADS, 1>(
                 [&](int e, int, int) { tile[e] = slope(tile[e], other[e]); });
         }
     }
@@ -61,18 +61,18 @@ template <bool ALONE> struct Slopes {
         if (dy.wide) {
             constexpr int PARTS = Tile::ROWS * Tile::COLUMNS / 4 / THREADS;
             int segments[PARTS], i = 0;
-            each_part<Tile, THREADS, true>([&](int, int r, int c) {
+            each_part<Tile, THREADS, 4>([&](int, int r, int c) {
                 segments[i++] = row + r < dy.rows && column + c < dy.columns ? maxima.segment_of[row + r] : -1;
             });
             i = 0;
-            each_part<Tile, THREADS, true>([&](int e, int, int c) {
+            each_part<Tile, THREADS, 4>([&](int e, int, int c) {
                 int s = segments[i++];
                 size_t place = s < 0 ? 0 : size_t(s) * maxima.width + column + c;
                 cp_async16_near(tile + e, maxima.dy + place, s >= 0);
                 cp_async16_near(kept + e, maxima.kept + place, s >= 0);
             });
         } else {
-            each_part<Tile, THREADS, false>([&](int e, int r, int c) {
+            each_part<Tile, THREADS, 1>([&](int e, int r, int c) {
                 bool inside = row + r < dy.rows && column + c < dy.columns;
                 tile[e] = inside ? maxima.one(row + r, column + c) : 0;
             });
@@ -80,7 +80,7 @@ template <bool ALONE> struct Slopes {
     }
     template <class Tile, int THREADS> __device__ __forceinline__ void ready_maxima(float* tile, const float* kept, int row) const {
         if (!dy.wide) return;
-        each_part<Tile, THREADS, true>([&](int e, int r, int) {
+        each_part<Tile, THREADS, 4>([&](int e, int r, int) {
             float4 d = *reinterpret_cast<float4*>(tile + e);
             int4 k = *reinterpret_cast<const int4*>(kept + e);
             auto of = [&](float d, int kept) { return kept == row + r ? d : 0; };

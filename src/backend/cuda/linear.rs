@@ -6,6 +6,7 @@ use super::{
     product::{self, Forward, Gradient, OF_GELU, OF_RELU, PLAIN, Slope, Sums, Weight},
     recorder::{IndexReference, Recorder, Reference, RowCount, bytes},
     rows::scatter_add,
+    weights::{self, factor},
 };
 use crate::{
     error::Result,
@@ -13,9 +14,14 @@ use crate::{
 };
 use bytemuck::{Pod, Zeroable};
 
-/// A weight on the device.
-pub fn weight(r: &Recorder, matrix: Matrix) -> Weight {
+/// A weight among the parameters.
+pub fn parameter(r: &Recorder, matrix: Matrix) -> Weight {
     Weight { at: r.parameter(matrix), rows: matrix.rows, columns: matrix.columns, stride: matrix.stride }
+}
+
+/// The same as products read it.
+pub fn weight(r: &Recorder, matrix: Matrix) -> Weight {
+    factor(r, parameter(r, matrix))
 }
 
 /// x Wᵀ into y and nothing more; `y_stride` lies between rows of y.
@@ -152,7 +158,14 @@ pub fn pair_products(r: &mut Recorder) -> Result<()> {
         let s = from(1, product + bytes(outer.rows * inner.columns));
         r.link(Kind::PairBias, 0, &PairBias { outer: b, inner_bias, outer_bias, s, rows: RowCount::fixed(rows), width, stride });
         Ok(())
-    })
+    })?;
+    let products = slices.iter().map(|(node, pair, _)| {
+        let (rows, columns) = (pair.outer.rows, pair.inner.columns);
+        Weight { at: r.reference(node.output(1)).address(), rows, columns, stride: columns }
+    });
+    let products: Vec<Weight> = products.collect();
+    weights::pack(r, &products);
+    Ok(())
 }
 
 /// y = x Pᵀ + s + z\[index\].
@@ -160,7 +173,7 @@ pub fn pair_forward(r: &mut Recorder, Pair { inner, outer, .. }: Pair, index: us
     let (n, k) = (outer.rows, inner.columns);
     let product = r.output(1).address();
     let id = r.node.input(0);
-    let w = Weight { at: product, rows: n, columns: k, stride: k };
+    let w = factor(r, Weight { at: product, rows: n, columns: k, stride: k });
     let (z, index) = (r.input(1), r.index(index));
     let arguments = Forward { bias: product + bytes(n * k), z, index, ..plain(r, r.rows(id), r.input(0), w, r.output(0), n) };
     let (y, capacity) = (r.node.output(0), r.capacity(id));
@@ -191,7 +204,8 @@ pub fn pair_backward(r: &mut Recorder, pair: Pair, index: usize) -> Result<()> {
     let slope = Slope::plain(dy, n);
     if let Some(dx) = r.dx(0) {
         let product = r.input(3).address();
-        product::dx(r, rows, slope, Weight { at: product, rows: n, columns: k, stride: k }, dx);
+        let w = factor(r, Weight { at: product, rows: n, columns: k, stride: k });
+        product::dx(r, rows, slope, w, dx);
     }
     let dp = r.lasting_scratch(n * k + n);
     let sums = Sums { n, k, weight: (0, k), bias: r.gradient(pair.outer_bias), totals: dp };

@@ -35,6 +35,7 @@ mod recorder;
 mod rows;
 mod segment_max;
 mod sequences;
+mod weights;
 
 pub use recorder::Multiply;
 

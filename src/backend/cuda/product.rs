@@ -57,9 +57,10 @@ impl Tile {
     pub fn count(self, elements: usize) -> usize {
         elements.div_ceil(self.side())
     }
-    /// Floats of an operand's tile whose rows have the summed dimension, or which lie across it.
-    pub fn along(self) -> usize {
-        along(self.side())
+    /// Floats of a stage of x Wᵀ.
+    pub fn forward(self, multiply: Multiply) -> usize {
+        let along = along(self.side());
+        along + of_weights(along, multiply)
     }
     fn across(self) -> usize {
         across(self.side())
@@ -76,6 +77,10 @@ fn along(size: usize) -> usize {
 }
 fn across(size: usize) -> usize {
     DEPTH * (size + 8)
+}
+/// Floats of such a tile of weights.
+fn of_weights(floats: usize, multiply: Multiply) -> usize {
+    if multiply.half() == 0 { floats } else { floats / 2 }
 }
 
 /// Bytes of the stages of tiles.
@@ -139,13 +144,13 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
     let n = a.n as usize;
     let grid = [tile.count(n) as u32, blocks(capacity, tile.side()), 1];
     let statistics = if a.statistics == 0 { 0 } else { 4 * 2 * WARPS * tile.side() };
-    r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(r.multiply), stages(2 * tile.along()) + statistics, a);
+    r.launch(&tile.kernel("linear_forward", r), grid, tile.threads(r.multiply), stages(tile.forward(r.multiply)) + statistics, a);
 }
 
 /// As [`forward`] without z and halves, as a link of a chain.
 pub fn chain_forward(r: &mut Recorder, a: &Forward) {
     let shape = r.chain_shape();
-    r.link(Kind::LinearForward, 4 * shape.stages() * (along(shape.rows()) + along(shape.columns())), a);
+    r.link(Kind::LinearForward, 4 * shape.stages() * (along(shape.rows()) + of_weights(along(shape.columns()), r.multiply)), a);
 }
 
 /// What d is; mirrors `SlopeKind`.
@@ -189,8 +194,8 @@ impl Slope {
     }
 }
 
-/// A matrix of the device, rows `stride` apart.
-#[derive(Clone, Copy)]
+/// A matrix of the device, rows `stride` apart; as a factor of products it is in 16 bits if they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Weight {
     pub at: Address,
     pub rows: usize,
@@ -218,8 +223,8 @@ impl Dx {
         Self { step: r.step(), weight: weight.at, slope, dx, rows, k, n, weight_stride, accumulate: i32::from(accumulate) }
     }
     /// Floats of a stage for tiles of so many rows and columns.
-    fn floats(&self, rows: usize, columns: usize) -> usize {
-        along(rows) + across(columns) + if self.slope.of_two() { along(rows) } else { 0 }
+    fn floats(&self, multiply: Multiply, rows: usize, columns: usize) -> usize {
+        along(rows) + of_weights(across(columns), multiply) + if self.slope.of_two() { along(rows) } else { 0 }
     }
 }
 
@@ -228,14 +233,20 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
     let arguments = Dx::new(r, rows, slope, weight, dx);
     let tile = Tile::of(capacity, weight.columns, 1);
     let grid = [tile.count(weight.columns) as u32, blocks(capacity, tile.side()), 1];
-    r.launch(&tile.kernel("linear_dx", r), grid, tile.threads(r.multiply), stages(arguments.floats(tile.side(), tile.side())), &arguments);
+    r.launch(
+        &tile.kernel("linear_dx", r),
+        grid,
+        tile.threads(r.multiply),
+        stages(arguments.floats(r.multiply, tile.side(), tile.side())),
+        &arguments,
+    );
 }
 
 /// As [`dx`], as a link of a chain.
 pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, dx: (Reference, bool)) {
     let arguments = Dx::new(r, rows, slope, weight, dx);
     let shape = r.chain_shape();
-    r.link(Kind::LinearDx, 4 * shape.stages() * arguments.floats(shape.rows(), shape.columns()), &arguments);
+    r.link(Kind::LinearDx, 4 * shape.stages() * arguments.floats(r.multiply, shape.rows(), shape.columns()), &arguments);
 }
 
 /// The gradient through a batch norm, given that of its result, d W; mirrors `NormDx`.
@@ -266,7 +277,7 @@ pub fn norm_dx(
     let partials = r.scratch(2 * count * weight.columns);
     let mut arguments = NormDx { product, x: r.input(0), norm, partials, totals: 0 };
     let grid = [tile.count(weight.columns) as u32, count as u32, 1];
-    let shared = stages(product.floats(tile.side(), tile.side())).max(whole(tile));
+    let shared = stages(product.floats(r.multiply, tile.side(), tile.side())).max(whole(tile));
     r.launch(&format!("norm_sums_{}", r.multiply.suffix()), grid, tile.threads(r.multiply), shared, &arguments);
     let totals = partials::add_to_gradients(r, partials, count, &parameters);
     if dx.is_some() {

@@ -10,8 +10,9 @@ use super::{
     linear_norm::{self, NormGradient},
     loss_scale, metrics,
     partials::{self, PartialSum},
-    product::{Gradient, RunStatistics},
+    product::{Gradient, RunStatistics, Weight},
     segment_max::{self, SegmentOf},
+    weights,
 };
 use crate::{
     error::{Error, Result},
@@ -293,6 +294,8 @@ pub struct Recorder<'a> {
     pub pairs: Vec<PairSums>,
     /// The same of norms of inputs.
     pub norms: Vec<NormGradient>,
+    /// Copies in 16 bits of weights that products read.
+    pub packed: HashMap<Weight, Weight>,
     /// Lists of segments whose rows' segments have been looked up before the first node.
     pub segments: Vec<SegmentOf>,
     /// Of the columns of tensors, as the launches that made these have left them.
@@ -326,6 +329,7 @@ impl<'a> Recorder<'a> {
             gradients: Vec::new(),
             pairs: Vec::new(),
             norms: Vec::new(),
+            packed: HashMap::new(),
             segments: Vec::new(),
             statistics: HashMap::new(),
             counts: HashMap::new(),
@@ -334,6 +338,7 @@ impl<'a> Recorder<'a> {
         };
         let one = r.constants(&[1.0]);
         r.seed = if at.loss_scale == 0 { one } else { at.loss_scale + loss_scale::FACTOR };
+        weights::pack_parameters(&mut r);
         segment_max::look_up(&mut r);
         linear::pair_products(&mut r)?;
         r.program.start = r.program.launches.len();

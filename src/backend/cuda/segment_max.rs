@@ -176,7 +176,7 @@ fn linear_maxima(r: &mut Recorder, norm: Norm, matrix: Matrix, bias: Vector, seg
         group: group as i32,
     };
     let grid = [tile.count(w.rows) as u32, blocks(count, group), 1];
-    let shared = stages(2 * tile.along()).max(whole(tile));
+    let shared = stages(tile.forward(r.multiply)).max(whole(tile));
     let kernel = format!("linear_max_forward_{}", r.multiply.suffix());
     r.launch(&kernel, grid, tile.threads(r.multiply), shared, &arguments);
 }
