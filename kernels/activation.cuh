@@ -1,15 +1,31 @@
 // What is applied to results of products, and its slopes.
 #pragma once
+#include "mma.cuh"
 #include "row.cuh"
 
 enum Activation { NONE, RELU, GELU };
 
-// Φ(x) of the normal distribution.
-__device__ inline float normal(float x) { return 0.5f * (1 + erff(x * 0.70710678118654752f)); }
+// Φ(x) of the normal distribution, and e^(-x²/2). Φ(-|x|) e^(x²/2) is taken to be t times a polynomial of t = 1 / (1 + 0.3 |x|), fitted for the least
+// relative error, 1.5e-7: half as many instructions as erff takes, and the exponential is that of the slope.
+struct Normal {
+    float below, bell;
+};
+__device__ inline Normal normal(float x) {
+    float t = reciprocal(1 + 0.3f * fabsf(x)), bell = power_of_2(-0.7213475204444817f * x * x);
+    constexpr float FIT[] = {-0.1572561562f, 0.2064447105f, -0.05376732349f, 0.1286057383f, 0.09990018606f, 0.1207560748f, 0.1196291596f};
+    float sum = 0.03568754345f;
+#pragma unroll
+    for (float factor : FIT) sum = sum * t + factor;
+    float tail = sum * t * bell;
+    return {x > 0 ? 1 - tail : tail, bell};
+}
 // x Φ(x).
-__device__ inline float gelu(float x) { return x * normal(x); }
+__device__ inline float gelu(float x) { return x * normal(x).below; }
 // d(x Φ(x)) / dx = Φ(x) + x φ(x).
-__device__ inline float gelu_slope(float x) { return normal(x) + x * 0.3989422804014327f * expf(-0.5f * x * x); }
+__device__ inline float gelu_slope(float x) {
+    Normal n = normal(x);
+    return n.below + x * 0.3989422804014327f * n.bell;
+}
 // NaN stays.
 __device__ inline float relu(float x) { return x < 0 ? 0 : x; }
 

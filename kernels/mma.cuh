@@ -1,4 +1,4 @@
-// Tensor-core products and asynchronous copies: all inline PTX of the library. The emulator has the same functions for the host.
+// Tensor-core products, asynchronous copies and fast functions: all inline PTX of the library. The emulator has the same functions for the host.
 //
 // Fragments as PTX lays them out, with g = lane / 4 and t = lane % 4 (rows x columns):
 //   m16n8k16 bf16 and f16, two a register, lower column first: a[0] (g, 2t) a[1] (g + 8, 2t) a[2] (g, 2t + 8) a[3] (g + 8, 2t + 8);
@@ -11,6 +11,15 @@
 #ifdef __CUDACC__
 // The compiler knows no more what x is: what follows from it is computed again, instead of kept in registers from before.
 __device__ __forceinline__ void forget(int& x) { asm volatile("" : "+r"(x)); }
+// 1 / x and 2^x to about the last place; results below the smallest normal number are 0.
+__device__ __forceinline__ float reciprocal(float x) {
+    asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
+    return x;
+}
+__device__ __forceinline__ float power_of_2(float x) {
+    asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
+    return x;
+}
 // d += a b
 __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
