@@ -130,7 +130,10 @@ pub fn takes(graph: &Graph, node: &Node) -> bool {
         Op::Linear { .. } | Op::Fourier { .. } | Op::Dropout { .. } | Op::Residual { .. } => true,
         Op::LayerNorm { gamma, .. } => gamma.len <= WIDEST_NORM,
         Op::Attention(spec) => super::group_attention::is_one(graph, node, spec),
-        Op::Neighborhood { length, heads, window, bias } => super::neighborhood::shared(*length, *heads, *window, bias.len) <= MOST_SHARED,
+        Op::Neighborhood { length, heads, window, bias } => {
+            let width = graph.tensor(node.operands[0]).width;
+            super::neighborhood::shared(width, *length, *heads, *window, bias.len) <= MOST_SHARED
+        }
         Op::Add { .. } | Op::Outer | Op::Unfold { .. } | Op::Mix { .. } | Op::Interleave | Op::JoinSteps { .. } => true,
         Op::Gather { .. } => node.pass == Pass::Forward || super::rows::is_table(graph, node),
         _ => false,
