@@ -1,5 +1,6 @@
 // Attention within groups of few consecutive rows, each a segment: y = softmax(q kᵀ scale) v, with dropout of the softmax. A warp has a head of
-// a group; a lane has a key, and then columns.
+// a group. Scores and what follows from them are matrices [query, key] in shared memory, of which a lane has some elements, then a row; for
+// products with q, k and v a lane has columns of these.
 #pragma once
 #include "heads.cuh"
 #include "row.cuh"
@@ -17,10 +18,41 @@ struct GroupAttention : Heads {
         int items = run.size() / size * heads;
         for (int item = warp(); item < items; item += int(blockDim.x / 32)) f(run.first + item / heads * size, item % heads);
     }
-    // 0 where the weight of key i of a query is dropped.
+    // Calls f(query, key, whether there is such a key) for this lane's elements of a matrix.
+    template <class F> __device__ __forceinline__ void pairs(F f) const {
+#pragma unroll 2
+        for (int query = lane() / MOST_GROUP; query < size; query += 32 / MOST_GROUP) f(query, lane() % MOST_GROUP, lane() % MOST_GROUP < size);
+    }
+    // 0 where the weight of a key of a query is dropped.
     __device__ float factor(int query, int head, int key) const {
         bool gone = dropout.below > 0 && random_word(step, dropout.stream, unsigned(head + heads * query), unsigned(key)) < dropout.below;
         return gone ? 0 : dropout.scale;
+    }
+    // A lane's column of a head, 0 where there is none.
+    __device__ __forceinline__ void column(float (&values)[MOST_GROUP], const float* data, int operand, int first, int head, int c) const {
+#pragma unroll
+        for (int i = 0; i < MOST_GROUP; i++) values[i] = i < size && c < width ? data[at(operand, first + i, head) + c] : 0;
+    }
+    __device__ __forceinline__ void put_column(float* data, int operand, int first, int head, int c, const float (&values)[MOST_GROUP],
+                                               bool accumulate) const {
+#pragma unroll
+        for (int i = 0; i < MOST_GROUP; i++)
+            if (i < size) put(data + at(operand, first + i, head) + c, values[i], accumulate);
+    }
+};
+// A matrix [query, key] of a warp.
+struct Scores {
+    float* data;
+    static constexpr int FLOATS = MOST_GROUP * MOST_GROUP;
+
+    __device__ float& operator()(int query, int key) const { return data[query * MOST_GROUP + key]; }
+    // Calls f(key, element) for a row, in registers.
+    template <class F> __device__ __forceinline__ void row(int query, F f) const {
+#pragma unroll
+        for (int k = 0; k < MOST_GROUP; k += 4) {
+            float4 part = *reinterpret_cast<const float4*>(data + query * MOST_GROUP + k);
+            f(k, part.x), f(k + 1, part.y), f(k + 2, part.z), f(k + 3, part.w);
+        }
     }
 };
 __device__ inline float dot(const float* a, const float* b, int width) {
@@ -37,80 +69,103 @@ __device__ inline float dot(const float* a, const float* b, int width) {
     return sum;
 }
 
-// lse [rows, heads]: log of the softmax's denominator.
+// lse [rows, heads]: log of the softmax's denominator. `memory`: a matrix a warp.
 struct GroupAttentionForward {
     GroupAttention of;
     Reference y, lse;
 };
-__device__ APART inline void group_attention_forward(const GroupAttentionForward& args, Run run) {
+__device__ APART inline void group_attention_forward(const GroupAttentionForward& args, Run run, float* memory) {
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
     float *y = write(args.y), *lse = write(args.lse);
+    Scores weights{memory + warp() * Scores::FLOATS};
     a.each(run, [&](int first, int head) {
-        bool mine = lane() < a.size;
-        const float* key = k + a.at(1, first + min(lane(), a.size - 1), head);
-        for (int query = first; query < first + a.size; query++) {
-            float score = mine ? dot(q + a.at(0, query, head), key, a.width) * a.scale : -INFINITY;
-            float most = warp_max(score), weight = mine ? expf(score - most) : 0, total = warp_sum(weight);
-            if (mine) weight *= a.factor(query, head, lane());
-            for (int base = 0; base < a.width; base += 32) {
-                int c = base + lane();
-                float sum = 0;
-                for (int i = 0; i < a.size; i++) sum += __shfl_sync(FULL_WARP, weight, i) * (c < a.width ? v[a.at(2, first + i, head) + c] : 0);
-                if (c < a.width) y[(size_t(query) * a.heads + head) * a.width + c] = sum / total;
+        a.pairs([&](int query, int key, bool there) {
+            weights(query, key) = there ? dot(q + a.at(0, first + query, head), k + a.at(1, first + key, head), a.width) * a.scale : -INFINITY;
+        });
+        __syncwarp();
+        int own = lane(), query = a.heads * (first + own) + head;
+        if (own < a.size) {
+            float row[MOST_GROUP], most = -INFINITY, total = 0;
+            weights.row(own, [&](int key, float score) { row[key] = score, most = fmaxf(most, score); });
+#pragma unroll
+            for (int i = 0; i < MOST_GROUP; i++) total += row[i] = expf(row[i] - most);
+#pragma unroll
+            for (int i = 0; i < MOST_GROUP; i += 4) {
+                float4 factor = factors(a.dropout, a.step, query, i / 4);
+                float4 part = make_float4(row[i], row[i + 1], row[i + 2], row[i + 3]) * factor;
+                *reinterpret_cast<float4*>(&weights(own, i)) = make_float4(part.x / total, part.y / total, part.z / total, part.w / total);
             }
-            if (lane() == 0) lse[size_t(query) * a.heads + head] = most + logf(total);
+            lse[query] = most + logf(total);
         }
+        __syncwarp();
+        for (int c = lane(); c < (a.width + 31) / 32 * 32; c += 32) {
+            float values[MOST_GROUP];
+            a.column(values, v, 2, first, head, c);
+            for (int i = 0; i < a.size; i++) {
+                float sum = 0;
+                weights.row(i, [&](int key, float weight) { sum += weight * values[key]; });
+                if (c < a.width) y[(size_t(first + i) * a.heads + head) * a.width + c] = sum;
+            }
+        }
+        __syncwarp();
     });
 }
 
 // Gradients of q, k and v overwrite what is there, or are added to it; null: none. Those that share a matrix have columns of their own.
-// `memory`: two matrices a warp.
+// `memory`: three matrices a warp.
 struct GroupAttentionBackward {
     GroupAttention of;
-    Reference y, lse, dy, gradients[3];
+    Reference lse, dy, gradients[3];
     int accumulate[3], pad;
 };
 __device__ APART inline void group_attention_backward(const GroupAttentionBackward& args, Run run, float* memory) {
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
-    const float *y = read(args.y, a.step), *lse = read(args.lse, a.step), *dy = read(args.dy, a.step);
+    const float *lse = read(args.lse, a.step), *dy = read(args.dy, a.step);
     float *dq = write(args.gradients[0]), *dk = write(args.gradients[1]), *dv = write(args.gradients[2]);
-    float *slopes = memory + warp() * 2 * MOST_GROUP * MOST_GROUP, *weights = slopes + MOST_GROUP * MOST_GROUP; // [query, key]
+    float* own = memory + warp() * 3 * Scores::FLOATS;
+    // Probabilities p, then the slopes of the scores; p times dropout's factor; the slopes of p. Zeros behind the keys.
+    Scores slopes{own}, weights{own + Scores::FLOATS}, of_weights{own + 2 * Scores::FLOATS};
     a.each(run, [&](int first, int head) {
-        bool mine = lane() < a.size;
-        int own = first + min(lane(), a.size - 1);
-        for (int i = 0; i < a.size; i++) {
-            int query = first + i;
-            size_t place = size_t(query) * a.heads + head, row = place * a.width;
-            float d = 0, weight = 0, slope = 0;
-            for (int c = lane(); c < a.width; c += 32) d += y[row + c] * dy[row + c];
-            d = warp_sum(d);
-            if (mine) {
-                float probability = expf(dot(q + a.at(0, query, head), k + a.at(1, own, head), a.width) * a.scale - lse[place]);
-                float factor = a.factor(query, head, lane());
-                weight = probability * factor;
-                slope = probability * (dot(dy + row, v + a.at(2, own, head), a.width) * factor - d) * a.scale;
-                slopes[i * MOST_GROUP + lane()] = slope, weights[i * MOST_GROUP + lane()] = weight;
-            }
-            for (int base = 0; dq && base < a.width; base += 32) {
-                int c = base + lane();
-                float sum = 0;
-                for (int j = 0; j < a.size; j++) sum += __shfl_sync(FULL_WARP, slope, j) * (c < a.width ? k[a.at(1, first + j, head) + c] : 0);
-                if (c < a.width) put(dq + a.at(0, query, head) + c, sum, args.accumulate[0]);
-            }
+        auto row_of_dy = [&](int query) { return dy + (size_t(first + query) * a.heads + head) * a.width; };
+        a.pairs([&](int query, int key, bool there) {
+            slopes(query, key) = weights(query, key) = of_weights(query, key) = 0;
+            if (!there) return;
+            float score = dot(q + a.at(0, first + query, head), k + a.at(1, first + key, head), a.width) * a.scale;
+            float p = expf(score - lse[size_t(first + query) * a.heads + head]);
+            float slope = dot(row_of_dy(query), v + a.at(2, first + key, head), a.width), factor = a.factor(first + query, head, key);
+            slopes(query, key) = p, weights(query, key) = p * factor, of_weights(query, key) = slope * factor;
+        });
+        __syncwarp();
+        if (lane() < a.size) {
+            float p[MOST_GROUP], mean = 0;
+            slopes.row(lane(), [&](int key, float x) { p[key] = x; });
+            of_weights.row(lane(), [&](int key, float slope) { mean += p[key] * slope; });
+            of_weights.row(lane(), [&](int key, float slope) { slopes(lane(), key) = p[key] * (slope - mean) * a.scale; });
         }
         __syncwarp();
-        for (int j = 0; j < a.size; j++)
-            for (int c = lane(); c < a.width; c += 32) {
-                float of_key = 0, of_value = 0;
+        for (int c = lane(); c < (a.width + 31) / 32 * 32; c += 32) {
+            bool inside = c < a.width;
+            {
+                float keys[MOST_GROUP], sums[MOST_GROUP] = {};
+                a.column(keys, k, 1, first, head, c);
+#pragma unroll 2
                 for (int i = 0; i < a.size; i++) {
-                    of_key += slopes[i * MOST_GROUP + j] * q[a.at(0, first + i, head) + c];
-                    of_value += weights[i * MOST_GROUP + j] * dy[(size_t(first + i) * a.heads + head) * a.width + c];
+                    float of_query = 0, query = inside ? q[a.at(0, first + i, head) + c] : 0;
+                    slopes.row(i, [&](int key, float slope) { of_query += slope * keys[key], sums[key] += slope * query; });
+                    if (dq && inside) put(dq + a.at(0, first + i, head) + c, of_query, args.accumulate[0]);
                 }
-                if (dk) put(dk + a.at(1, first + j, head) + c, of_key, args.accumulate[1]);
-                if (dv) put(dv + a.at(2, first + j, head) + c, of_value, args.accumulate[2]);
+                if (dk && inside) a.put_column(dk, 1, first, head, c, sums, args.accumulate[1]);
             }
+            float sums[MOST_GROUP] = {};
+#pragma unroll 2
+            for (int i = 0; i < a.size; i++) {
+                float slope = inside ? row_of_dy(i)[c] : 0;
+                weights.row(i, [&](int key, float weight) { sums[key] += weight * slope; });
+            }
+            if (dv && inside) a.put_column(dv, 2, first, head, c, sums, args.accumulate[2]);
+        }
         __syncwarp();
     });
 }

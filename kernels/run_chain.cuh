@@ -80,7 +80,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
             LINK(FOURIER_BACKWARD, FourierBackward, fourier_backward(args, share[args.rows], share.block))
             LINK(NEIGHBORHOOD_FORWARD, NeighborhoodForward, neighborhood_forward(args, share[args.a.rows], memory))
             LINK(NEIGHBORHOOD_BACKWARD, NeighborhoodBackward, neighborhood_backward(args, share[args.a.rows], share.block, memory))
-            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, share[args.of.rows]))
+            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, share[args.of.rows], memory))
             LINK(GROUP_ATTENTION_BACKWARD, GroupAttentionBackward, group_attention_backward(args, share[args.of.rows], memory))
             LINK(DROPOUT, Dropout, dropout(args, share[args.rows]))
             LINK(RESIDUAL_FORWARD, ResidualForward, residual_forward(args, share[args.rows]))

@@ -39,6 +39,11 @@ impl Arguments {
     }
 }
 
+/// Bytes of so many matrices of a group's rows for each warp of a block.
+fn matrices(count: usize) -> usize {
+    4 * (BLOCK as usize / 32) * count * MOST_GROUP * MOST_GROUP
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Forward {
@@ -49,7 +54,7 @@ struct Forward {
 
 pub fn forward(r: &mut Recorder, spec: &Attention) -> Result<()> {
     let arguments = Forward { of: Arguments::new(r, spec), y: r.output(0), lse: r.output(1) };
-    r.link(Kind::GroupAttentionForward, 0, &arguments);
+    r.link(Kind::GroupAttentionForward, matrices(1), &arguments);
     Ok(())
 }
 
@@ -57,7 +62,6 @@ pub fn forward(r: &mut Recorder, spec: &Attention) -> Result<()> {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Backward {
     of: Arguments,
-    y: Reference,
     lse: Reference,
     dy: Reference,
     gradients: [Reference; 3],
@@ -68,14 +72,12 @@ struct Backward {
 pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
     let arguments = Backward {
         of: Arguments::new(r, spec),
-        y: r.input(3),
         lse: r.input(4),
         dy: r.dy(),
         gradients: gradients(r, |_| true),
         accumulate: std::array::from_fn(|i| i32::from(adds(r.node, i))),
         pad: 0,
     };
-    let warps = BLOCK as usize / 32;
-    r.link(Kind::GroupAttentionBackward, 4 * warps * 2 * MOST_GROUP * MOST_GROUP, &arguments);
+    r.link(Kind::GroupAttentionBackward, matrices(3), &arguments);
     Ok(())
 }
