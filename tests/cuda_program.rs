@@ -151,8 +151,14 @@ const UPDATE: Update = Update {
 /// Counts of one training step with batch 32, and of the update after it.
 #[test]
 fn launches_and_waits_of_a_step() {
+    for multiply in [Multiply::Tf32x3, Multiply::Bf16] {
+        check_launches_and_waits(multiply);
+    }
+}
+
+fn check_launches_and_waits(multiply: Multiply) {
     let device = Recording { free: 1 << 34, ..Recording::default() };
-    let mut session = session(device.clone(), Multiply::default()).unwrap();
+    let mut session = session(device.clone(), multiply).unwrap();
     let batch = batch(&session, 32);
     session.train(&batch, 0).unwrap();
     let taken = std::mem::take(&mut device.log.lock().unwrap().launches);
@@ -168,14 +174,14 @@ fn launches_and_waits_of_a_step() {
     counts();
     session.begin_training(&batch, 1).unwrap();
     let (copies, launches) = counts();
-    println!("a step: {} launches, {copies:?} uploads, fetches, waits", launches.len());
+    println!("{multiply:?}: a step: {} launches, {copies:?} uploads, fetches, waits", launches.len());
     assert!(launches == taken && device.log.lock().unwrap().captured.len() == 1, "the second step replays the first");
     assert!(launches.len() <= 150, "{} launches", launches.len());
     assert_eq!(copies, (3, 0, 0), "the batch goes up in three copies");
     session.begin_update(&UPDATE).unwrap();
     let report = session.begin_report().unwrap();
     let (copies, launches) = counts();
-    println!("an update and the report: {} launches, {copies:?} uploads, fetches, waits", launches.len());
+    println!("{multiply:?}: an update and the report: {} launches, {copies:?} uploads, fetches, waits", launches.len());
     assert_eq!((launches.len(), copies), (2, (1, 1, 0)), "all that is asked of both comes in one copy");
     for step in 2..2 + session.lag() as u64 {
         session.begin_training(&batch, step).unwrap();
