@@ -24,19 +24,18 @@ extern "C" __global__ void __launch_bounds__(256) fill(Fill a) {
 }
 KERNEL(fill, Fill)
 
-// First position of `list` whose entry is not below `value`.
-__device__ inline int lower_bound(const int* list, int count, int value) {
-    int from = 0;
-    while (count > 0) {
-        int half = count / 2;
-        if (list[from + half] < value) {
-            from += half + 1;
-            count -= half + 1;
-        } else {
-            count = half;
-        }
+// First positions of a sorted list whose entries are not below `value`, and not below the next; both are looked for at the same time.
+__device__ inline int2 bounds(const int* list, int count, int value) {
+    int2 at = make_int2(0, 0);
+    int step = 1;
+    while (2 * step <= count) step *= 2;
+    for (; step > 0; step /= 2) {
+        int first = at.x + step, second = at.y + step;
+        bool below = first <= count && list[first - 1] < value, not_above = second <= count && list[second - 1] <= value;
+        if (below) at.x = first;
+        if (not_above) at.y = second;
     }
-    return from;
+    return at;
 }
 
 // dx[index[i]] (+)= dy[i] in the order of i: dy [rows, width], dx [targets, width]. A warp has 128 columns of a row of dx, by the grid's
@@ -62,9 +61,9 @@ extern "C" __global__ void __launch_bounds__(256) scatter_add(ScatterAdd a) {
         dy.reading([&](auto load) {
             auto add = [&](int row) { sum = sum + load(row, column); };
             if (sorted) {
-                int from = lower_bound(index, rows, target), to = from + lower_bound(index + from, rows - from, target + 1);
-#pragma unroll 4
-                for (int row = from; row < to; row++) add(row);
+                int2 own = bounds(index, rows, target);
+#pragma unroll 8
+                for (int row = own.x; row < own.y; row++) add(row);
                 return;
             }
             for (int start = 0; start < rows; start += TILE) {
