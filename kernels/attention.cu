@@ -311,8 +311,15 @@ template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention
     else attention_dkv<MULTIPLY, HEAD>(args, block - queries, int(gridDim.x) - queries);
 }
 
+// Blocks that must fit on a multiprocessor: as many as there are registers for, and shared memory (100 KiB on these).
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ == 1200)
+constexpr int MOST_BLOCKS = 2;
+#else
+constexpr int MOST_BLOCKS = 3;
+#endif
+constexpr int blocks_of(Multiply multiply, int head) { return head == 32 && multiply != TF32X3 ? MOST_BLOCKS : 2; }
 #define ATTENTION_KERNEL(name, Arguments, mode, MODE, head)                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS, 2) name##_##head##_##mode(Arguments a) { name<MODE, head>(a); }                \
+    extern "C" __global__ void __launch_bounds__(THREADS, blocks_of(MODE, head)) name##_##head##_##mode(Arguments a) { name<MODE, head>(a); }                \
     KERNEL(name##_##head##_##mode, Arguments)
 // Wide heads leave no registers for a kernel with both parts of the backward pass.
 template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dq(const AttentionBackward& args) {

@@ -39,18 +39,29 @@ struct Item {
     int segment, first;
 };
 __device__ inline Item find_item(const int* list, int segments, int part, int item) {
-    for (int base = 0; base < segments; base += 32) {
-        int s = base + lane(), tiles = s < segments ? (max(list[6 * s + 3 * part + 1], 0) + TILE - 1) / TILE : 0, sum = tiles;
+    constexpr int OWN = 4; // segments of a lane: their lengths come at the same time
+    for (int base = 0; base < segments; base += 32 * OWN) {
+        int tiles[OWN], sum = 0;
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            int s = base + OWN * lane() + i;
+            tiles[i] = s < segments ? (max(list[6 * s + 3 * part + 1], 0) + TILE - 1) / TILE : 0;
+            sum += tiles[i];
+        }
+        int end = sum; // of the lane's tiles
         for (int offset = 1; offset < 32; offset *= 2) {
-            int before = __shfl_up_sync(FULL_WARP, sum, unsigned(offset));
-            if (lane() >= offset) sum += before;
+            int before = __shfl_up_sync(FULL_WARP, end, unsigned(offset));
+            if (lane() >= offset) end += before;
         }
-        unsigned behind = __ballot_sync(FULL_WARP, sum > item);
+        unsigned behind = __ballot_sync(FULL_WARP, end > item);
         if (behind) {
-            int found = __ffs(int(behind)) - 1;
-            return {base + found, (item - __shfl_sync(FULL_WARP, sum - tiles, found)) * TILE};
+            int found = __ffs(int(behind)) - 1, rest = item - (end - sum), own = 0;
+#pragma unroll
+            for (int i = 0; i + 1 < OWN; i++)
+                if (own == i && rest >= tiles[i]) rest -= tiles[i], own++;
+            return {base + OWN * found + __shfl_sync(FULL_WARP, own, found), __shfl_sync(FULL_WARP, rest, found) * TILE};
         }
-        item -= __shfl_sync(FULL_WARP, sum, 31);
+        item -= __shfl_sync(FULL_WARP, end, 31);
     }
     return {-1, 0};
 }
@@ -198,7 +209,8 @@ __device__ __forceinline__ void for_free_rows(const int* list, int segments, int
     constexpr int WARPS = THREADS / 32;
     for (int row = block * WARPS + warp(); row < rows; row += blocks * WARPS) {
         bool held = false;
-        for (int s = lane(); s < segments && !held; s += 32) held = Rows3(list + 6 * s + 3 * part).find(row) >= 0;
+#pragma unroll 4
+        for (int s = lane(); s < segments; s += 32) held |= Rows3(list + 6 * s + 3 * part).find(row) >= 0;
         if (!__any_sync(FULL_WARP, held)) f(row);
     }
 }

@@ -17,8 +17,9 @@ const BLOCK: u32 = 128;
 const TILE: usize = 64;
 /// Set in the stream of the numbers that mask whole keys.
 const KEYS: u32 = 0x8000_0000;
-/// Blocks of a head for few rows, whose segments may be small, and at most for many.
-const FEW: usize = 512;
+/// Blocks of a head for few rows: where several belong to a unit, as the modes of a line, segments may be as small; else they are a scenario's.
+const FEW_OF_UNITS: usize = 512;
+const FEW: usize = 64;
 
 /// What all attention has; mirrors `heads.cuh`.
 #[repr(C)]
@@ -86,9 +87,11 @@ fn tiles(count: usize, head: usize) -> usize {
     4 * count * TILE * (head + 4)
 }
 
-/// Blocks for tiles of rows in segments, of each head.
-fn grid(spec: &Attention, rows: usize) -> [u32; 2] {
-    [blocks(rows, 4).min(FEW.max(rows / 32) as u32), spec.heads as u32]
+/// Blocks for tiles of a tensor's rows in segments, of each head.
+fn grid(r: &Recorder, spec: &Attention, id: TensorId) -> [u32; 2] {
+    let (rows, times) = (r.capacity(id), r.plan.graph.tensor(id).rows.times);
+    let few = if times > 1 { FEW_OF_UNITS } else { FEW };
+    [blocks(rows, 4).min(few.max(rows / 32) as u32), spec.heads as u32]
 }
 
 #[repr(C)]
@@ -103,7 +106,7 @@ struct Forward {
 pub fn forward(r: &mut Recorder, spec: &Attention) -> Result<()> {
     let (id, head) = (r.node.input(0), head(spec)?);
     let arguments = Forward { of: Arguments::new(r, spec), y: r.output(0), lse: r.output(1), rows: r.rows(id) };
-    let [blocks, heads] = grid(spec, r.capacity(id));
+    let [blocks, heads] = grid(r, spec, id);
     let kernel = format!("attention_forward_{head}_{}", r.multiply.suffix());
     r.launch(&kernel, [blocks, heads, 1], BLOCK, tiles(4, head), &arguments);
     Ok(())
@@ -158,7 +161,7 @@ pub fn backward(r: &mut Recorder, spec: &Attention) -> Result<()> {
         }
     }
     for round in rounds {
-        let blocks = |operand: TensorId, asked: bool| if asked { grid(spec, r.capacity(operand))[0] } else { 0 };
+        let blocks = |operand: TensorId, asked: bool| if asked { grid(r, spec, operand)[0] } else { 0 };
         let [of_queries, of_keys] = [blocks(queries, round.contains(&0)), blocks(keys, round.iter().any(|&i| i > 0))];
         let arguments = Backward {
             of: Arguments::new(r, spec),
