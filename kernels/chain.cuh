@@ -38,6 +38,7 @@ enum LinkKind {
     JOIN_STEPS_BACKWARD,
     GELU_AGAIN,
 };
+// One with its arguments; mirrors `Link` of `chain.rs`.
 struct alignas(16) Link {
     int kind, pad[3];
     unsigned char arguments[304];

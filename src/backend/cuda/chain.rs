@@ -1,7 +1,7 @@
 //! Chains of operations that work row by row, each chain one launch; see `graph::schedule`.
 
 use super::{
-    device::Address,
+    device::{Address, MULTIPROCESSORS},
     partials::{self, PartialSum},
     recorder::{Recorder, RowCount},
 };
@@ -21,8 +21,6 @@ const FEW: usize = 10_000;
 /// Rows of a branch of more than [`LONG`] nodes from which blocks of 64 are enough to keep it busy.
 const ENOUGH: usize = 4096;
 const LONG: usize = 4;
-/// Multiprocessors of a large device.
-const MULTIPROCESSORS: usize = 132;
 /// Most blocks of a branch.
 const MOST_BLOCKS: usize = 4096;
 /// Widest layer norm of a chain.
@@ -160,13 +158,16 @@ struct Arguments {
     pad: i32,
 }
 
+/// Bytes of the arguments of a link, at most.
+const MOST_ARGUMENTS: usize = 304;
+
 /// A kind with its arguments; mirrors `Link`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct Link {
     kind: i32,
     pad: [i32; 3],
-    arguments: [u8; 304],
+    arguments: [u8; MOST_ARGUMENTS],
 }
 
 /// The chain that is being recorded.
@@ -189,6 +190,7 @@ impl Chain {
     }
     /// Appends a link with its arguments and the dynamic shared memory that it needs.
     pub fn link<A: Pod>(&mut self, kind: Kind, shared: usize, arguments: &A) {
+        const { assert!(size_of::<A>() <= MOST_ARGUMENTS) };
         let mut link = Link { kind: kind as i32, ..Link::zeroed() };
         link.arguments[..size_of::<A>()].copy_from_slice(bytemuck::bytes_of(arguments));
         self.links.push(link);

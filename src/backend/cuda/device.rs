@@ -9,6 +9,9 @@ pub type Address = u64;
 /// Addresses of allocations and of pieces of scratch are multiples of this many bytes.
 pub const ALIGNMENT: usize = 256;
 
+/// Multiprocessors of the large device that work is cut up for (H100 SXM).
+pub const MULTIPROCESSORS: usize = 132;
+
 /// A sequence of launches that the device keeps; see [`Device::capture`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Captured(pub u64);

@@ -2,7 +2,7 @@
 //! launch is one for all nodes of a plan, at its end.
 
 use super::{
-    device::Address,
+    device::{Address, MULTIPROCESSORS},
     recorder::{Recorder, blocks, bytes},
 };
 use crate::graph::Vector;
@@ -11,8 +11,8 @@ use std::ops::Range;
 
 /// Rows that a block sums up, where there are not too many.
 const RUN: usize = 16;
-/// Most partial sums of an element: two blocks for each of a large device's multiprocessors.
-const MOST: usize = 264;
+/// Most partial sums of an element.
+const MOST: usize = 2 * MULTIPROCESSORS;
 /// Threads of a block that adds up; each has four columns, or a share of their partial sums if there are more than `FEW`.
 const BLOCK: usize = 256;
 const FEW: usize = 16;

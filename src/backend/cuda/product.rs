@@ -3,7 +3,7 @@
 use super::{
     Multiply,
     chain::Kind,
-    device::Address,
+    device::{Address, MULTIPROCESSORS},
     norm::Norm,
     partials::{self, MatrixSums, PartialSum},
     recorder::{IndexReference, Recorder, Reference, RowCount, blocks},
@@ -19,8 +19,8 @@ const STAGES: usize = 3;
 const WARPS: usize = 2;
 /// Tiles that keep a large device busy.
 const MANY: usize = 128;
-/// Most blocks of a launch whose blocks all have about as much to do: two rounds of two on each of 132 multiprocessors, with none left over.
-const ROUNDS: usize = 2 * 2 * 132;
+/// Most blocks of a launch whose blocks all have about as much to do: two rounds of two on each multiprocessor, with none left over.
+const ROUNDS: usize = 2 * 2 * MULTIPROCESSORS;
 /// Most runs of rows that sums are cut into, and fewest rows of a run.
 const RUNS: usize = 256;
 const RUN: usize = 64;
