@@ -20,7 +20,7 @@ use training_engine::{
     config::{ModelConfig, ObjectiveConfig},
     data::{Batch, collate},
     error::{Error, Result},
-    graph::Plan,
+    graph::{Builder, Mode, Parameters, Plan, Rows, Symbol},
     model::params,
     trainer::session::{Clip, Rule, Session, Update},
 };
@@ -251,6 +251,22 @@ fn places_in_the_arena_leave_little_unused() {
         println!("{multiply:?}: {} bytes in the arena, {} alive at once", 4 * plan.real_len, 4 * least);
         assert!(plan.real_len <= least + least / 50);
     }
+}
+
+#[test]
+fn a_sequence_too_large_for_shared_memory_is_an_error() {
+    let launches = |length: usize| {
+        let mut parameters = Parameters::default();
+        parameters.push("rpb".into(), &[2, 5], false);
+        let mut b = Builder::new(Mode::Evaluate);
+        let x = b.input("x", 0, Rows { times: length, ..Rows::of(Symbol(0)) }, 3 * 64);
+        let y = b.neighborhood(x, length, 2, 3, parameters.root().vector("rpb").unwrap()).unwrap();
+        b.result("y", y);
+        cuda::launches(&Plan::grouped(b.finish(), vec![4], cuda::runs_in_groups, &[]), Multiply::Tf32)
+    };
+    assert_eq!(launches(20).unwrap().1.len(), 1);
+    let error = launches(500).unwrap_err().to_string();
+    assert!(error.contains("500 rows") && error.contains("shared memory"), "{error}");
 }
 
 #[test]
