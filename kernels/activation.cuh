@@ -5,8 +5,8 @@
 
 enum Activation { NONE, RELU, GELU };
 
-// Φ(x) of the normal distribution, and e^(-x²/2). Φ(-|x|) e^(x²/2) is taken to be t times a polynomial of t = 1 / (1 + 0.3 |x|), fitted for the least
-// relative error, 1.5e-7: half as many instructions as erff takes, and the exponential is that of the slope.
+// Φ(x) of the normal distribution, and e^(-x²/2). Φ(-|x|) e^(x²/2) is taken to be t times a polynomial of t = 1 / (1 + 0.3 |x|), fitted for
+// the least relative error, 1.5e-7: half as many instructions as erff takes, and the exponential is that of the slope.
 struct Normal {
     float below, bell;
 };

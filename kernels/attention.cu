@@ -318,8 +318,10 @@ constexpr int MOST_BLOCKS = 2;
 constexpr int MOST_BLOCKS = 3;
 #endif
 constexpr int blocks_of(Multiply multiply, int head) { return head == 32 && multiply != TF32X3 ? MOST_BLOCKS : 2; }
-#define ATTENTION_KERNEL(name, Arguments, mode, MODE, head)                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS, blocks_of(MODE, head)) name##_##head##_##mode(Arguments a) { name<MODE, head>(a); }                \
+#define ATTENTION_KERNEL(name, Arguments, mode, MODE, head)                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, blocks_of(MODE, head)) name##_##head##_##mode(Arguments a) { \
+        name<MODE, head>(a);                                                                                           \
+    }                                                                                                                  \
     KERNEL(name##_##head##_##mode, Arguments)
 // Wide heads leave no registers for a kernel with both parts of the backward pass.
 template <Multiply MULTIPLY, int HEAD> __device__ __forceinline__ void attention_dq(const AttentionBackward& args) {

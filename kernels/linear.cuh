@@ -2,7 +2,8 @@
 #pragma once
 #include "slope.cuh"
 
-// ---- y (+)= activation(x Wᵀ + bias + z[index]); each of the last two may be null. `before` keeps the value before GELU.
+// ---- y (+)= activation(x Wᵀ + bias + z[index]); each of the last two may be null. `before` keeps the value before GELU. What is added to has
+// neither activation nor z: it is where the sums begin.
 // `statistics` [row tiles, 2 n] get the mean of each column of y over a tile's rows, and the sum of squares about it.
 struct LinearForward {
     const StepBlock* step;
@@ -107,7 +108,8 @@ template <bool ALONE> struct LinearDxTiles {
                 d.template copy<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH);
                 B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
             },
-            [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH); }, [](const float*, int) {}, start, done);
+            [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH); },
+            [](const float*, int) {}, start, done);
     }
     template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {

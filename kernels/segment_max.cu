@@ -186,8 +186,10 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
         }
     }
 }
-#define LINEAR_MAX_KERNEL(mode, MODE)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(Large<MODE>::THREADS, Large<MODE>::BLOCKS) linear_max_forward_##mode(LinearMaxForward a) { linear_max<MODE>(a); }            \
+#define LINEAR_MAX_KERNEL(mode, MODE)                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(Large<MODE>::THREADS, Large<MODE>::BLOCKS) linear_max_forward_##mode(LinearMaxForward a) { \
+        linear_max<MODE>(a);                                                                                                              \
+    }                                                                                                                                     \
     KERNEL(linear_max_forward_##mode, LinearMaxForward)
 LINEAR_MAX_KERNEL(tf32x3, TF32X3)
 LINEAR_MAX_KERNEL(tf32, TF32)

@@ -101,7 +101,7 @@ pub struct RunStatistics {
     pub rows: usize,
 }
 
-/// y (+)= activation(x Wᵀ + bias + z\[index\]); mirrors `LinearForward`.
+/// y (+)= activation(x Wᵀ + bias + z\[index\]), added to only without activation and z; mirrors `LinearForward`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct Forward {
