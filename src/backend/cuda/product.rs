@@ -11,7 +11,7 @@ use super::{
 use crate::graph::Vector;
 use bytemuck::{Pod, Zeroable};
 
-/// Elements of the summed dimension that a block has at a time; mirrors `product.cuh`.
+/// Elements of the summed dimension that a block has at a time; mirrors `operand.cuh`.
 const DEPTH: usize = 16;
 /// How many times both shapes of a [`Tile`] have them.
 const STAGES: usize = 3;
