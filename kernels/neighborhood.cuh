@@ -38,8 +38,6 @@ struct Staged {
 
     __device__ Staged(float* data, int width) : data(data), width(width), stride((width + 3) / 4 * 4 + 4) {}
     __device__ float* row(int i) const { return data + i * stride; }
-    // What lies behind `rows` rows.
-    __device__ float* end(int rows) const { return row(rows); }
     // Begins to copy `rows` rows, zeros behind the width.
     __device__ __forceinline__ void copy(const float* from, int rows) const {
         bool wide = is_wide(from, width);
@@ -141,8 +139,8 @@ __device__ APART inline void neighborhood_backward(const NeighborhoodBackward& a
     const float *x = read(a.x, a.step), *dy = read(args.dy, a.step);
     float* dx = write(args.dx);
     int width = a.width(), most = a.together * a.length, distances = 2 * a.window - 1, table = a.heads * distances;
-    Staged rows(memory, 3 * width), slopes(rows.end(most), width);
-    float *p = slopes.end(most), *ds = p + most * a.heads * a.window, *sums = ds + most * a.heads * a.window;
+    Staged rows(memory, 3 * width), slopes(rows.row(most), width);
+    float *p = slopes.row(most), *ds = p + most * a.heads * a.window, *sums = ds + most * a.heads * a.window;
     for (int t = int(threadIdx.x); t < a.together * table; t += int(blockDim.x)) sums[t] = 0;
     for (int start = run.first; start < run.end; start += most) {
         int count = min(run.end - start, most);

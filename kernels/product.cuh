@@ -13,8 +13,9 @@ enum Multiply {
     F16, // what is too large for it is infinite
 };
 
-// Tiles of weights: right factors.
 template <Multiply MULTIPLY> constexpr bool IN_HALVES = MULTIPLY == BF16 || MULTIPLY == F16;
+
+// Tiles of weights: right factors.
 template <Multiply MULTIPLY, int SIZE, bool ALONG> using Weights = std::conditional_t<IN_HALVES<MULTIPLY>, Packed<SIZE, ALONG>, Operand<SIZE, ALONG>>;
 
 // Of 16 bits: two as one register, and d += a b.
@@ -33,7 +34,7 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void multiply_packed(flo
 // from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022); their halves are a loop then, for want of registers.
 template <Multiply MULTIPLY, bool LONG = false, int ROWS, int COLUMNS, class LeftOf, class RightOf>
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
-    if constexpr (MULTIPLY == BF16 || MULTIPLY == F16) {
+    if constexpr (IN_HALVES<MULTIPLY>) {
         unsigned right[COLUMNS][2];
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 2)

@@ -36,10 +36,10 @@ pub enum Tile {
 
 impl Tile {
     /// Large ones where there are enough of them and not much more of them is empty.
-    fn of(rows: usize, columns: usize, parts: usize) -> Self {
+    fn of(rows: usize, columns: usize) -> Self {
         let tiles = |tile: Self| tile.count(rows) * tile.count(columns);
         let area = |tile: Self| tiles(tile) * tile.side() * tile.side();
-        let large = tiles(Self::Large) * parts >= MANY && 4 * area(Self::Large) <= 5 * area(Self::Small);
+        let large = tiles(Self::Large) >= MANY && 4 * area(Self::Large) <= 5 * area(Self::Small);
         if large { Self::Large } else { Self::Small }
     }
     /// Rows, and columns.
@@ -126,14 +126,14 @@ pub struct Forward {
 
 /// Appends y = .. for at most `capacity` rows.
 pub fn forward(r: &mut Recorder, capacity: usize, a: &Forward) {
-    let tile = Tile::of(capacity, a.n as usize, 1);
+    let tile = Tile::of(capacity, a.n as usize);
     launch_forward(r, tile, capacity, a);
 }
 
 /// As [`forward`], and the statistics of y, which last.
 pub fn forward_with_statistics(r: &mut Recorder, capacity: usize, a: &Forward) -> RunStatistics {
     let n = a.n as usize;
-    let tile = Tile::of(capacity, n, 1);
+    let tile = Tile::of(capacity, n);
     let count = tile.count(capacity);
     let partials = r.lasting_scratch(2 * count * n);
     launch_forward(r, tile, capacity, &Forward { statistics: partials, ..*a });
@@ -231,7 +231,7 @@ impl Dx {
 /// Appends dx (+)= d W for at most `capacity` rows.
 pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, weight: Weight, dx: (Reference, bool)) {
     let arguments = Dx::new(r, rows, slope, weight, dx);
-    let tile = Tile::of(capacity, weight.columns, 1);
+    let tile = Tile::of(capacity, weight.columns);
     let grid = [tile.count(weight.columns) as u32, blocks(capacity, tile.side()), 1];
     r.launch(
         &tile.kernel("linear_dx", r),

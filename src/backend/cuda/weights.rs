@@ -1,7 +1,7 @@
 //! Weights in 16 bits, where products are computed in 16 bits: rounded once a step, not by every block that reads them.
 
 use super::{device::Address, linear::parameter, product::Weight, recorder::Recorder};
-use crate::graph::{Matrix, Op};
+use crate::graph::Op;
 use bytemuck::{Pod, Zeroable};
 
 /// Threads of a block, and elements that each has.
@@ -40,16 +40,18 @@ pub fn pack_parameters(r: &mut Recorder) {
         Op::LinearPair { inner, .. } => Some(inner),
         _ => None,
     };
-    let matrices: Vec<Matrix> = r.plan.graph.nodes.iter().filter_map(|node| matrix(&node.op)).collect();
-    let weights: Vec<Weight> = matrices.into_iter().map(|matrix| parameter(r, matrix)).collect();
+    let weights: Vec<Weight> = r.plan.graph.nodes.iter().filter_map(|node| Some(parameter(r, matrix(&node.op)?))).collect();
     pack(r, &weights);
 }
 
-/// Copies matrices in one launch; before anything reads the copies, which last.
+/// Copies matrices in one launch, each once, before anything reads the copies, which last.
 pub fn pack(r: &mut Recorder, weights: &[Weight]) {
     let format = r.multiply.half();
+    if format == 0 {
+        return;
+    }
     let (mut matrices, mut parts) = (Vec::new(), Vec::new());
-    for weight in weights.iter().filter(|_| format != 0) {
+    for weight in weights {
         if r.packed.contains_key(weight) {
             continue;
         }
