@@ -1,26 +1,68 @@
-//! Durable files.
+//! Durable files: under its name there is the old content or the new, whole, whatever happens.
 
 use crate::error::{Error, Result};
 use std::{fs, io::Write, path::Path};
+use tempfile::NamedTempFile;
 
-/// Writes a file so that under its name there is the old content or the new, whole, whatever happens: a temporary file
-/// beside it, synced, renamed, and the folder synced. Makes the folder.
+/// Writes a file under a temporary name and keeps it. Makes the folder.
 ///
 /// # Errors
 /// [`Error::File`] with the path.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let fail = |e: std::io::Error| Error::file(path, e);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(fail)?;
+    fs::create_dir_all(folder_of(path)).map_err(fail)?;
+    let mut file = temporary(folder_of(path)).map_err(fail)?;
+    file.write_all(content).map_err(fail)?;
+    keep(file, path)
+}
+
+/// A file under a temporary name, which goes with it unless it is kept. Who may read it is as for other new files.
+///
+/// # Errors
+/// Those of the file system.
+pub fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".writing-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(fail)?;
-    file.write_all(content).map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
+    builder.tempfile_in(folder)
+}
+
+/// Syncs a file of the same folder, renames it, syncs the folder.
+///
+/// # Errors
+/// [`Error::File`] with the path.
+pub fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
+    file.as_file().sync_all().map_err(|e| Error::file(path, e))?;
+    file.persist(path).map_err(|e| Error::file(path, e.error))?;
+    sync_folder(folder_of(path))
+}
+
+/// Makes sure that the names in a folder are on the disk.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) { fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::file(folder, e)) } else { Ok(()) }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
     #[cfg(unix)]
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
-    Ok(())
+    fn what_is_kept_may_be_read_by_whom_the_host_lets() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        fs::write(folder.path().join("plain"), "x").unwrap();
+        write_atomically(&folder.path().join("kept"), b"x").unwrap();
+        assert_eq!(mode("kept"), mode("plain"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }

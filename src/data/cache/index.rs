@@ -8,6 +8,7 @@ use super::{
 use crate::{
     data::catalogue::{Catalogue, Name},
     error::Result,
+    files::write_atomically,
 };
 use std::{fs::File, path::Path};
 
@@ -152,7 +153,7 @@ impl Index {
     /// # Errors
     /// [`Error::File`].
     pub(super) fn write(&self, path: &Path) -> Result<()> {
-        super::storage::write_whole(path, &self.to_bytes())
+        write_atomically(path, &self.to_bytes())
     }
 }
 

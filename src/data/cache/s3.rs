@@ -6,7 +6,10 @@
 //! downloaded again.
 
 use super::storage::{self, INDEX, SHARD, Storage, index_path};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 use object_store::{
     BackoffConfig, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart,
     aws::{AmazonS3, AmazonS3Builder},
@@ -130,7 +133,7 @@ impl Bucket {
             return Ok(());
         }
         let here = |e: std::io::Error| Error::file(&path, e);
-        let mut file = storage::temporary(&self.here).map_err(here)?;
+        let mut file = files::temporary(&self.here).map_err(here)?;
         let mut at = 0;
         while at < size {
             let part = at..size.min(at + PART as u64);
@@ -141,7 +144,7 @@ impl Bucket {
             file.write_all(&bytes).map_err(here)?;
             at = part.end;
         }
-        storage::keep(file, &path)
+        files::keep(file, &path)
     }
 
     /// A part of an object.

@@ -1,13 +1,14 @@
 //! Where shards are kept: the one seam between the cache and the kind of storage.
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files::{sync_folder, write_atomically},
+};
 use std::{
     fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
-use tempfile::NamedTempFile;
 
 /// Ends the name of a shard.
 pub(super) const SHARD: &str = "shard";
@@ -50,7 +51,7 @@ impl Local {
             if let Some(name) = names(folder)?.into_iter().find(|name| foreign(name)) {
                 return Err(Error::file(folder, format!("is no cache of this library and not empty (it holds '{name}')")));
             }
-            write_whole(&folder.join(MARK), MARK_TEXT.as_bytes())?;
+            write_atomically(&folder.join(MARK), MARK_TEXT.as_bytes())?;
         }
         Ok(Self { folder: folder.to_owned() })
     }
@@ -144,40 +145,6 @@ pub(super) fn new_name() -> String {
     let mut random = std::collections::hash_map::RandomState::new().build_hasher();
     random.write_u32(std::process::id());
     format!("{time:016x}-{:08x}.{SHARD}", random.finish() as u32)
-}
-
-/// Writes a file under a temporary name, syncs it, renames it, syncs the folder.
-///
-/// # Errors
-/// [`Error::File`].
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fail = |e: std::io::Error| Error::file(path, e);
-    let mut file = temporary(path.parent().unwrap_or(Path::new("."))).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    keep(file, path)
-}
-
-/// A file under a temporary name, which goes with it unless it is kept.
-pub(super) fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
-    tempfile::Builder::new().prefix(".te-cache-").tempfile_in(folder)
-}
-
-/// Syncs a file, renames it, syncs the folder.
-///
-/// # Errors
-/// [`Error::File`].
-pub(super) fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
-    file.as_file().sync_all().map_err(|e| Error::file(path, e))?;
-    file.persist(path).map_err(|e| Error::file(path, e.error))?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes sure that the names in a folder are on the disk.
-///
-/// # Errors
-/// [`Error::File`].
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::file(folder, e))
 }
 
 /// What a file of a cache is, by its name.

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     features::{Array, FeatureBuilder, Features},
+    files::write_atomically,
 };
 use safetensors::{Dtype, tensor::TensorView};
 use std::{
@@ -317,7 +318,7 @@ pub fn export(path: &Path, name: &Name, features: &Features) -> Result<()> {
     let texts = [("token", name.token), ("log_name", name.log_name), ("scenario_type", name.scenario_type)];
     let texts = texts.into_iter().map(|(key, text)| (key.to_owned(), text.to_owned())).collect();
     let bytes = safetensors::serialize(views, Some(texts)).map_err(fail)?;
-    storage::write_whole(path, &bytes)
+    write_atomically(path, &bytes)
 }
 
 fn kind(array: &Array) -> Dtype {
