@@ -4,14 +4,16 @@ use super::{
     hooks::{BatchEnd, Outcome, Stage},
     module::TrainingModule,
     run::Run,
+    session::{MOST_UNDER_WAY, ReportId},
     state::State,
     tally::Tally,
 };
 use crate::{
-    data::DataModule,
+    data::{Batch, DataModule},
     error::{Error, Result},
     scenario::Split,
 };
+use std::collections::VecDeque;
 
 /// Losses and metrics over a split; none if the host ended the run meanwhile. With `sanity`, over that many batches, and no hook
 /// is told of them.
@@ -32,14 +34,25 @@ pub(super) fn evaluate(
     if sanity.is_none() {
         stage.notify(state, module, |hook, context| hook.evaluation_start(context, split, total))?;
     }
-    while let Some(loaded) = loader.next() {
-        let loaded = loaded?;
-        stage.run.skip(&loaded.skipped);
-        if let Some(batch) = loaded.batch {
-            let (losses, metrics) = module.evaluate(&batch)?;
+    // Batches that have begun, on a device: the oldest first.
+    let mut under_way: VecDeque<(usize, Batch, ReportId)> = VecDeque::with_capacity(MOST_UNDER_WAY + 1);
+    let mut ended = false;
+    while !ended {
+        let loaded = loader.next().transpose()?;
+        ended = loaded.is_none();
+        if let Some(loaded) = loaded {
+            stage.run.skip(&loaded.skipped);
+            if let Some(batch) = loaded.batch {
+                let id = module.begin_evaluation(&batch)?;
+                under_way.push_back((loaded.position, batch, id));
+            }
+        }
+        while under_way.len() > if ended || stage.looks_at_outputs() { 0 } else { module.session().lag() } {
+            let Some((index, batch, id)) = under_way.pop_front() else { break };
+            let (losses, metrics) = module.settle_evaluation(id)?;
             tally.add(batch.len(), &losses, &metrics);
             if sanity.is_none() {
-                let (index, outcome) = (loaded.position, Outcome::Gathered);
+                let outcome = Outcome::Gathered;
                 let end = BatchEnd { index, total, batch: &batch, losses: &losses, metrics: &metrics, learning_rate: 0.0, outcome };
                 stage.notify(state, module, |hook, context| hook.evaluation_batch_end(context, split, &end))?;
             }

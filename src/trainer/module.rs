@@ -228,7 +228,25 @@ impl TrainingModule {
     /// # Errors
     /// The batch does not fit the network, or the device failed.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<(Losses, MetricSums)> {
-        let losses = self.session.evaluate(batch)?;
+        let id = self.begin_evaluation(batch)?;
+        self.settle_evaluation(id)
+    }
+
+    /// Begins what [`TrainingModule::evaluate`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_evaluation(&mut self, batch: &Batch) -> Result<ReportId> {
+        self.session.begin_evaluation(batch)?;
+        self.session.begin_report()
+    }
+
+    /// Waits for the report of a batch in evaluation mode.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn settle_evaluation(&mut self, id: ReportId) -> Result<(Losses, MetricSums)> {
+        let losses = self.session.evaluation_report(id)?;
         Ok((losses, self.session.metrics().clone()))
     }
 }

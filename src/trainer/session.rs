@@ -200,7 +200,7 @@ impl Session {
         begun
     }
 
-    /// Begins to bring what the last training pass and the last update gave to the host. At most [`Session::lag`] reports may be outstanding
+    /// Begins to bring what the last pass and the last update gave to the host. At most [`Session::lag`] reports may be outstanding
     /// when a further pass begins.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Session {
         self.backend.begin_report()
     }
 
-    /// How many training steps may begin before the report of the first is waited for. None where every value is looked at or timed.
+    /// How many training steps or evaluations may begin before the report of the first is waited for. None where every value is looked at or timed.
     pub fn lag(&self) -> usize {
         if self.watched || self.trace.is_some() { 0 } else { self.backend.lag() }
     }
@@ -227,8 +227,24 @@ impl Session {
     /// # Errors
     /// The batch does not fit the session.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<Losses> {
-        self.run(Purpose::Evaluate, batch, 0)?;
+        self.begin_evaluation(batch)?;
         let id = self.begin_report()?;
+        self.evaluation_report(id)
+    }
+
+    /// Begins what [`Session::evaluate`] does. The batch may change.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_evaluation(&mut self, batch: &Batch) -> Result<()> {
+        self.run(Purpose::Evaluate, batch, 0)
+    }
+
+    /// Waits for the report of an evaluation; reports are asked for in their order.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn evaluation_report(&mut self, id: ReportId) -> Result<Losses> {
         Ok(self.step_report(Purpose::Evaluate, id)?.losses)
     }
 

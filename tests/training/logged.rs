@@ -1,17 +1,25 @@
 //! What a run wrote to its TensorBoard file.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Values by name, each with its step, in the order in which they were logged.
 pub type Logged = BTreeMap<String, Vec<(u64, f32)>>;
 
-/// Reads the only event file of a folder.
-pub fn read(folder: &Path) -> Logged {
-    let mut logged = Logged::new();
+/// Event files of a folder, sorted.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = files.filter(|path| path.to_string_lossy().contains("tfevents")).collect();
     files.sort();
-    for file in files {
+    files
+}
+
+/// Reads the event files of a folder.
+pub fn read(folder: &Path) -> Logged {
+    let mut logged = Logged::new();
+    for file in files(folder) {
         let data = std::fs::read(file).unwrap();
         let mut rest = &data[..];
         while !rest.is_empty() {

@@ -161,6 +161,11 @@ pub trait Hook: Send {
     fn evaluation_start(&mut self, context: &mut Context, split: Split, batches: usize) -> Result<()> {
         Ok(())
     }
+    /// True if the hook will look at the network's outputs for the next of its batches: that one is done then before a further one begins.
+    /// Elsewhere [`Hook::evaluation_batch_end`] may come when later batches are under way.
+    fn looks_at_outputs(&self) -> bool {
+        false
+    }
     /// One of its batches is done.
     fn evaluation_batch_end(&mut self, context: &mut Context, split: Split, batch: &BatchEnd) -> Result<()> {
         Ok(())
@@ -308,6 +313,11 @@ impl Stage<'_, '_> {
     /// Whether a hook waits for the batches that are under way; see [`Hook::waits`].
     pub fn waits(&self, state: &State, updates: u64) -> bool {
         self.hooks.hooks.iter().any(|hook| hook.waits(state, updates))
+    }
+
+    /// Whether a hook looks at the outputs for the next batch of an evaluation; see [`Hook::looks_at_outputs`].
+    pub fn looks_at_outputs(&self) -> bool {
+        self.hooks.hooks.iter().any(|hook| hook.looks_at_outputs())
     }
 
     fn call(

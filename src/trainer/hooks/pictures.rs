@@ -7,6 +7,8 @@ use crate::{error::Result, scenario::Split, trainer::drawing};
 #[derive(Default)]
 pub struct Pictures {
     drawn: usize,
+    /// To be drawn in this validation.
+    left: usize,
 }
 
 impl Hook for Pictures {
@@ -14,14 +16,19 @@ impl Hook for Pictures {
         "pictures"
     }
 
-    fn evaluation_start(&mut self, _: &mut Context, _: Split, _: usize) -> Result<()> {
-        self.drawn = 0;
+    fn evaluation_start(&mut self, context: &mut Context, split: Split, _: usize) -> Result<()> {
+        let wanted = split == Split::Validation && context.loggers.take_images();
+        (self.drawn, self.left) = (0, if wanted { context.config.logger.images } else { 0 });
         Ok(())
     }
 
-    fn evaluation_batch_end(&mut self, context: &mut Context, split: Split, end: &BatchEnd) -> Result<()> {
-        let wanted = context.config.logger.images.saturating_sub(self.drawn).min(end.batch.len());
-        if wanted == 0 || split != Split::Validation || !context.loggers.take_images() {
+    fn looks_at_outputs(&self) -> bool {
+        self.left > 0
+    }
+
+    fn evaluation_batch_end(&mut self, context: &mut Context, _: Split, end: &BatchEnd) -> Result<()> {
+        let wanted = self.left.min(end.batch.len());
+        if wanted == 0 {
             return Ok(());
         }
         let outputs = context.module.session().outputs(end.batch)?;
@@ -31,6 +38,7 @@ impl Hook for Pictures {
             context.loggers.image(context.run, context.state.logger_step(), &name, &image);
             self.drawn += 1;
         }
+        self.left -= wanted;
         Ok(())
     }
 }
