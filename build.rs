@@ -28,21 +28,23 @@ fn main() {
     println!("cargo::rerun-if-changed=kernels");
     files.iter().for_each(|file| println!("cargo::rerun-if-changed={}", file.display()));
 
-    let architectures = env::var("TE_CUDA_ARCHITECTURES").unwrap_or_else(|_| ARCHITECTURES.into());
     let compiled = match find_nvcc(&root) {
-        Some(nvcc) => compile(&nvcc, &files, &architectures, &out).unwrap_or_else(|reason| {
+        Some(nvcc) => compile(&nvcc, &files, &out).unwrap_or_else(|reason| {
             reason.lines().for_each(|line| println!("cargo::warning={line}"));
             println!("cargo::warning=the kernels were not compiled: this library trains on the CPU alone");
-            Vec::new()
+            Compiled::default()
         }),
         None => {
-            println!("cargo::warning=no nvcc was found (NVCC, CUDA_HOME, PATH, .venv): this library trains on the CPU alone");
-            Vec::new()
+            println!(
+                "cargo::warning=no nvcc was found (NVCC, CUDA_HOME, PATH, /usr/local/cuda, .venv): this library trains on the CPU alone"
+            );
+            Compiled::default()
         }
     };
-    let architectures = if compiled.is_empty() { "" } else { &architectures };
-    let mut text = format!("const ARCHITECTURES: &str = {architectures:?};\nconst IMAGES: &[(&str, &[u8])] = &[\n");
-    for path in compiled {
+    let Compiled { files, architectures, major } = compiled;
+    let mut text = format!("const ARCHITECTURES: &str = {architectures:?};\nconst COMPILER: i32 = {major};\n");
+    text.push_str("const IMAGES: &[(&str, &[u8])] = &[\n");
+    for path in files {
         let family = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.split('.').next()).unwrap_or_default();
         writeln!(text, "    ({family:?}, include_bytes!({path:?})),").expect("a string grows");
     }
@@ -57,7 +59,7 @@ fn list(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The compiler: named by `NVCC`, below `CUDA_HOME`, in `PATH`, or of the Python package nvidia-cuda-nvcc in `.venv`.
+/// The compiler: named by `NVCC`, below `CUDA_HOME`, in `PATH`, where NVIDIA installs it, or of the Python package nvidia-cuda-nvcc in `.venv`.
 fn find_nvcc(root: &Path) -> Option<PathBuf> {
     if let Some(nvcc) = env::var_os("NVCC") {
         return Some(PathBuf::from(nvcc)).filter(|nvcc| !nvcc.as_os_str().is_empty());
@@ -65,13 +67,44 @@ fn find_nvcc(root: &Path) -> Option<PathBuf> {
     let home = env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin"));
     let path: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     let packages = list(&root.join(".venv/lib")).into_iter().flat_map(|python| list(&python.join("site-packages/nvidia")));
-    let mut folders = home.into_iter().chain(path).chain(packages.map(|package| package.join("bin")));
+    let usual = PathBuf::from("/usr/local/cuda/bin");
+    let mut folders = home.into_iter().chain(path).chain([usual]).chain(packages.map(|package| package.join("bin")));
     folders.find_map(|folder| ["nvcc", "nvcc.exe"].iter().map(|name| folder.join(name)).find(|nvcc| nvcc.is_file()))
 }
 
-/// Compiles each file for all architectures, unless that has been done, and gives the results. They are kept in the target folder for
-/// builds with other options, too: the kernels are the same in all of them.
-fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> Result<Vec<PathBuf>, String> {
+/// Architectures to compile for, with commas between them: those that are asked for, or all of which this compiler knows.
+fn architectures(nvcc: &Path) -> Result<String, String> {
+    if let Ok(asked) = env::var("TE_CUDA_ARCHITECTURES") {
+        return Ok(asked);
+    }
+    let printed = run(Command::new(nvcc).arg("--list-gpu-code"))?;
+    let printed = String::from_utf8_lossy(&printed);
+    let is_known = |number: &&str| printed.lines().any(|line| line.trim().strip_prefix("sm_") == Some(number));
+    let (known, unknown): (Vec<_>, Vec<_>) = ARCHITECTURES.split(',').partition(is_known);
+    if !unknown.is_empty() {
+        println!("cargo::warning=this nvcc has no code for compute capabilities {}, in tenths: PTX is for them", unknown.join(", "));
+    }
+    Ok(known.join(","))
+}
+
+/// Major version of a compiler, of what it prints of itself.
+fn major(version: &[u8]) -> Option<i32> {
+    String::from_utf8_lossy(version).split_once("release ")?.1.split_once('.')?.0.parse().ok()
+}
+
+/// What the library embeds.
+#[derive(Default)]
+struct Compiled {
+    files: Vec<PathBuf>,
+    architectures: String,
+    /// Version of the compiler.
+    major: i32,
+}
+
+/// Compiles each file for all architectures, unless that has been done. The results are kept in the target folder for builds with other
+/// options, too: the kernels are the same in all of them.
+fn compile(nvcc: &Path, files: &[PathBuf], out: &Path) -> Result<Compiled, String> {
+    let architectures = architectures(nvcc)?;
     let (sources, headers): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.extension().is_some_and(|e| e == "cu"));
     let mut flags: Vec<OsString> = FLAGS.iter().map(OsString::from).collect();
     for (i, number) in architectures.split(',').map(str::trim).enumerate() {
@@ -81,6 +114,7 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
         flags.push(format!("-gencode=arch=compute_{number},code=sm_{number}").into());
     }
     let version = run(Command::new(nvcc).arg("--version"))?;
+    let major = major(&version).ok_or_else(|| format!("{nvcc:?} does not say its version"))?;
     // target/PROFILE/build/NAME-HASH/out
     let store = out.ancestors().nth(4).unwrap_or(out).join("kernels");
     fs::create_dir_all(&store).map_err(|e| format!("{store:?}: {e}"))?;
@@ -131,7 +165,8 @@ fn compile(nvcc: &Path, files: &[PathBuf], architectures: &str, out: &Path) -> R
         let to = out.join(from.file_name().unwrap_or_default());
         fs::copy(&from, &to).map(|_| to).map_err(|e| format!("{from:?}: {e}"))
     };
-    targets.into_iter().map(|target| copy(target.with_extension("resources")).and_then(|_| copy(target))).collect()
+    let files = targets.into_iter().map(|target| copy(target.with_extension("resources")).and_then(|_| copy(target)));
+    Ok(Compiled { files: files.collect::<Result<_, _>>()?, architectures, major })
 }
 
 /// Runs a command to its end and gives what it printed.

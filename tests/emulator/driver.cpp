@@ -1,7 +1,7 @@
 // The NVIDIA driver's library as far as the engine calls it, with the emulated device behind it: as libcuda.so it lets a program compute on a
 // GPU where there is none, by way of all that it does for a real one.
 //
-// Work of a stream waits in a queue until something must wait for it; orders say when else it is done. Handles, contexts and captures are
+// Work of a stream waits in a queue until something must wait for it; orders say when else it is done. Handles, contexts and graphs are
 // checked as the driver does or harder. `EMULATED_DRIVER` has words NAME=VALUE, see `Options`; `EMULATED_DRIVER_LIBRARIES` names the libraries of
 // emulator and kernels.
 #include <algorithm>
@@ -33,9 +33,7 @@ namespace {
     RESULT(INVALID_HANDLE, 400, "invalid resource handle")                                                                                 \
     RESULT(NOT_FOUND, 500, "named symbol not found")                                                                                       \
     RESULT(NOT_READY, 600, "device not ready")                                                                                             \
-    RESULT(ILLEGAL_ADDRESS, 700, "an illegal memory access was encountered")                                                               \
-    RESULT(CAPTURE_UNSUPPORTED, 900, "operation not permitted when stream is capturing")                                                   \
-    RESULT(CAPTURE_INVALIDATED, 901, "operation failed due to a previous error during capture")
+    RESULT(ILLEGAL_ADDRESS, 700, "an illegal memory access was encountered")
 #define NUMBER(name, number, text) name = number,
 enum Result { RESULTS(NUMBER) };
 
@@ -51,13 +49,14 @@ std::vector<std::string> parts(const char* variable, char separator) {
 struct Options {
     std::string log; // where to write what went wrong, and at the end what was not given back
     std::string order = "late"; // work happens when it is waited for; "early": at once; "beside": at once but in the first stream
-    size_t memory = size_t(4) << 30, version = 12000, capability = 90, devices = 1, shared = 232448;
-    size_t fault = 0; // which launch fails; 0: none
+    size_t memory = size_t(4) << 30, version = 13000, capability = 90, devices = 1, shared = 232448;
+    size_t images = 1; // whether the kernels are such that it can load them
+    size_t fault = 0, error = ILLEGAL_ADDRESS; // which launch fails, 0: none, and with what number
 
     Options() {
         std::map<std::string, std::string*> texts = {{"log", &log}, {"order", &order}};
         std::map<std::string, size_t*> numbers = {{"memory", &memory}, {"version", &version}, {"capability", &capability},
-                                                  {"devices", &devices}, {"shared", &shared}, {"fault", &fault}};
+                                                  {"devices", &devices}, {"shared", &shared}, {"images", &images}, {"fault", &fault},     {"error", &error}};
         for (const std::string& word : parts("EMULATED_DRIVER", ' ')) {
             std::string name = word.substr(0, word.find('=')), value = word.substr(std::min(word.size(), name.size() + 1));
             if (texts.count(name)) *texts[name] = value;
@@ -119,8 +118,15 @@ struct Launch {
     unsigned grid[3], block, shared;
     std::vector<char> arguments;
 };
+// As the driver's header has it.
+struct KernelNode {
+    const void* function;
+    unsigned x, y, z, block, block_y, block_z, shared;
+    void **parameters, **extra;
+    const void *kernel, *context;
+};
 struct Graph {
-    std::vector<Launch> launches;
+    std::deque<Launch> launches; // which stay where they are: a node is known by its address
 };
 struct Executable : Graph {};
 struct Task {
@@ -131,8 +137,6 @@ struct Task {
 struct Stream {
     bool early;
     std::deque<Task> tasks;
-    std::unique_ptr<Graph> captured; // while a capture is under way
-    bool spoiled = false;
 };
 
 // Live objects of one kind; a handle is a pointer to one.
@@ -185,8 +189,18 @@ struct Driver {
     void say(const std::string& text) {
         if (FILE* file = options.log.empty() ? nullptr : fopen(options.log.c_str(), "a")) fprintf(file, "%s\n", text.c_str()), fclose(file);
     }
+    // What a node says, if a device can do that.
+    Result read(const KernelNode& n, Launch& launch) {
+        Function* function = functions.get(n.function);
+        if (!function) return INVALID_HANDLE;
+        if (!n.x || !n.y || !n.z || n.x > 0x7fffffffu || n.y > 65535 || n.z > 65535) return INVALID_VALUE;
+        if (!n.block || n.block > 1024 || n.block_y != 1 || n.block_z != 1) return INVALID_VALUE;
+        if (n.shared > function->shared || n.extra || n.kernel || n.context) return INVALID_VALUE;
+        auto* arguments = static_cast<const char*>(n.parameters[0]);
+        return launch = {function, {n.x, n.y, n.z}, n.block, n.shared, {arguments, arguments + function->bytes}}, SUCCESS;
+    }
     Result run(const Launch& l) {
-        if (++launched == options.fault) return ILLEGAL_ADDRESS;
+        if (++launched == options.fault) return Result(options.error);
         auto& [function, grid, block, shared, arguments] = l;
         return ok(emulator->launch(device, function->name.c_str(), grid, block, shared, arguments.data(), arguments.size()));
     }
@@ -217,17 +231,9 @@ struct Driver {
         }
     }
     Result add(Stream& stream, Task task) {
-        if (stream.captured) return stream.spoiled = true, CAPTURE_UNSUPPORTED;
         stream.tasks.push_back(std::move(task));
         hurry();
         return lost;
-    }
-    // What may not be while something is captured spoils the capture.
-    Result spoil() {
-        bool any = false;
-        for (auto& [handle, stream] : streams)
-            if (stream->captured) stream->spoiled = any = true;
-        return any ? CAPTURE_UNSUPPORTED : SUCCESS;
     }
     void end() {
         std::map<const char*, size_t> left = {
@@ -253,9 +259,6 @@ Driver& driver = *new Driver; // for as long as the process, whatever order thin
     if (!driver.started) return NOT_INITIALIZED;                                                                                           \
     if (current != &driver || driver.users == 0) return INVALID_CONTEXT;                                                                   \
     if (driver.lost != SUCCESS) return driver.lost;
-// Of a function that does not exist in a capture.
-#define ENTER_ALONE                                                                                                                        \
-    ENTER if (Result result = driver.spoil()) return result;
 #define FIND(kind, name, handle)                                                                                                           \
     auto* name = driver.kind.get(handle);                                                                                                  \
     if (!name) return INVALID_HANDLE;
@@ -311,17 +314,17 @@ Result cuCtxGetCurrent(const void** context) {
 }
 
 Result cuStreamCreate(Stream** stream, unsigned) {
-    ENTER_ALONE
+    ENTER
     bool early = options.order == "early" || (options.order == "beside" && !driver.streams.empty());
-    return *stream = driver.streams.add({early, {}, nullptr}), SUCCESS;
+    return *stream = driver.streams.add({early, {}}), SUCCESS;
 }
 Result cuStreamDestroy_v2(Stream* handle) {
-    ENTER_ALONE FIND(streams, stream, handle)
+    ENTER FIND(streams, stream, handle)
     driver.finish(*stream);
     return driver.streams.erase(handle), SUCCESS;
 }
 Result cuStreamSynchronize(Stream* handle) {
-    ENTER_ALONE FIND(streams, stream, handle)
+    ENTER FIND(streams, stream, handle)
     return driver.finish(*stream), driver.lost;
 }
 Result cuStreamWaitEvent(Stream* handle, Event* waits, unsigned) {
@@ -329,7 +332,7 @@ Result cuStreamWaitEvent(Stream* handle, Event* waits, unsigned) {
     return event->recorded ? driver.add(*stream, {nullptr, event, event->recorded}) : SUCCESS;
 }
 Result cuEventCreate(Event** event, unsigned) {
-    ENTER_ALONE
+    ENTER
     return *event = driver.events.add({}), SUCCESS;
 }
 Result cuEventDestroy_v2(Event* handle) {
@@ -346,7 +349,7 @@ Result cuEventRecord(Event* handle, Stream* by) {
     return driver.add(*stream, {[event, number] { return event->done = number, event->time = std::chrono::steady_clock::now(), SUCCESS; }});
 }
 Result cuEventSynchronize(Event* handle) {
-    ENTER_ALONE FIND(events, event, handle)
+    ENTER FIND(events, event, handle)
     return driver.finish(*event, event->recorded), driver.lost;
 }
 Result cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
@@ -357,17 +360,17 @@ Result cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
 }
 
 Result cuModuleLoadData(Module** module, const void* image) {
-    ENTER_ALONE
+    ENTER
     constexpr uint32_t FATBIN = 0xba55ed50;
     uint32_t magic;
     memcpy(&magic, image, sizeof magic);
-    if (reinterpret_cast<uint64_t>(image) % 8 != 0 || magic != FATBIN) return INVALID_IMAGE;
+    if (reinterpret_cast<uint64_t>(image) % 8 != 0 || magic != FATBIN || !options.images) return INVALID_IMAGE;
     const std::string& file = driver.emulator->kernels[driver.loaded++ % driver.emulator->kernels.size()];
     Emulator::load(file, RTLD_LOCAL);
     return *module = driver.modules.add({file}), SUCCESS;
 }
 Result cuModuleUnload(Module* handle) {
-    ENTER_ALONE FIND(modules, module, handle)
+    ENTER FIND(modules, module, handle)
     driver.finish_all();
     for (auto entry = driver.functions.begin(); entry != driver.functions.end();) {
         bool of_module = entry->second->module == module;
@@ -376,7 +379,7 @@ Result cuModuleUnload(Module* handle) {
     return driver.modules.erase(handle), SUCCESS;
 }
 Result cuModuleGetFunction(Function** function, Module* handle, const char* name) {
-    ENTER_ALONE FIND(modules, module, handle)
+    ENTER FIND(modules, module, handle)
     size_t bytes;
     const char* file = driver.emulator->find(name, &bytes);
     if (!file || module->file != file) return NOT_FOUND;
@@ -384,19 +387,17 @@ Result cuModuleGetFunction(Function** function, Module* handle, const char* name
 }
 Result cuFuncSetAttribute(Function* handle, int attribute, int value) {
     constexpr int MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
-    ENTER_ALONE FIND(functions, function, handle)
+    ENTER FIND(functions, function, handle)
     if (attribute != MAX_DYNAMIC_SHARED_SIZE_BYTES || value < 0 || size_t(value) > options.shared) return INVALID_VALUE;
     return function->shared = unsigned(value), SUCCESS;
 }
 Result cuLaunchKernel(Function* handle, unsigned x, unsigned y, unsigned z, unsigned block, unsigned block_y, unsigned block_z, unsigned shared,
                       Stream* in, void** parameters, void** extra) {
-    ENTER FIND(functions, function, handle) FIND(streams, stream, in)
-    if (!x || !y || !z || x > 0x7fffffffu || y > 65535 || z > 65535 || !block || block > 1024 || block_y != 1 || block_z != 1) return INVALID_VALUE;
-    if (shared > function->shared || extra) return INVALID_VALUE;
-    auto* arguments = static_cast<const char*>(parameters[0]);
-    Launch launch = {function, {x, y, z}, block, shared, {arguments, arguments + function->bytes}};
-    if (stream->captured) return stream->captured->launches.push_back(launch), SUCCESS;
-    return driver.add(*stream, {[launch] { return driver.run(launch); }});
+    ENTER FIND(streams, stream, in)
+    KernelNode node = {handle, x, y, z, block, block_y, block_z, shared, parameters, extra, nullptr, nullptr};
+    Launch launch;
+    Result result = driver.read(node, launch);
+    return result ? result : driver.add(*stream, {[launch] { return driver.run(launch); }});
 }
 
 Result cuMemGetInfo_v2(size_t* free, size_t* total) {
@@ -404,7 +405,7 @@ Result cuMemGetInfo_v2(size_t* free, size_t* total) {
     return *total = options.memory, *free = options.memory - std::min(options.memory, driver.used()), SUCCESS;
 }
 Result cuMemAlloc_v2(uint64_t* address, size_t bytes) {
-    ENTER_ALONE
+    ENTER
     if (bytes == 0) return INVALID_VALUE;
     void* memory = driver.used() + bytes > options.memory ? nullptr : driver.emulator->allocate(driver.device, bytes);
     if (!memory) return OUT_OF_MEMORY;
@@ -412,19 +413,19 @@ Result cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     return driver.allocated[*address] = bytes, SUCCESS;
 }
 Result cuMemFree_v2(uint64_t address) {
-    ENTER_ALONE
+    ENTER
     if (!driver.allocated.count(address)) return INVALID_VALUE;
     driver.finish_all();
     driver.allocated.erase(address);
     return driver.emulator->free(driver.device, reinterpret_cast<void*>(address)), driver.lost;
 }
 Result cuMemHostAlloc(void** host, size_t bytes, unsigned) {
-    ENTER_ALONE
+    ENTER
     if (!(*host = malloc(bytes))) return OUT_OF_MEMORY;
     return driver.pinned[reinterpret_cast<uint64_t>(*host)] = bytes, SUCCESS;
 }
 Result cuMemFreeHost(void* host) {
-    ENTER_ALONE
+    ENTER
     if (!driver.pinned.erase(reinterpret_cast<uint64_t>(host))) return INVALID_VALUE;
     return free(host), SUCCESS;
 }
@@ -458,19 +459,23 @@ Result cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, Stream* i
     return driver.add(*stream, {[=] { return driver.ok(driver.emulator->clear(driver.device, reinterpret_cast<void*>(to), bytes)); }});
 }
 
-Result cuStreamBeginCapture_v2(Stream* handle, int) {
-    ENTER_ALONE FIND(streams, stream, handle)
-    return stream->captured = std::make_unique<Graph>(), stream->spoiled = false, SUCCESS;
+Result cuGraphCreate(Graph** graph, unsigned flags) {
+    ENTER
+    if (flags != 0) return INVALID_VALUE;
+    return *graph = driver.graphs.add({}), SUCCESS;
 }
-Result cuStreamEndCapture(Stream* handle, Graph** graph) {
-    ENTER FIND(streams, stream, handle)
-    if (!stream->captured) return INVALID_VALUE;
-    std::unique_ptr<Graph> captured = std::move(stream->captured);
-    if (stream->spoiled) return *graph = nullptr, CAPTURE_INVALIDATED;
-    return *graph = driver.graphs.put(std::move(captured)), SUCCESS;
+// Of graphs whose nodes come one after another.
+Result cuGraphAddKernelNode_v2(const void** node, Graph* handle, const void* const* behind, size_t count, const KernelNode* parameters) {
+    ENTER FIND(graphs, graph, handle)
+    std::deque<Launch>& launches = graph->launches;
+    if (launches.empty() ? count != 0 : count != 1 || behind[0] != &launches.back()) return INVALID_VALUE;
+    Launch launch;
+    if (Result result = driver.read(*parameters, launch)) return result;
+    launches.push_back(launch);
+    return *node = &launches.back(), SUCCESS;
 }
 Result cuGraphInstantiateWithFlags(Executable** executable, Graph* handle, unsigned long long) {
-    ENTER_ALONE FIND(graphs, graph, handle)
+    ENTER FIND(graphs, graph, handle)
     return *executable = driver.executables.add({*graph}), SUCCESS;
 }
 Result cuGraphDestroy(Graph* handle) {

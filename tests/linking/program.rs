@@ -17,24 +17,29 @@ pub fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// `accelerator.cpp`, in a folder of its own.
+/// `accelerator.cpp`, in a folder of its own, or the program that `TE_LINKED_PROGRAM` names.
 pub struct Program {
     folder: TempDir,
+    path: PathBuf,
 }
 
 impl Program {
     pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(path) = std::env::var_os("TE_LINKED_PROGRAM") {
+            return Self { folder, path: path.into() };
+        }
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         // Cargo leaves it beside the tests.
         let library = std::env::current_exe().unwrap().with_file_name("libtraining_engine.a");
-        let program = Self { folder: tempfile::tempdir().unwrap() };
+        let program = Self { path: folder.path().join("accelerator"), folder };
         let mut compiler = Command::new("c++");
         compiler.args(["-std=c++17", "-O1", "-I"]).arg(root.join("include")).arg(root.join("tests/linking/accelerator.cpp")).arg(library);
         run(compiler.args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc", "-o"]).arg(program.path()));
         program
     }
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("accelerator")
+    pub fn path(&self) -> &Path {
+        &self.path
     }
     /// Runs on an accelerator, with more configuration; each run in a folder of its own.
     pub fn on(&self, accelerator: &str, configuration: &str) -> Command {

@@ -16,8 +16,10 @@ use std::{
     ffi::{CString, c_void},
 };
 
-/// Oldest driver interface that is used: CUDA 12.0.
-const OLDEST: i32 = 12_000;
+/// Oldest driver interface that is used, and the kernels need: CUDA 12.0, and the major version of the compiler that made them.
+fn oldest() -> i32 {
+    1000 * kernels::compiler().max(12)
+}
 /// Lowest compute capability of the kernels.
 const LOWEST: (i32, i32) = (8, 0);
 /// Uploads that may be under way: four a step.
@@ -39,8 +41,9 @@ pub fn count() -> Result<usize> {
     let mut version = 0;
     // SAFETY: the driver is there; it writes one number.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|e| failed("the driver's version", &e))?;
-    if version < OLDEST {
-        return Err(Error::Backend(format!("the driver is for CUDA {}.{}, 12.0 is needed", version / 1000, version % 1000 / 10)));
+    if version < oldest() {
+        let [have, need] = [version, oldest()].map(|version| format!("{}.{}", version / 1000, version % 1000 / 10));
+        return Err(Error::Backend(format!("the driver is for CUDA {have}, {need} is needed")));
     }
     let count = device::get_count().map_err(|e| failed("the number of devices", &e))?;
     Ok(usize::try_from(count).unwrap_or(0))
@@ -60,6 +63,16 @@ impl Drop for Marks {
     fn drop(&mut self) {
         // SAFETY: they were created, and are forgotten.
         self.0.iter().for_each(|&mark| _ = unsafe { event::destroy(mark) });
+    }
+}
+
+/// A graph that is being made.
+struct Graph(sys::CUgraph);
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and is used no more: what runs is a copy of its own.
+        _ = unsafe { graph::destroy(self.0) };
     }
 }
 
@@ -117,10 +130,7 @@ impl Driver {
     /// # Errors
     /// As [`count`]; there is no such device; it is too old for the kernels.
     pub fn new(number: usize) -> Result<Self> {
-        let count = count()?;
-        if number >= count {
-            return Err(Error::Backend(format!("device {number} was asked for, but there are {count}, counted from 0")));
-        }
+        count()?;
         let device = device::get(number as i32).map_err(|e| failed("the device", &e))?;
         let name = device::get_name(device).map_err(|e| failed("the device's name", &e))?;
         use sys::CUdevice_attribute_enum::{
@@ -222,6 +232,33 @@ impl Driver {
             .map_err(|e| self.failed(&format!("launching '{}' with {:?} blocks", launch.kernel, launch.grid), &e))
     }
 
+    /// Appends a launch to a graph behind another; gives its node.
+    fn append(&self, graph: &Graph, behind: Option<sys::CUgraphNode>, launch: &Launch) -> Result<sys::CUgraphNode> {
+        let mut arguments = [launch.arguments().as_ptr().cast::<c_void>().cast_mut()];
+        let [x, y, z] = launch.grid;
+        let parameters = sys::CUDA_KERNEL_NODE_PARAMS_v2_st {
+            func: self.function(launch)?,
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            kernelParams: arguments.as_mut_ptr(),
+            extra: std::ptr::null_mut(),
+            kern: std::ptr::null_mut(),
+            ctx: std::ptr::null_mut(),
+        };
+        let mut node = std::ptr::null_mut();
+        // SAFETY: graph and node are there; the kernel takes one structure, which the driver copies; its addresses are those of the backend's
+        // allocations.
+        unsafe { sys::cuGraphAddKernelNode_v2(&mut node, graph.0, behind.as_slice().as_ptr(), behind.as_slice().len(), &parameters) }
+            .result()
+            .map_err(|e| self.failed(&format!("a node for '{}' with {:?} blocks", launch.kernel, launch.grid), &e))?;
+        Ok(node)
+    }
+
     /// One of the stages, with page-locked memory for `bytes`, once no copy is under way there any more.
     fn stage<'a>(&self, stages: &'a mut Vec<Stage>, index: usize, bytes: usize) -> Result<&'a Stage> {
         while stages.len() <= index {
@@ -289,7 +326,9 @@ impl Device for Driver {
 
     fn free(&self, address: Address) {
         if let Ok(_entered) = self.enter("freeing") {
-            // SAFETY: it was allocated so. The driver waits for what uses it; a lost device has nothing to free.
+            // Nothing says that the driver waits for what uses it.
+            _ = self.synchronise();
+            // SAFETY: it was allocated so; a lost device has nothing to free.
             _ = unsafe { result::free_sync(address) };
         }
     }
@@ -398,22 +437,19 @@ impl Device for Driver {
     }
 
     fn capture(&self, launches: &[Launch]) -> Result<Captured> {
-        let _entered = self.enter("capturing")?;
-        // Before the capture, in which nothing may be loaded.
-        let functions = launches.iter().map(|launch| self.function(launch)).collect::<Result<Vec<_>>>()?;
-        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is there and is not being captured.
-        unsafe { stream::begin_capture(self.stream, mode) }.map_err(|e| self.failed("beginning a capture", &e))?;
-        let launched = functions.into_iter().zip(launches).try_for_each(|(function, launch)| self.start(function, launch));
-        // SAFETY: as above; the capture is ended whatever happened in it.
-        let captured = unsafe { stream::end_capture(self.stream) };
-        launched?;
-        let captured = captured.map_err(|e| self.failed("ending a capture", &e))?;
-        // SAFETY: the graph is whole; what runs is a copy of its own.
-        let executable = unsafe { graph::instantiate(captured, sys::CUgraphInstantiate_flags(0)) };
-        // SAFETY: it is used no more.
-        _ = unsafe { graph::destroy(captured) };
-        let executable = executable.map_err(|e| self.failed(&format!("making a graph of {} launches", launches.len()), &e))?;
+        let _entered = self.enter("making a graph")?;
+        // Node by node: while a stream is captured, any thread of the host that waits for the device spoils the capture, and fails itself.
+        let mut made = std::ptr::null_mut();
+        // SAFETY: it writes one handle.
+        unsafe { sys::cuGraphCreate(&mut made, 0) }.result().map_err(|e| self.failed("a graph", &e))?;
+        let made = Graph(made);
+        let mut last = None;
+        for launch in launches {
+            last = Some(self.append(&made, last, launch)?);
+        }
+        // SAFETY: the graph is whole.
+        let executable = unsafe { graph::instantiate(made.0, sys::CUgraphInstantiate_flags(0)) }
+            .map_err(|e| self.failed(&format!("making a graph of {} launches", launches.len()), &e))?;
         let id = self.captured.replace(self.captured.get() + 1);
         self.graphs.borrow_mut().insert(id, executable);
         Ok(Captured(id))
@@ -467,5 +503,6 @@ impl Drop for Driver {
 /// The driver's error in words.
 fn failed(what: &str, error: &DriverError) -> Error {
     let name = error.error_string().ok().and_then(|text| text.to_str().ok()).unwrap_or("unknown error");
-    Error::Backend(format!("{what}: {name} ({:?})", error.0))
+    // As a number: drivers may know errors that have no name here.
+    Error::Backend(format!("{what}: {name} (error {})", error.0 as u32))
 }

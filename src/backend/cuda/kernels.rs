@@ -7,6 +7,11 @@ pub fn images() -> &'static [(&'static str, &'static [u8])] {
     IMAGES
 }
 
+/// Major version of the compiler that made them: a driver has to be as new.
+pub fn compiler() -> i32 {
+    COMPILER
+}
+
 /// Compute capabilities that have their own code, such as `80,90`; empty without kernels.
 pub fn architectures() -> &'static str {
     ARCHITECTURES

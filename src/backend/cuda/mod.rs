@@ -169,11 +169,12 @@ impl CudaBackend {
             _ => self.record(plan, reals.len(), feed.indexes.len())?,
         };
         // The run before this one may still be reading the other feed.
-        self.feed = 1 - self.feed;
-        let (at, [first_real, first_index]) = (self.work.addresses(), self.work.feed(self.feed));
+        let next = 1 - self.feed;
+        let (at, [first_real, first_index]) = (self.work.addresses(), self.work.feed(next));
         self.device.send(at.reals + bytes(first_real), bytemuck::cast_slice(reals))?;
         self.device.send(at.indexes + bytes(first_index), bytemuck::cast_slice(&feed.indexes))?;
         self.device.receive()?;
+        self.feed = next;
         let block = StepBlock::new(feed, step, self.work.feed(self.feed), self.programs[index].program.scattered, self.gathered)?;
         self.device.upload(at.step, bytemuck::bytes_of(&block))?;
         self.gathered |= plan.graph.seed.is_some();
@@ -194,12 +195,18 @@ impl CudaBackend {
             self.forget_one(0);
         }
         let constants = self.device.allocate(sizes.constants.len())?;
+        let prepared = self.prepare_program(plan, constants);
+        self.programs.push(prepared.inspect_err(|_| self.device.free(constants))?);
+        Ok(self.programs.len() - 1)
+    }
+
+    /// The launches of a plan, with their constants at an address.
+    fn prepare_program(&self, plan: &Plan, constants: device::Address) -> Result<Prepared> {
         let at = recorder::Addresses { constants, ..self.state.addresses(self.work.addresses()) };
         let program = Recorder::record(plan, at, self.multiply, dispatch::record)?;
         self.device.upload(constants, &program.constants)?;
         let captured = self.device.capture(&program.launches)?;
-        self.programs.push(Prepared { plan: plan.id(), program, constants, captured });
-        Ok(self.programs.len() - 1)
+        Ok(Prepared { plan: plan.id(), program, constants, captured })
     }
 
     /// Forgets the launches of all plans from one on.

@@ -3,7 +3,7 @@
 use crate::{
     backend::{
         Backend, cpu,
-        cuda::{self, Multiply},
+        cuda::{self, Multiply, device::Device},
     },
     config::{Accelerator, Devices, MatmulPrecision, Precision, RunConfig},
     error::{Error, Result},
@@ -30,15 +30,13 @@ pub fn open(run: &RunConfig, parameters: usize, statistics: usize) -> Result<(Bo
         (Accelerator::Cpu, Precision::Single) => on_cpu(Scalar::F32, ""),
         (Accelerator::Cpu, Precision::Double) => on_cpu(Scalar::F64, ""),
         (Accelerator::Auto, Precision::Double) => on_cpu(Scalar::F64, ", which a GPU does not have"),
-        (accelerator, precision) => match (cuda::available(), accelerator, precision) {
-            (Ok(count), ..) => {
+        (accelerator, precision) => match (gpu(run)?, accelerator, precision) {
+            (Ok(Gpu { device, number, count }), ..) => {
                 let multiply = match precision {
                     Precision::HalfMixed => Multiply::F16,
                     Precision::BrainMixed => Multiply::Bf16,
                     Precision::Single | Precision::Double => multiply(run.matmul_precision),
                 };
-                let number = if let Devices::These(numbers) = &run.devices { numbers[0] } else { 0 };
-                let device = cuda::device(number)?;
                 let description = format!("computing on {}, device {number} of {count}; {}", device.describe(), multiply.describe());
                 Ok((cuda::with_device(device, multiply, parameters, statistics)?, description))
             }
@@ -47,6 +45,28 @@ pub fn open(run: &RunConfig, parameters: usize, statistics: usize) -> Result<(Bo
             (Err(reason), _, Precision::BrainMixed) => no_gpu("precision", "bf16-mixed needs a GPU", &reason.to_string()),
             (Err(reason), ..) => on_cpu(Scalar::F32, &format!(", no GPU can be used: {reason}")),
         },
+    }
+}
+
+/// A GPU that kernels can run on, and which of how many it is.
+struct Gpu {
+    device: Box<dyn Device>,
+    number: usize,
+    count: usize,
+}
+
+/// The one that the configuration names, or why none can be used.
+///
+/// # Errors
+/// [`Error::Config`] if there are GPUs, but not this one.
+fn gpu(run: &RunConfig) -> Result<std::result::Result<Gpu, Error>> {
+    let number = if let Devices::These(numbers) = &run.devices { numbers[0] } else { 0 };
+    match cuda::available() {
+        Ok(count) if number >= count => {
+            let reason = format!("device {number} was asked for, but there are {count}, counted from 0");
+            Err(Error::config("lightning.trainer.params.devices", reason))
+        }
+        found => Ok(found.and_then(|count| Ok(Gpu { device: cuda::device(number)?, number, count }))),
     }
 }
 
