@@ -60,7 +60,8 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
         // x as tf32, and what is lost.
         auto split = [](float x, unsigned& main, unsigned& rest) {
             main = to_tf32(x);
-            if constexpr (MULTIPLY == TF32X3) rest = to_tf32(x - __uint_as_float(main));
+            // The low bits are said to be no part of a tf32, not that they are 0.
+            if constexpr (MULTIPLY == TF32X3) rest = to_tf32(x - __uint_as_float(main & 0xffffe000u));
         };
         constexpr bool OUTSIDE = LONG && MULTIPLY == TF32X3;
 #pragma unroll(OUTSIDE ? 1 : 2)
@@ -200,7 +201,7 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
     Place coming = first;
     int to_come = tiles, coming_step = 0; // of what is to be copied next
     auto begin = [&](float* stage) {
-        if (to_come > 0) {
+        if (to_come > 0 && steps > 0) {
             copy(stage, stage + A::FLOATS, coming, coming_step);
             if (++coming_step == steps) {
                 coming_step = 0, to_come--;

@@ -235,6 +235,7 @@ fn wrong_launches_and_faults_are_errors_and_the_device_lives_on() {
         fails("sample_add", [1, 0, 1], 128, &good, "grid of 1 x 0 x 1");
         fails("sample_product_tf32", [1; 3], 128, &good, "bytes of arguments");
         fails("bug_half_warp", [1; 3], 64, &good, "deadlock");
+        fails("bug_two_products", [1; 3], 32, &good, "different collectives");
         fails("bug_two_barriers", [1; 3], 128, &good, "different barriers");
         fails("bug_null", [1; 3], 128, &Add { x: 0, ..good }, "address");
         fails("bug_null", [1; 3], 128, &Add { x: a + 4096, ..good }, "address");
@@ -275,6 +276,7 @@ fn planted_faults_are_found() {
     finds("bug_uninitialised", [2, 1, 1], 128, 0, add, &["uninitialised read at byte"]);
     finds("bug_two_blocks", [2, 1, 1], 128, 0, add, &["race: write after write"]);
     finds("bug_no_syncwarp", [1; 3], 128, 0, add, &["race: ", "uninitialised read"]);
+    finds("bug_only_a_shuffle", [1; 3], 128, 0, add, &["race: ", "uninitialised read"]);
     finds("bug_misaligned", [1; 3], 128, 0, add, &["misaligned"]);
 }
 

@@ -6,7 +6,7 @@ use crate::{
     data::{Batch, batch::BatchOptions, collate_into},
     error::{Error, Result},
     features::{FeatureBuilder, Features},
-    scenario::{HISTORY_STEPS, Scenario},
+    scenario::{HISTORY_STEPS, Scenario, geometry::wrap_angle},
 };
 use std::borrow::Cow;
 
@@ -141,9 +141,9 @@ impl Frame {
     fn states(&self, steps: &[f64], pose: [f64; 3]) -> Vec<[f64; 5]> {
         let state = |s: &[f64]| {
             let [x, y] = self.rotate([s[0] + pose[0], s[1] + pose[1]]);
-            let heading = s[3].atan2(s[2]) + pose[2] + self.angle;
+            let heading = wrap_angle(s[3].atan2(s[2]) + pose[2] + self.angle);
             let [vx, vy] = self.rotate([s[4], s[5]]);
-            [self.origin[0] + x, self.origin[1] + y, heading.sin().atan2(heading.cos()), vx, vy]
+            [self.origin[0] + x, self.origin[1] + y, heading, vx, vy]
         };
         steps.chunks_exact(6).map(state).collect()
     }

@@ -2,10 +2,10 @@
 //
 // Kernels are compiled with the hooks of two sanitizers, which are answered here: one call for every access to memory, one for every
 // address that is not aligned and every index that is too large. For each 4 bytes is kept who wrote and read them last, and
-// when: the epoch counts barriers and blocks, the epoch of a warp its meetings of all lanes. Two accesses, one of them a write, race if
+// when: the epoch counts barriers and blocks, the epoch of a warp each __syncwarp of all lanes. Two accesses, one of them a write, race if
 // - they come from different blocks of a launch, or
 // - from different warps of a block and no barrier lies between, or
-// - from different lanes of a warp and neither a barrier nor a meeting of all lanes lies between.
+// - from different lanes of a warp and neither a barrier nor such a __syncwarp lies between: shuffles order nothing.
 #include "runtime.h"
 #include <algorithm>
 #include <cstdio>

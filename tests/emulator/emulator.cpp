@@ -181,7 +181,7 @@ void to_next() {
 }
 
 void release(Warp& warp) {
-    warp.epoch += warp.mask == FULL;
+    warp.epoch += warp.mask == FULL && strcmp(warp.what, "__syncwarp") == 0;
     warp.arrived = 0;
     warp.generation++;
 }

@@ -127,24 +127,20 @@ template <class T> inline T shuffle_value(unsigned mask, T value, unsigned sourc
     memcpy(&value, &bits, sizeof value);
     return value;
 }
-// `source` if it lies in the segment of `width` lanes to which this lane belongs, else this lane.
-inline unsigned in_segment(int source, int width) {
-    int lane = int(thread->lane);
-    return unsigned(source >= 0 && source / width == lane / width ? source : lane);
-}
+// `source` if there is such a lane, else this one.
+inline unsigned lane_or_own(int source) { return unsigned(source >= 0 && source < 32 ? source : int(thread->lane)); }
 } // namespace emulator
-template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, emulator::Site site = emulator::here()) {
-    int segment = int(emulator::thread->lane) & ~(width - 1);
-    return emulator::shuffle_value(mask, value, unsigned(segment + (source & (width - 1))), "__shfl_sync", site);
+template <class T> inline T __shfl_sync(unsigned mask, T value, int source, emulator::Site site = emulator::here()) {
+    return emulator::shuffle_value(mask, value, unsigned(source & 31), "__shfl_sync", site);
 }
-template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, emulator::Site site = emulator::here()) {
-    return emulator::shuffle_value(mask, value, emulator::in_segment(int(emulator::thread->lane) ^ bits, width), "__shfl_xor_sync", site);
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int bits, emulator::Site site = emulator::here()) {
+    return emulator::shuffle_value(mask, value, emulator::lane_or_own(int(emulator::thread->lane) ^ bits), "__shfl_xor_sync", site);
 }
-template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, emulator::Site site = emulator::here()) {
-    return emulator::shuffle_value(mask, value, emulator::in_segment(int(emulator::thread->lane + by), width), "__shfl_down_sync", site);
+template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by, emulator::Site site = emulator::here()) {
+    return emulator::shuffle_value(mask, value, emulator::lane_or_own(int(emulator::thread->lane + by)), "__shfl_down_sync", site);
 }
-template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, emulator::Site site = emulator::here()) {
-    return emulator::shuffle_value(mask, value, emulator::in_segment(int(emulator::thread->lane) - int(by), width), "__shfl_up_sync", site);
+template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by, emulator::Site site = emulator::here()) {
+    return emulator::shuffle_value(mask, value, emulator::lane_or_own(int(emulator::thread->lane) - int(by)), "__shfl_up_sync", site);
 }
 
 // Integer atomics. There are none on floats: their sums would depend on the order.

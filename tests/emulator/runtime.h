@@ -29,7 +29,7 @@ struct Copy { // cp.async under way
 // Where the lanes of a warp meet. Values are double-buffered by the parity of the generation: a lane may be one meeting ahead.
 struct Warp {
     unsigned alive, arrived, mask, generation;
-    unsigned epoch; // meetings of all lanes so far: they order memory accesses
+    unsigned epoch; // __syncwarp of all lanes so far: they order memory accesses, as no other meeting does
     const char* what;
     Site site;
     bool all; // no lane may be missing

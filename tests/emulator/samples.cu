@@ -178,6 +178,23 @@ extern "C" __global__ void __launch_bounds__(128) bug_no_syncwarp(Add a) {
     a.sum[global_thread()] = values[threadIdx.x ^ 1];
 }
 KERNEL(bug_no_syncwarp, Add)
+// A shuffle lies between, which orders nothing.
+extern "C" __global__ void __launch_bounds__(128) bug_only_a_shuffle(Add a) {
+    __shared__ float values[128];
+    values[threadIdx.x] = float(threadIdx.x);
+    float own = __shfl_xor_sync(FULL_WARP, float(threadIdx.x), 1);
+    a.sum[global_thread()] = values[threadIdx.x ^ 1] - own;
+}
+KERNEL(bug_only_a_shuffle, Add)
+// Half of the warp at one product, half at another.
+extern "C" __global__ void __launch_bounds__(32) bug_two_products(Add a) {
+    float sums[4] = {};
+    unsigned left[4] = {}, right[2] = {};
+    if (threadIdx.x < 16) mma_m16n8k8_tf32(sums, left, right);
+    else mma_m16n8k8_tf32(sums, left, right);
+    a.sum[threadIdx.x] = sums[0];
+}
+KERNEL(bug_two_products, Add)
 // Columns of a matrix 32 wide: every lane another sector, and all of them the same bank.
 extern "C" __global__ void __launch_bounds__(32) sample_strided(Add a) {
     __shared__ float tile[32 * 32];

@@ -14,7 +14,7 @@ static bool arrive(unsigned mask, const char* what, Site site, bool all) {
     if (all && warp.alive != FULL) fail("%s (%s:%d): not all lanes of the warp are there", what, base_name(site.file), site.line);
     if (!warp.arrived) {
         warp.what = what, warp.mask = mask, warp.site = site, warp.all = all;
-    } else if (warp.what != what || warp.mask != mask) {
+    } else if (warp.what != what || warp.mask != mask || (all && (warp.site.line != site.line || strcmp(warp.site.file, site.file) != 0))) {
         fail("lanes of a warp meet at different collectives: %s (%s:%d, mask %08x) and %s (%s:%d, mask %08x)", warp.what, base_name(warp.site.file),
              warp.site.line, warp.mask, what, base_name(site.file), site.line, mask);
     }
