@@ -172,7 +172,7 @@ void cp_async(void* to, const void* from, unsigned bytes, unsigned valid, Site s
     Fiber& me = device->current();
     if (reinterpret_cast<uintptr_t>(to) % bytes || !device->is_shared(to, bytes))
         fail("cp.async (%s:%d): the target at %p is not %u aligned bytes of shared memory", base_name(site.file), site.line, to, bytes);
-    if (valid && (reinterpret_cast<uintptr_t>(from) % bytes || !device->is_global(from, valid)))
+    if (reinterpret_cast<uintptr_t>(from) % bytes || (valid && !device->is_global(from, valid)))
         fail("cp.async (%s:%d): the source at %p is not %u aligned bytes of global memory", base_name(site.file), site.line, from, bytes);
     bool early = device->schedule == Schedule::EarlyCopies || (device->schedule == Schedule::Random && random(*device) & 1);
     me.copies.push_back({to, from, bytes, valid, me.group, early});
