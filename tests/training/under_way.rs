@@ -18,9 +18,12 @@ fn pictures(folder: &Path) -> Vec<Vec<u8>> {
     found
 }
 
+/// What a run leaves: events, buffers, state, the tensors of the last checkpoint, pictures.
+type Left = (Vec<Event>, [Vec<f64>; 4], State, Vec<u8>, Vec<Vec<u8>>);
+
 /// What the host is told of a run with gathered batches, validations within an epoch, checkpoints amid them and a last step, and what it
 /// leaves, with its pictures; `alone`: each step and each batch of a validation ends before the next begins.
-fn watched(folder: &Path, alone: bool) -> (Vec<Event>, [Vec<f64>; 4], State, Vec<u8>, Vec<Vec<u8>>) {
+fn watched(folder: &Path, alone: bool) -> Left {
     let overrides = [
         "epochs=2",
         "lightning.trainer.params.limit_train_batches=5",
