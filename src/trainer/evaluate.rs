@@ -62,7 +62,8 @@ pub(super) fn evaluate(
             return Ok(None);
         }
     }
-    if tally.batches == 0 && total > 0 {
+    // What a few batches cannot show the whole split may.
+    if tally.batches == 0 && total > 0 && sanity.is_none() {
         return Err(unusable(split, &stage.run));
     }
     Ok(Some(tally))

@@ -33,7 +33,7 @@ impl Fit<'_, '_> {
     /// Trains until a bound is reached, a hook ends the training or the host interrupts it.
     pub fn run(&mut self) -> Result<()> {
         self.stage.run.skip(self.data.undescribed());
-        if self.is_done() {
+        if self.is_over() {
             return Ok(());
         }
         self.stage.loggers.open(self.stage.config, &self.stage.run, true);
@@ -55,6 +55,11 @@ impl Fit<'_, '_> {
             || self.is_out_of_steps()
             || limits.max_epochs.is_some_and(|most| self.state.epochs() >= most)
             || self.is_ending()
+    }
+
+    /// True if nothing is left to do, not even to bring an epoch to its end.
+    pub fn is_over(&self) -> bool {
+        self.is_done() && (self.stage.limits.train_batches == 0 || !self.state.is_amid_epoch())
     }
 
     fn is_out_of_steps(&self) -> bool {
@@ -79,7 +84,7 @@ impl Fit<'_, '_> {
         }
         self.check_time(&clock);
         // An epoch that was interrupted is brought to its end even if that is where it was.
-        while !self.stage.run.is_interrupted() && (self.state.is_amid_epoch() || !self.is_done()) {
+        while !self.stage.run.is_interrupted() && !self.is_over() {
             self.state.advance(self.stage.limits.train_batches);
             self.epoch(&clock)?;
         }

@@ -119,7 +119,7 @@ impl Trainer {
             skipped_steps: fit.skipped_steps,
             skipped_scenarios: fit.stage.run.skipped(),
             skipped_by_rule: fit.stage.run.skipped_by_rule(),
-            stopped: !fit.is_done(),
+            stopped: !fit.is_over(),
             metrics: fit.state.metrics.clone(),
             ..FitReport::default()
         };

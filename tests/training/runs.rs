@@ -94,7 +94,8 @@ fn train(
     extra: &[&str],
 ) -> ([Vec<f64>; 4], Vec<f64>, training_engine::metrics::MetricTable, Vec<String>) {
     let events = Events::default();
-    let overrides = [&["lightning.trainer.checkpoint.save_top_k=2", "num_workers=2"], extra].concat();
+    let checkpoints_of_all = "lightning.trainer.checkpoint.save_top_k=-1";
+    let overrides = [&[checkpoints_of_all, "lightning.trainer.params.max_steps=24", "num_workers=2"], extra].concat();
     let mut losses = Vec::new();
     if let Some(stop) = stop {
         let mut first = engine(config(folder, &overrides), Roads::new(30), events.host(stop));
@@ -124,11 +125,13 @@ fn so_does_one_with_contrastive_samples() {
 fn stop_and_resume(extra: &[&str]) {
     let whole = tempfile::tempdir().unwrap();
     let expected = train(None, whole.path(), extra);
-    assert_eq!(expected.3.len(), 3, "two best and the last: {:?}", expected.3);
-    let stops: [fn(&Event) -> bool; 3] = [
+    assert_eq!(expected.3.len(), 5, "one for each epoch and the last: {:?}", expected.3);
+    let stops: [fn(&Event) -> bool; 5] = [
         |event| matches!(event, Event::Epoch { epoch: 1, .. }),
         |event| matches!(event, Event::Step { step: 9, .. }),
         |event| matches!(event, Event::Step { step: 12, .. }),
+        |event| matches!(event, Event::Validation { .. }),
+        |event| matches!(event, Event::Step { step: 24, .. }),
     ];
     for (i, stop) in stops.into_iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();

@@ -171,6 +171,13 @@ impl Checkpoints {
         self.remove(context, before, &file);
     }
 
+    /// Asks for a `last` checkpoint amid an epoch, whose end has its own, even with no step between.
+    fn save_amid(&mut self, context: &mut Context) {
+        let before = self.files.step;
+        self.save_last(context);
+        self.files.step = before;
+    }
+
     fn save(&mut self, context: &mut Context, file: &str) {
         context.save(self.folder.join(file));
         self.files.step = Some(context.state.step);
@@ -249,10 +256,7 @@ impl Hook for Checkpoints {
             self.files.seconds = seconds;
         }
         if self.ranked_epochs() > 0 {
-            let before = self.files.step;
-            self.save_last(context);
-            // The end of the epoch has its own checkpoints, even with no step between.
-            self.files.step = before;
+            self.save_amid(context);
             return Ok(());
         }
         self.save_best(context)?;
@@ -288,7 +292,7 @@ impl Hook for Checkpoints {
 
     fn fit_end(&mut self, context: &mut Context) -> Result<()> {
         if context.run.is_interrupted() {
-            self.save_last(context);
+            self.save_amid(context);
         }
         Ok(())
     }
