@@ -38,6 +38,17 @@ pub fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
     sync_folder(folder_of(path))
 }
 
+/// Removes a file, which may be missing.
+///
+/// # Errors
+/// [`Error::File`] with the path.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file(path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes sure that the names in a folder are on the disk.
 ///
 /// # Errors

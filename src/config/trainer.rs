@@ -388,6 +388,7 @@ impl Config {
             (trainer.limit_train_batches, trainer.limit_val_batches, trainer.limit_test_batches) = (limit, limit, limit);
             (trainer.max_epochs, trainer.max_steps) = (Some(1), batches as i64);
             (trainer.num_sanity_val_steps, trainer.val_check_interval) = (0, Limit::Share(1.0));
+            trainer.check_val_every_n_epoch = Some(1);
             (trainer.enable_checkpointing, self.callbacks.early_stopping.monitor) = (false, None);
         }
     }

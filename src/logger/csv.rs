@@ -29,7 +29,8 @@ pub struct Csv {
 }
 
 impl Csv {
-    /// Starts the table in a folder, which is made, or goes on with it. Metrics of another run are kept as `metrics-v1.csv`, ...
+    /// Starts the table in a folder, which is made, or goes on with it. Metrics of another run, or branch of this one, are kept as
+    /// `metrics-v1.csv`, ...
     ///
     /// # Errors
     /// [`Error::File`], also if what is gone on with is no such table.
@@ -41,7 +42,12 @@ impl Csv {
             match (opening.fitting, usize::try_from(opening.position.rows)) {
                 (false, _) => table.go_on(usize::MAX)?,
                 (true, Ok(0) | Err(_)) => table.put_aside()?,
-                (true, Ok(rows)) => table.go_on(rows)?,
+                (true, Ok(rows)) => {
+                    if opening.position.branches {
+                        table.copy_aside()?;
+                    }
+                    table.go_on(rows)?;
+                }
             }
         }
         Ok(table)
@@ -51,10 +57,18 @@ impl Csv {
         Error::file(&self.path, reason)
     }
 
-    fn put_aside(&self) -> Result<()> {
+    /// The first of `metrics-v1.csv`, ... that is not there.
+    fn free_name(&self) -> PathBuf {
         let name = |version: usize| self.path.with_file_name(format!("metrics-v{version}.csv"));
-        let free = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
-        fs::rename(&self.path, free).map_err(|e| self.fail(e))
+        (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0))
+    }
+
+    fn put_aside(&self) -> Result<()> {
+        fs::rename(&self.path, self.free_name()).map_err(|e| self.fail(e))
+    }
+
+    fn copy_aside(&self) -> Result<()> {
+        write_atomically(&self.free_name(), &fs::read(&self.path).map_err(|e| self.fail(e))?)
     }
 
     /// Keeps the first `rows` rows and appends to them.
@@ -154,7 +168,7 @@ mod tests {
     use crate::{config::tree::Value, logger::Position};
 
     fn open(folder: &Path, rows: u64) -> Result<Csv> {
-        Csv::open(folder, &Opening { config: &Value::Null, position: &Position { rows, run_id: None }, fitting: true })
+        Csv::open(folder, &Opening { config: &Value::Null, position: &Position { rows, ..Position::default() }, fitting: true })
     }
 
     fn row(values: &[(&str, f64)]) -> Vec<(String, f64)> {
@@ -204,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         open(folder.path(), 0).unwrap().scalars(4, &row(&[("a", 1.5)])).unwrap();
         for value in [2.5, 3.5] {
-            let opening = Opening { config: &Value::Null, position: &Position { rows: 1, run_id: None }, fitting: false };
+            let opening = Opening { config: &Value::Null, position: &Position { rows: 1, ..Position::default() }, fitting: false };
             Csv::open(folder.path(), &opening).unwrap().scalars(4, &row(&[("b", value)])).unwrap();
         }
         let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();

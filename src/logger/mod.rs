@@ -39,6 +39,9 @@ pub struct Position {
     pub rows: u64,
     /// The run's name in Weights & Biases.
     pub run_id: Option<String>,
+    /// What is logged next is another branch of the run: what the first one has logged since is kept.
+    #[serde(skip)]
+    pub branches: bool,
 }
 
 /// How a run ended.

@@ -20,6 +20,8 @@ pub const EXTENSION: &str = "safetensors";
 const METADATA: &str = "training_engine";
 /// Version of the metadata.
 const VERSION: u32 = 2;
+/// Most that a batch can have of anything: devices count in 32 bits.
+const MOST_ROOM: usize = i32::MAX as usize;
 
 /// What the metadata says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,9 @@ pub fn header(file: &weights::File) -> Result<Header> {
     if header.version != VERSION {
         return Err(file.fail(format!("metadata '{METADATA}': version {} is not {VERSION}", header.version)));
     }
+    if let Some(room) = header.room.iter().flatten().find(|room| **room > MOST_ROOM) {
+        return Err(file.fail(format!("metadata '{METADATA}': room for {room} is more than {MOST_ROOM}")));
+    }
     Ok(header)
 }
 
@@ -91,11 +96,10 @@ pub fn restore(file: &weights::File, session: &mut Session) -> Result<()> {
     file.refuse_extra(session, &tensors)?;
     let header = header(file)?;
     let parts = parts(&header.state.ok_or_else(|| file.fail("holds weights alone and no state of a run"))?);
-    let (loss_scale, room) = (header.loss_scale, header.room);
+    let loss_scale = header.loss_scale;
     if loss_scale.is_some_and(|scale| !scale.is_usable()) {
         return Err(file.fail(weights::BAD_LOSS_SCALE));
     }
     file.write(session, &tensors, &parts, Missing::Error)?;
-    session.set_room(room);
     loss_scale.map_or(Ok(()), |scale| session.set_loss_scale(&scale))
 }

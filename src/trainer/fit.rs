@@ -211,13 +211,13 @@ impl Fit<'_, '_> {
     /// Waits for a step, and tells of it.
     fn settle(&mut self, step: &Step, steps: &Steps, clock: &Clock) -> Result<()> {
         let (trained, outcome) = self.absorb(step, steps)?;
+        self.check_time(clock);
         let (Some(batch), Some(Trained { losses, metrics, finite })) = (&step.batch, &trained) else { return Ok(()) };
         // As in Lightning, every step counts once a hook wants training to end.
         let logs = self.state.stepped.is_multiple_of(self.stage.limits.log_every) || self.stage.run.is_ending();
         if outcome == Outcome::Applied && logs {
             self.log_step(batch.len(), losses, metrics);
         }
-        self.check_time(clock);
         let (index, total) = (self.state.batch - 1, self.stage.limits.train_batches);
         let end = BatchEnd { index, total, batch, losses, metrics, learning_rate: step.learning_rate, outcome };
         self.notify(|hook, context| hook.batch_end(context, &end))?;

@@ -42,6 +42,7 @@ impl Loggers {
         if options.wandb.mode != WandbMode::Disabled {
             self.add(run, "Weights & Biases", Wandb::open(&config.run.output_dir, &options.wandb, &opening));
         }
+        self.position.branches &= !fitting;
         self.position.run_id = self.loggers.iter().find_map(|logger| logger.run_id()).map(str::to_owned).or(position.run_id);
     }
 

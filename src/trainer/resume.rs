@@ -26,6 +26,9 @@ const FREE_MODEL_KEYS: [&str; 4] = ["model.dropout", "model.drop_path", "model.s
 /// Other options that may not: what the parameters and the optimiser's moments are.
 const FIXED_KEYS: [&str; 2] = ["lightning.trainer.params.precision", "custom_trainer._target_"];
 
+/// Fronts of options that say how large batches are: with others, room for those of the checkpoint is of no use.
+const SIZE_KEYS: [&str; 4] = ["data_loader.", "model.feature_builder.", "custom_trainer.", "objective."];
+
 /// The configuration with the model that `wandb.artifact` names in the place of its checkpoint, and the run that made it in the
 /// place of its run. The model is downloaded by the service's client.
 ///
@@ -88,8 +91,13 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
     let elsewhere = !same(folder, &config.checkpoint_folder());
     if elsewhere {
         state.hooks.remove(NAME_OF_CHECKPOINTS);
+        // A table of metrics there is another run's.
+        state.loggers.rows = 0;
     }
     checkpoint::restore(&file, module.session_mut())?;
+    if !changes.iter().any(|change| SIZE_KEYS.iter().any(|key| change.starts_with(key))) {
+        module.session_mut().set_room(header.room);
+    }
     hooks.restore(path, &state.hooks)?;
     if !changes.is_empty() {
         host.log(LogLevel::Warning, &format!("the configuration differs from the checkpoint's: {}", changes.join("; ")));
@@ -102,6 +110,7 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
     if config.run.checkpoint != CheckpointSource::Last {
         // Another branch of the run: the files of the first one are not its own.
         state.run = new_run();
+        state.loggers.branches = true;
     }
     module.set_state(state.module);
     let text = format!("going on from '{}': {} epochs, {} steps", path.display(), state.epochs(), state.step);

@@ -11,6 +11,23 @@ use training_engine::{
 type Edit = Box<dyn Fn(&mut Vec<(String, Vec<usize>, Vec<u8>)>)>;
 
 #[test]
+fn a_first_validation_batch_without_scenarios_is_no_fault_of_the_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Roads::new(30);
+    source.invalid.insert(17);
+    let overrides = ["epochs=1", "batch_size=1", "lightning.trainer.params.num_sanity_val_steps=1"];
+    let validation = {
+        let events = Events::default();
+        let mut whole = engine(config(folder.path(), &overrides), Roads::new(30), events.host(|_| false));
+        whole.validate().unwrap().scenarios
+    };
+    let mut engine = engine(config(folder.path(), &overrides), source, Host::default());
+    let report = engine.fit().unwrap();
+    assert!(report.epochs == 1 && report.skipped_scenarios == 1);
+    assert_eq!(engine.validate().unwrap().scenarios, validation - 1);
+}
+
+#[test]
 fn scenarios_that_fail_are_left_out_counted_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let events = Events::default();

@@ -82,3 +82,30 @@ fn the_table_of_a_run_that_was_stopped_and_gone_on_with_is_that_of_the_whole_run
     engine(config(parts.path(), &overrides), Roads::new(30), Host::default()).fit().unwrap();
     assert_eq!(table(parts.path()), table(whole.path()));
 }
+
+#[test]
+fn a_branch_of_a_run_leaves_the_table_of_the_first() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let csv = ["epochs=3", "logger.csv=true", "logger.tensorboard=false", "lightning.trainer.checkpoint.filename='{epoch}'"];
+    let fit = |folder: &Path, more: &[&str]| {
+        let overrides = [&csv, more].concat();
+        engine(
+            config(folder, &[&overrides[..], &["lightning.trainer.checkpoint.save_top_k=-1"]].concat()),
+            Roads::new(30),
+            Host::default(),
+        )
+        .fit()
+        .unwrap();
+        std::fs::read_to_string(folder.join("metrics.csv")).unwrap()
+    };
+    let first = fit(folder.path(), &[]);
+    let from = format!("checkpoint={}", folder.path().join("checkpoints/epoch=0.safetensors").display());
+    let branch = fit(folder.path(), &[&from, "epochs=2"]);
+    assert!(branch.lines().count() < first.lines().count() && first.lines().zip(branch.lines()).take(3).all(|(a, b)| a == b), "{branch}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("metrics-v1.csv")).unwrap(), first);
+    // What lies in the folder of a run from elsewhere has nothing to do with it.
+    std::fs::write(elsewhere.path().join("metrics.csv"), &first).unwrap();
+    let other = fit(elsewhere.path(), &[&from, "epochs=2"]);
+    assert!(other.lines().count() < branch.lines().count(), "{other}");
+    assert_eq!(std::fs::read_to_string(elsewhere.path().join("metrics-v1.csv")).unwrap(), first);
+}

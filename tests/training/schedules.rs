@@ -182,7 +182,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             name: "fast_dev_run",
-            params: &[("max_epochs", "3"), ("fast_dev_run", "3")],
+            params: &[("max_epochs", "3"), ("fast_dev_run", "3"), ("check_val_every_n_epoch", "5")],
             ends: (3, 1),
             validations: &[(0, 3)],
             ..plain()

@@ -46,6 +46,14 @@ fn checkpoints_keep_the_scale_of_the_loss() {
     assert_eq!(module.session().loss_scale().unwrap(), Some(SCALE));
     assert_eq!((trainer.state().step, module.state()), (15, state.module));
 
+    // A gathered gradient may not be finite: its update is skipped.
+    let mut gathered = scaled(&case).0;
+    gathered.write_part(Buffer::Gradients, 0, &[f64::INFINITY]).unwrap();
+    let (of_gathered, state) = (folder.path().join("gathered.safetensors"), State { gathered: 1, ..state });
+    checkpoint::save(&of_gathered, &gathered, &config(folder.path(), &["precision=16-mixed"]).to_text(), &state).unwrap();
+    let (_, module) = resumed(&case, folder.path(), &of_gathered);
+    assert_eq!(module.session().read(Buffer::Gradients).unwrap()[0], f64::INFINITY);
+
     // A file whose scale is none changes nothing.
     let text = std::fs::read(&path).unwrap();
     let at = text.windows(6).position(|part| part == b"4096.0").unwrap();

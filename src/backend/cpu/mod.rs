@@ -97,12 +97,8 @@ impl<T: Real> CpuBackend<T> {
     fn run_nodes(&mut self, plan: &Plan, feed: &Feed, step: &Step, mut go_on: impl FnMut(&Self, usize) -> bool) -> Result<()> {
         super::check(plan, feed, T::SCALAR, false)?;
         let reals = T::feed(&feed.reals).unwrap_or_default();
-        if self.arena.len() < plan.real_len {
-            self.arena.resize(plan.real_len, T::ZERO);
-        }
-        if self.index_arena.len() < plan.index_len {
-            self.index_arena.resize(plan.index_len, 0);
-        }
+        grow(&mut self.arena, plan.real_len, T::ZERO)?;
+        grow(&mut self.index_arena, plan.index_len, 0)?;
         if let Some(seed) = plan.graph.seed {
             self.arena[plan.offset(seed)] = T::ONE;
         }
@@ -260,6 +256,18 @@ impl<T: Real> Backend for CpuBackend<T> {
         target[range].iter_mut().zip(values).for_each(|(t, &v)| *t = T::of(v));
         Ok(())
     }
+}
+
+/// Makes memory at least so long.
+///
+/// # Errors
+/// There is not enough.
+fn grow<T: Clone>(memory: &mut Vec<T>, len: usize, value: T) -> Result<()> {
+    let more = len.saturating_sub(memory.len());
+    let megabytes = (len.saturating_mul(size_of::<T>())).div_ceil(1 << 20);
+    memory.try_reserve_exact(more).map_err(|e| Error::Backend(format!("{megabytes} MiB for a batch of this size: {e}")))?;
+    memory.resize(memory.len() + more, value);
+    Ok(())
 }
 
 /// Computes a node's result.

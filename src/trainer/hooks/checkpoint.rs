@@ -41,6 +41,9 @@ pub struct Files {
     pub kept: Vec<Kept>,
     /// The best of them, or the newest without a monitor.
     pub best: Option<Kept>,
+    /// Mode and monitored value by which they were ranked.
+    #[serde(default)]
+    ranked_by: Option<String>,
     /// File name of the last checkpoint.
     pub last: Option<String>,
     /// Step of the newest checkpoint.
@@ -68,14 +71,16 @@ impl Checkpoints {
     pub fn new(config: &Config) -> Result<Self> {
         let checkpoint = config.checkpoint.clone();
         let source = if let CheckpointSource::Path(path) = &config.run.checkpoint { path.canonicalize().ok() } else { None };
-        Ok(Self {
+        let mut hook = Self {
             folder: config.checkpoint_folder(),
             file_name: FileName::parse(&checkpoint.filename, checkpoint.auto_insert_metric_name)?,
             config: checkpoint,
             source,
             files: Files::default(),
             warned: false,
-        })
+        };
+        hook.files.ranked_by = hook.ranked_by();
+        Ok(hook)
     }
 
     /// The newest of the files `last`, `last-v1`, ... of a folder.
@@ -92,6 +97,10 @@ impl Checkpoints {
     /// What the saved states of hooks say of the files.
     pub fn files(states: &serde_json::Map<String, Value>) -> Option<Files> {
         states.get(NAME).and_then(|state| Files::deserialize(state).ok())
+    }
+
+    fn ranked_by(&self) -> Option<String> {
+        self.config.monitor.as_ref().map(|monitor| format!("{} {monitor}", self.config.mode.name()))
     }
 
     /// Epochs between those that are ranked; 0 if none is.
@@ -303,6 +312,10 @@ impl Hook for Checkpoints {
 
     fn restore(&mut self, state: &Value) -> std::result::Result<(), String> {
         self.files = Files::deserialize(state).map_err(|e| e.to_string())?;
+        // Scores of another value say nothing about this one; as in Lightning, its files stay where they are.
+        if self.files.ranked_by != self.ranked_by() {
+            (self.files.kept, self.files.best, self.files.ranked_by) = (Vec::new(), None, self.ranked_by());
+        }
         Ok(())
     }
 }
@@ -310,6 +323,22 @@ impl Hook for Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scores_of_another_value_are_not_ranked_with() {
+        let state = |files: &Files| serde_json::to_value(files).unwrap();
+        let mut hook = Checkpoints::new(&Config::default()).unwrap();
+        hook.files.kept = vec![Kept { file: "a".into(), score: Some(1.0) }];
+        (hook.files.best, hook.files.last) = (hook.best(), Some("last".into()));
+        let mut same = Checkpoints::new(&Config::default()).unwrap();
+        same.restore(&state(&hook.files)).unwrap();
+        assert_eq!(same.files, hook.files);
+        let mut other = Config::default();
+        other.checkpoint.monitor = Some("val/minFDE".into());
+        let mut other = Checkpoints::new(&other).unwrap();
+        other.restore(&state(&hook.files)).unwrap();
+        assert_eq!((other.files.kept.len(), &other.files.best, &other.files.last), (0, &None, &hook.files.last));
+    }
 
     #[test]
     fn what_is_no_number_is_worst_and_the_oldest_of_equals_goes_first() {

@@ -27,13 +27,17 @@ struct Memory {
     best_score: Option<f64>,
     /// Checks without improvement that end training.
     patience: usize,
+    /// Mode and name of the value.
+    #[serde(default)]
+    watched: String,
 }
 
 impl EarlyStopping {
     /// The hook, if a value is to be watched.
     pub fn new(config: &EarlyStoppingConfig) -> Option<Self> {
         let monitor = config.monitor.clone()?;
-        let memory = Memory { patience: config.patience, ..Memory::default() };
+        let watched = format!("{} {monitor}", config.mode.name());
+        let memory = Memory { patience: config.patience, watched, ..Memory::default() };
         Some(Self { config: config.clone(), monitor, memory })
     }
 
@@ -107,7 +111,12 @@ impl Hook for EarlyStopping {
     }
 
     fn restore(&mut self, state: &Value) -> std::result::Result<(), String> {
-        self.memory = Memory::deserialize(state).map_err(|e| e.to_string())?;
+        let memory = Memory::deserialize(state).map_err(|e| e.to_string())?;
+        // Of another value nothing is to be remembered.
+        if memory.watched != self.memory.watched {
+            return Ok(());
+        }
+        self.memory = memory;
         if self.config.patience > self.memory.patience {
             (self.memory.patience, self.memory.stopped_epoch) = (self.config.patience, None);
         }
@@ -125,6 +134,19 @@ mod tests {
         change(&mut config);
         let mut hook = EarlyStopping::new(&config).unwrap();
         values.iter().position(|value| hook.judge(*value).is_some()).map(|index| index + 1)
+    }
+
+    #[test]
+    fn another_value_is_watched_afresh() {
+        let hook = |monitor: &str| {
+            EarlyStopping::new(&EarlyStoppingConfig { monitor: Some(monitor.into()), ..EarlyStoppingConfig::default() }).unwrap()
+        };
+        let mut before = hook("x");
+        before.judge(3.0);
+        let (mut same, mut other) = (hook("x"), hook("y"));
+        same.restore(&before.state()).unwrap();
+        other.restore(&before.state()).unwrap();
+        assert_eq!((same.memory.best_score, other.memory.best_score), (Some(3.0), None));
     }
 
     #[test]

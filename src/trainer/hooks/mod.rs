@@ -302,8 +302,7 @@ impl Stage<'_, '_> {
                             self.call(i, &state, module, &|hook, context| hook.checkpoint_saved(context, &path))?;
                         }
                     }
-                    Files::Remove(path) if path.exists() => std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?,
-                    Files::Remove(_) => {}
+                    Files::Remove(path) => crate::files::remove(&path)?,
                 }
             }
         }

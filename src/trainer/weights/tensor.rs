@@ -90,6 +90,15 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// What is wrong, to follow the tensor's name.
     pub fn check(&self, shape: &[usize]) -> Result<(), String> {
+        self.check_layout(shape)?;
+        if self.values().all(f64::is_finite) { Ok(()) } else { Err("has a value that is not finite".into()) }
+    }
+
+    /// As [`Tensor::check`], of values that may not be finite.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_layout(&self, shape: &[usize]) -> Result<(), String> {
         if self.shape != shape {
             return Err(format!("has shape {:?}, not {shape:?}", self.shape));
         }
@@ -105,7 +114,7 @@ impl<'a> Tensor<'a> {
         if !empty && last.is_none_or(|last| last >= self.data.len() / self.element.size()) {
             return Err("reaches beyond its storage".into());
         }
-        if self.values().all(f64::is_finite) { Ok(()) } else { Err("has a value that is not finite".into()) }
+        Ok(())
     }
 
     /// The elements of a checked tensor in the order of its shape.
