@@ -3,7 +3,7 @@
 use super::ego::{EgoTrack, PRESENT};
 use crate::scenario::geometry::{nearest_vertex, wrap_angle};
 use crate::scenario::{LaneKind, Map, Scenario};
-use geo::{Area, BooleanOps, BoundingRect, MultiPolygon, unary_union};
+use geo::{Area, BooleanOps, BoundingRect, MultiPolygon, Orient, Polygon, orient, unary_union};
 use std::f64::consts::FRAC_PI_4;
 
 /// Half the side of the square around the rear axle in which the current road-block is looked for, metres.
@@ -154,7 +154,7 @@ fn without_loops(map: &Map, mut route: Vec<usize>) -> Vec<usize> {
         if road_block.kind != LaneKind::Connector {
             continue;
         }
-        let polygon = unary_union(road_block.lanes.iter().map(|&lane| &map.lanes[lane].polygon));
+        let polygon = union(road_block.lanes.iter().map(|&lane| &map.lanes[lane].polygon));
         if earlier.iter().any(|other| overlap(other, &polygon) > MAX_OVERLAP) {
             route.truncate(i);
             break;
@@ -162,6 +162,12 @@ fn without_loops(map: &Map, mut route: Vec<usize>) -> Vec<usize> {
         earlier.push(polygon);
     }
     route
+}
+
+/// Of polygons that may run either way round: the library takes what lies inside from the first of them.
+fn union<'a>(polygons: impl Iterator<Item = &'a Polygon<f64>>) -> MultiPolygon<f64> {
+    let oriented: Vec<Polygon<f64>> = polygons.map(|polygon| polygon.orient(orient::Direction::Default)).collect();
+    unary_union(&oriented)
 }
 
 fn overlap(a: &MultiPolygon<f64>, b: &MultiPolygon<f64>) -> f64 {
@@ -177,6 +183,15 @@ mod tests {
     use super::*;
     use crate::scenario::Lane;
     use std::collections::{HashMap, VecDeque};
+
+    #[test]
+    fn a_union_has_polygons_of_either_winding() {
+        let square = |x: f64| vec![(x, 0.0), (x + 2.0, 0.0), (x + 2.0, 1.0), (x, 1.0), (x, 0.0)];
+        let reversed = square(4.0).into_iter().rev().collect::<Vec<_>>();
+        let [a, b, c] = [square(0.0), reversed, square(1.0)].map(|ring| Polygon::new(ring.into(), Vec::new()));
+        assert!((union([&a, &b, &c].into_iter()).unsigned_area() - 5.0).abs() < 1e-12);
+        assert!((union([&b, &a, &c].into_iter()).unsigned_area() - 5.0).abs() < 1e-12);
+    }
 
     /// The published search: no visited set, parents by node and level, the last writer wins.
     fn published(map: &Map, start: usize, targets: &[usize], levels: usize, direction: Direction) -> Option<Vec<usize>> {
