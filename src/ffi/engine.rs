@@ -163,11 +163,12 @@ pub unsafe extern "C" fn te_config_resolve(options: *const TeBuildOptions, text:
             return Err(Failure::argument("text is null"));
         }
         let config = c_string(&read_config(&options)?.to_text());
-        RESOLVED.with_borrow_mut(|kept| {
+        let kept = RESOLVED.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
             *kept = config;
             text.write(kept.as_ptr());
         });
-        Ok(())
+        kept.map_err(|_| Failure::new(TE_INTERNAL_ERROR, "the thread is ending: it cannot keep the text"))
     })
 }
 

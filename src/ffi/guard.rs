@@ -20,14 +20,15 @@ pub fn guard(body: impl FnOnce() -> Outcome) -> TeStatus {
     keep_panics_quiet();
     DEPTH.with(|depth| depth.set(depth.get() + 1));
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
-        let place = PANIC_PLACE.with(|place| std::mem::take(&mut *place.borrow_mut()));
+        let place = PANIC_PLACE.try_with(|place| std::mem::take(&mut *place.borrow_mut())).unwrap_or_default();
         Err(Failure::new(TE_PANIC, format!("panic{place}: {}", panic_text(payload))))
     });
     DEPTH.with(|depth| depth.set(depth.get() - 1));
     match outcome {
         Ok(()) => TE_OK,
         Err(failure) => {
-            LAST_ERROR.with(|last| *last.borrow_mut() = c_string(&failure.message));
+            // A thread that is ending, or a program that is, may have no place for the message any more.
+            let _ = LAST_ERROR.try_with(|last| *last.borrow_mut() = c_string(&failure.message));
             failure.status
         }
     }
@@ -96,6 +97,28 @@ mod tests {
         assert_eq!(guard(|| Err(Failure::argument("here"))), 1);
         std::thread::spawn(|| assert_eq!(last(), "")).join().unwrap();
         assert_eq!(last(), "here");
+    }
+
+    #[test]
+    fn calls_fail_quietly_while_their_thread_ends() {
+        struct Late;
+        impl Drop for Late {
+            fn drop(&mut self) {
+                assert_eq!(guard(|| Err(Failure::argument("late"))), 1);
+                assert_eq!(guard(|| panic!("late")), TE_PANIC);
+                assert_eq!(last(), "");
+            }
+        }
+        thread_local! {
+            static LATE: Late = const { Late };
+        }
+        std::thread::spawn(|| {
+            // What is used first is destroyed last.
+            LATE.with(|_| ());
+            assert_eq!(guard(|| panic!("early")), TE_PANIC);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -34,12 +34,13 @@ pub unsafe extern "C" fn te_callback_error(message: *const c_char) {
 
 /// Forgets what an earlier callback of this thread said.
 pub fn forget_callback_error() {
-    CALLBACK_ERROR.with(|kept| *kept.borrow_mut() = None);
+    let _ = CALLBACK_ERROR.try_with(|kept| *kept.borrow_mut() = None);
 }
 
 /// What the callback that just returned `code` said.
 pub fn callback_error(code: i32) -> String {
-    CALLBACK_ERROR.with(|kept| kept.borrow_mut().take()).unwrap_or_else(|| format!("it returned {code}"))
+    let said = CALLBACK_ERROR.try_with(|kept| kept.borrow_mut().take()).ok().flatten();
+    said.unwrap_or_else(|| format!("it returned {code}"))
 }
 
 /// The first failure that a callback reported in the call in progress. It ends the run and is the call's result, whatever the
