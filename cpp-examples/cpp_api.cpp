@@ -1,10 +1,13 @@
 // What the C++ layer promises: exceptions cross the library unchanged, values arrive whole, handles move, everything is freed once.
 #include "training_engine.hpp"
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 
 #define CHECK(condition)                                                                                                                   \
     do {                                                                                                                                   \
@@ -21,10 +24,11 @@ struct DiskError { // not derived from std::exception
 };
 
 int live_sources = 0;
+std::atomic<int> loads{0};
 
 /// A car on a straight road; throws or skips where it is told to.
 struct Road : te::ScenarioSource {
-    enum class Fault { none, size, info, load, skip, foreign } fault = Fault::none;
+    enum class Fault { none, size, skip_size, info, load, skip, foreign } fault = Fault::none;
     std::shared_ptr<const te::Map> map;
 
     explicit Road(Fault f = Fault::none) : fault(f) {
@@ -41,6 +45,7 @@ struct Road : te::ScenarioSource {
 
     std::size_t size() override {
         if (fault == Fault::size) throw std::length_error("no list of scenarios");
+        if (fault == Fault::skip_size) throw te::SkipScenario("no list of scenarios");
         return 16;
     }
     te::ScenarioInfo info(std::size_t i) override {
@@ -48,6 +53,7 @@ struct Road : te::ScenarioSource {
         return {"s" + std::to_string(i), "log", "straight", i % 4 == 3 ? te::Split::validation : te::Split::train};
     }
     te::Scenario load(std::size_t i) override {
+        ++loads;
         if (fault == Fault::load) throw std::out_of_range("frame 17 is missing");
         if (fault == Fault::skip && i == 2) throw te::SkipScenario("the ego was parked");
         if (fault == Fault::foreign) throw DiskError{42};
@@ -85,6 +91,16 @@ template <class Thrown> std::optional<Thrown> thrown_by(Road::Fault fault, const
     return result;
 }
 
+/// Status of the te::Error that a call throws, TE_OK if it throws none.
+template <class Call> TeStatus status_of(Call call) {
+    try {
+        call();
+    } catch (const te::Error &error) {
+        return error.status();
+    }
+    return TE_OK;
+}
+
 void exceptions() {
     CHECK(thrown_by<std::length_error>(Road::Fault::size));
     CHECK(thrown_by<std::domain_error>(Road::Fault::info));
@@ -99,6 +115,92 @@ void exceptions() {
     host.event = nullptr;
     host.log = [](te::LogLevel, std::string_view) { throw std::overflow_error("log"); };
     CHECK(thrown_by<std::overflow_error>(Road::Fault::none, host));
+}
+
+/// An exception in the log callback ends a run as well, with an event callback and without.
+void log_exceptions() {
+    for (const bool with_events : {true, false}) {
+        bool armed = false;
+        int events = 0;
+        te::Host host;
+        host.log = [&](te::LogLevel, std::string_view) {
+            if (std::exchange(armed, false)) throw std::overflow_error("log");
+        };
+        if (with_events) {
+            host.event = [&](const te::Event &) {
+                ++events;
+                return te::Flow::proceed;
+            };
+        }
+        te::Engine engine(config, std::make_shared<Road>(), {"epochs=3"}, host);
+        armed = true;
+        loads = 0;
+        bool thrown = false;
+        try {
+            engine.fit();
+        } catch (const std::overflow_error &) {
+            thrown = true;
+        }
+        CHECK(thrown && events == 0 && loads == 0);
+        CHECK(engine.fit().steps > 0); // told once, it does not end the next run
+    }
+}
+
+/// What a callback threw goes to the caller in whose call it was, not to one whose call was refused meanwhile.
+void exceptions_of_threads() {
+    struct Workers : Road {
+        std::atomic<int> begun{0};
+        std::atomic<bool> thrown{false}, refused{false};
+        bool thread_safe() const override { return true; }
+        te::Scenario load(std::size_t i) override {
+            const auto wait = [](auto until) {
+                for (int k = 0; k < 5000 && !until(); ++k) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            };
+            if (begun++ == 0) { // the other thread has a batch of its own
+                wait([&] { return begun > 1; });
+                thrown = true;
+                throw std::range_error("load");
+            }
+            wait([&] { return refused.load(); }); // keeps the run from ending
+            return Road::load(i);
+        }
+    };
+    const auto source = std::make_shared<Workers>();
+    te::Engine engine(config, source, {"data_loader.params.num_workers=2", "lightning.trainer.params.num_sanity_val_steps=0"});
+    bool arrived = false;
+    std::thread fitting([&] {
+        try {
+            engine.fit();
+        } catch (const std::range_error &) {
+            arrived = true;
+        }
+    });
+    while (!source->thrown) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    CHECK(status_of([&] { engine.validate(); }) == TE_BUSY);
+    source->refused = true;
+    fitting.join();
+    CHECK(arrived);
+}
+
+void skipping_elsewhere() {
+    CHECK(thrown_by<te::SkipScenario>(Road::Fault::skip_size));
+    te::Host host;
+    host.event = [](const te::Event &) -> te::Flow { throw te::SkipScenario("event"); };
+    CHECK(thrown_by<te::SkipScenario>(Road::Fault::none, host));
+    host.event = nullptr;
+    host.log = [](te::LogLevel, std::string_view) { throw te::SkipScenario("log"); };
+    CHECK(thrown_by<te::SkipScenario>(Road::Fault::none, host));
+}
+
+void moved_from() {
+    te::Engine engine(config, std::make_shared<Road>());
+    const te::Engine other(std::move(engine));
+    CHECK(status_of([&] { engine.fit(); }) == TE_INVALID_ARGUMENT);
+    CHECK(std::string(te_last_error()) == "the engine is null");
+    CHECK(status_of([&] { engine.predict({}); }) == TE_INVALID_ARGUMENT);
+    CHECK(status_of([&] { engine.save_weights("nowhere"); }) == TE_INVALID_ARGUMENT);
+    CHECK(status_of([&] { engine.load_weights("nowhere"); }) == TE_INVALID_ARGUMENT);
 }
 
 void errors() {
@@ -180,6 +282,10 @@ void running() {
 int main() {
     errors();
     exceptions();
+    log_exceptions();
+    exceptions_of_threads();
+    skipping_elsewhere();
+    moved_from();
     running();
     CHECK(live_sources == 0);
     std::puts("cpp_api: passed");

@@ -112,7 +112,7 @@ class Error : public std::runtime_error {
     TeStatus status_;
 };
 
-/// Thrown by ScenarioSource::load or info: leave this scenario out, count it, go on.
+/// Thrown by ScenarioSource::load or info: leave this scenario out, count it, go on. Elsewhere an exception like any other.
 class SkipScenario : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
@@ -450,7 +450,7 @@ class Callbacks {
             return code == 0 ? size : SIZE_MAX;
         };
         table.info = [](void *user, std::size_t index, TeScenarioInfo *out) noexcept -> std::int32_t {
-            return self(user).attempt([&] {
+            return self(user).supply([&] {
                 static thread_local ScenarioInfo info; // read by the library before this thread's next callback
                 info = self(user).source_->info(index);
                 out->token = info.token.c_str();
@@ -462,7 +462,7 @@ class Callbacks {
             });
         };
         table.load = [](void *user, std::size_t index, TeScenario *out) noexcept -> std::int32_t {
-            return self(user).attempt([&] {
+            return self(user).supply([&] {
                 auto loaded = std::make_unique<LoadedScenario>(self(user).source_->load(index));
                 *out = loaded->view.raw;
                 out->host_data = loaded.release();
@@ -482,24 +482,33 @@ class Callbacks {
                 self(user).attempt([&] { self(user).host_.log(static_cast<LogLevel>(level), message); });
             };
         }
-        if (host_.event) {
-            options.event_user_data = this;
-            options.event = [](void *user, const TeEvent *raw) noexcept -> std::int32_t {
-                Flow flow = Flow::stop;
-                const auto code = self(user).attempt([&] { flow = self(user).host_.event(event(*raw)); });
-                return code != 0 ? code : flow == Flow::stop;
-            };
-        }
+        // Also without a listener: a log callback returns nothing, so that what it throws ends the run at the next event.
+        options.event_user_data = this;
+        options.event = [](void *user, const TeEvent *raw) noexcept -> std::int32_t {
+            auto &callbacks = self(user);
+            if (callbacks.has_thrown()) return -1;
+            if (!callbacks.host_.event) return 0;
+            Flow flow = Flow::stop;
+            const auto code = callbacks.attempt([&] { flow = callbacks.host_.event(event(*raw)); });
+            return code != 0 ? code : flow == Flow::stop;
+        };
     }
 
-    /// Ends a call: throws what a callback threw in it, or what the call itself reports.
-    void finish(TeStatus status) {
+    /// Throws what a callback threw, if one did.
+    void rethrow() {
         std::exception_ptr thrown;
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             thrown = std::exchange(thrown_, nullptr);
         }
         if (thrown) std::rethrow_exception(thrown);
+    }
+
+    /// Ends a call: throws what a callback threw in it, or what the call itself reports.
+    void finish(TeStatus status) {
+        // A call that was refused had no callbacks: what is kept then is for another thread, whose call is running.
+        const bool refused = status == TE_BUSY || status == TE_INVALID_ARGUMENT || status == TE_FORKED || status == TE_POISONED;
+        if (!refused) rethrow();
         check(status);
     }
 
@@ -510,9 +519,6 @@ class Callbacks {
         try {
             body();
             return 0;
-        } catch (const SkipScenario &skip) {
-            te_callback_error(skip.what());
-            return 1;
         } catch (const std::exception &error) {
             te_callback_error(error.what());
             return keep();
@@ -520,6 +526,26 @@ class Callbacks {
             te_callback_error("an exception that is not derived from std::exception");
             return keep();
         }
+    }
+
+    /// An attempt to give a scenario, or its description, which may also leave it out.
+    template <class Body> std::int32_t supply(Body &&body) noexcept {
+        if (has_thrown()) return -1;
+        bool skipped = false;
+        const auto code = attempt([&] {
+            try {
+                body();
+            } catch (const SkipScenario &skip) {
+                te_callback_error(skip.what());
+                skipped = true;
+            }
+        });
+        return code != 0 ? code : skipped;
+    }
+
+    bool has_thrown() noexcept {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return thrown_ != nullptr;
     }
 
     std::int32_t keep() noexcept {
@@ -575,7 +601,8 @@ class Engine {
         }
         const auto status = te_build(&options, &handle_);
         try {
-            callbacks_->finish(status);
+            callbacks_->rethrow();
+            detail::check(status);
         } catch (...) {
             te_engine_free(handle_); // the destructor will not run
             throw;
@@ -639,8 +666,10 @@ class Engine {
     Prediction predict(const Scenario &scenario) {
         const detail::RawScenario raw(scenario);
         TePrediction *handle = nullptr;
-        callbacks_->finish(te_predict(handle_, &raw.raw, &handle));
+        auto *const callbacks = callbacks_.get();
+        const auto status = te_predict(handle_, &raw.raw, &handle);
         const std::unique_ptr<TePrediction, TeStatus (*)(TePrediction *)> guard(handle, te_prediction_free);
+        finish(callbacks, status);
         auto view = detail::sized<TePredictionView>();
         detail::check(te_prediction_view(handle, &view));
         Prediction result;
@@ -665,7 +694,8 @@ class Engine {
         auto raw = detail::sized<TeSaveWeightsOptions>();
         raw.prefix = options.prefix ? options.prefix->c_str() : nullptr;
         raw.optimizer = options.optimizer;
-        callbacks_->finish(te_engine_save_weights_with(handle_, path.c_str(), &raw));
+        auto *const callbacks = callbacks_.get();
+        finish(callbacks, te_engine_save_weights_with(handle_, path.c_str(), &raw));
     }
     /// Reads weights: safetensors, or what PyTorch or Lightning wrote, of which nothing is executed. If one is missing, extra or
     /// misshapen nothing is changed, unless the options tolerate it.
@@ -675,8 +705,10 @@ class Engine {
         raw.add_prefix = options.add_prefix.c_str();
         raw.partial = options.partial;
         TeWeightsReport *handle = nullptr;
-        callbacks_->finish(te_engine_load_weights_with(handle_, path.c_str(), &raw, &handle));
+        auto *const callbacks = callbacks_.get();
+        const auto status = te_engine_load_weights_with(handle_, path.c_str(), &raw, &handle);
         const std::unique_ptr<TeWeightsReport, TeStatus (*)(TeWeightsReport *)> guard(handle, te_weights_report_free);
+        finish(callbacks, status);
         auto view = detail::sized<TeWeightsReportView>();
         detail::check(te_weights_report_view(handle, &view));
         return {{view.missing, view.missing + view.missing_count}, {view.extra, view.extra + view.extra_count}};
@@ -708,10 +740,17 @@ class Engine {
 
     template <class Call> Report run(Call call) {
         TeReport *handle = nullptr;
+        auto *const callbacks = callbacks_.get();
         const auto status = call(handle_, &handle);
         Report report(handle);
-        callbacks_->finish(status);
+        finish(callbacks, status);
         return report;
+    }
+
+    /// Ends a call. `callbacks` were taken before it, since a callback may destroy the engine; a moved-from engine has none.
+    static void finish(detail::Callbacks *callbacks, TeStatus status) {
+        if (callbacks != nullptr) callbacks->finish(status);
+        else detail::check(status);
     }
 
     template <class Call> EvaluationReport evaluated(Call call) {

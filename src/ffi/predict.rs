@@ -39,8 +39,7 @@ pub unsafe extern "C" fn te_predict(engine: *mut TeEngine, scenario: *const TeSc
             return Err(Failure::argument("prediction is null"));
         }
         let raw = structure(scenario, "scenario").map_err(Failure::argument)?;
-        let scenario = read_scenario(&raw, "to predict")?;
-        let answer = engine.call(|engine| engine.predict(&scenario))?;
+        let answer = engine.call(|engine| engine.predict(&read_scenario(&raw, "to predict")?))?;
         let ids = answer.agents.iter().map(|agent| c_string(&agent.id)).collect();
         prediction.write(handle::create(Plan { prediction: answer, ids }));
         Ok(())
