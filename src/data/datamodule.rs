@@ -278,7 +278,13 @@ fn survey(source: Option<&dyn ScenarioSource>, scenarios: &[usize], workers: usi
         return look_at(scenarios);
     }
     let parts = std::thread::scope(|scope| {
-        let threads: Vec<_> = scenarios.chunks(scenarios.len().div_ceil(workers)).map(|part| scope.spawn(move || look_at(part))).collect();
+        let parts = scenarios.chunks(scenarios.len().div_ceil(workers)).enumerate();
+        let threads = parts.map(|(i, part)| {
+            let thread = std::thread::Builder::new().name(format!("te-filter-{i}"));
+            let spawned = thread.spawn_scoped(scope, move || look_at(part));
+            spawned.map_err(|e| Error::Backend(format!("a thread that filters scenarios: {e}")))
+        });
+        let threads = threads.collect::<Result<Vec<_>>>()?;
         // Their panics were caught and handed over.
         threads
             .into_iter()
