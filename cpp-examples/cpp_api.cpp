@@ -193,6 +193,19 @@ void skipping_elsewhere() {
     CHECK(thrown_by<te::SkipScenario>(Road::Fault::none, host));
 }
 
+/// A wish to stop that the log callback has while a checkpoint's evaluation begins is not lost.
+void stopping_as_evaluation_begins() {
+    const te::Engine *speaking = nullptr;
+    te::Host host;
+    host.log = [&](te::LogLevel, std::string_view message) {
+        if (message.rfind("evaluating", 0) == 0) speaking->stop();
+    };
+    te::Engine engine(config, std::make_shared<Road>(), {}, host);
+    speaking = &engine;
+    engine.fit();
+    CHECK(status_of([&] { engine.evaluate(te::Split::validation, "last"); }) == TE_STOPPED);
+}
+
 void moved_from() {
     te::Engine engine(config, std::make_shared<Road>());
     const te::Engine other(std::move(engine));
@@ -285,6 +298,7 @@ int main() {
     log_exceptions();
     exceptions_of_threads();
     skipping_elsewhere();
+    stopping_as_evaluation_begins();
     moved_from();
     running();
     CHECK(live_sources == 0);

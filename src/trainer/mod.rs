@@ -53,7 +53,7 @@ use loggers::Loggers;
 use run::Run;
 use session::Buffer;
 use state::State;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs the loops over a model and its data, and remembers how far it is.
 pub struct Trainer {
@@ -146,13 +146,12 @@ impl Trainer {
         split: Split,
         checkpoint: &CheckpointSource,
     ) -> Result<EvaluationReport> {
-        let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split) };
+        let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split, None) };
         let kept = [Buffer::Parameters, Buffer::Statistics, Buffer::Gradients, Buffer::PendingStatistics];
         let present = kept.map(|buffer| module.session().read(buffer).map(|values| (buffer, values)));
         let present = present.into_iter().collect::<Result<Vec<_>>>()?;
         weights::File::read(&path)?.load(module.session_mut(), &weights::LoadOptions::default())?;
-        self.host.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
-        let report = self.evaluate_present(module, data, split);
+        let report = self.evaluate_present(module, data, split, Some(&path));
         for (buffer, values) in &present {
             module.session_mut().write(*buffer, values)?;
         }
@@ -177,7 +176,14 @@ impl Trainer {
         found.map(Some).ok_or_else(|| Error::file(&folder, format!("holds no {what} checkpoint")))
     }
 
-    fn evaluate_present(&mut self, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<EvaluationReport> {
+    /// Evaluates the weights that the module holds, which may be those of a checkpoint.
+    fn evaluate_present(
+        &mut self,
+        module: &mut TrainingModule,
+        data: &DataModule,
+        split: Split,
+        checkpoint: Option<&Path>,
+    ) -> Result<EvaluationReport> {
         let limits = Limits::default();
         let mut stage = Stage {
             config: &self.config,
@@ -187,6 +193,9 @@ impl Trainer {
             loggers: &mut self.loggers,
             fitting: false,
         };
+        if let Some(path) = checkpoint {
+            stage.run.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
+        }
         stage.run.skip(data.undescribed());
         stage.loggers.open(&self.config, &stage.run, false);
         let result = Self::pass(&mut stage, &self.state, module, data, split);
