@@ -27,8 +27,10 @@ thread_local! {
 /// In a callback that is about to return a code other than 0: says why. The text is copied; outside of a callback it has no effect.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn te_callback_error(message: *const c_char) {
-    // SAFETY: the host vouches for its text; whatever is wrong with it is itself worth telling.
-    let message = unsafe { read::text(message, TEXT_LIMIT, "the callback's message") }.unwrap_or_else(|reason| reason);
+    // SAFETY: the host vouches for its text.
+    let bytes = unsafe { read::bytes(message, TEXT_LIMIT, "the callback's message") };
+    // Such a message often comes from elsewhere in the host, in whatever encoding: what can be read of it is worth more than a refusal.
+    let message = bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_else(|reason| reason);
     let _ = CALLBACK_ERROR.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = Some(message)));
 }
 
@@ -198,5 +200,23 @@ fn with_event(event: &Event, show: impl FnOnce(&TeEvent) -> i32) -> i32 {
             seen.text = path.as_ptr();
             show(&seen)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_callback_says_is_kept_in_any_encoding() {
+        let said = |message: *const c_char| {
+            // SAFETY: the messages below are null or end with NUL.
+            unsafe { te_callback_error(message) };
+            callback_error(-3)
+        };
+        assert_eq!(said(c"the disk is gone".as_ptr()), "the disk is gone");
+        assert_eq!(said(c"Stra\xdfe unreadable".as_ptr()), "Stra\u{fffd}e unreadable");
+        assert_eq!(said(ptr::null()), "the callback's message is null");
+        assert_eq!(callback_error(-3), "it returned -3");
     }
 }

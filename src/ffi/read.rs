@@ -157,20 +157,29 @@ fn check_count(count: usize, limit: usize, field: &str) -> Reading<()> {
     Ok(())
 }
 
-/// A NUL-terminated UTF-8 text of at most `limit` bytes.
+/// The bytes of a NUL-terminated text of at most `limit` bytes.
 ///
 /// # Safety
-/// `pointer` is null or points to a text that ends with NUL within `limit` bytes, or is at least that long.
-pub unsafe fn text(pointer: *const c_char, limit: usize, field: &str) -> Reading<String> {
+/// `pointer` is null or points to a text that ends with NUL within `limit` bytes, or is at least that long; it outlives the answer.
+pub unsafe fn bytes<'a>(pointer: *const c_char, limit: usize, field: &str) -> Reading<&'a [u8]> {
     if pointer.is_null() {
         return Err(format!("{field} is null"));
     }
     // SAFETY: bytes are read one after the other up to the NUL, as strlen does, and not beyond the limit.
     unsafe {
         let length = (0..=limit).find(|&i| *pointer.add(i) == 0).ok_or_else(|| format!("{field} is longer than {limit} bytes"))?;
-        let bytes = std::slice::from_raw_parts(pointer.cast::<u8>(), length);
-        std::str::from_utf8(bytes).map(str::to_owned).map_err(|e| format!("{field} is not UTF-8 (byte {})", e.valid_up_to()))
+        Ok(std::slice::from_raw_parts(pointer.cast::<u8>(), length))
     }
+}
+
+/// A NUL-terminated UTF-8 text of at most `limit` bytes.
+///
+/// # Safety
+/// As [`bytes`].
+pub unsafe fn text(pointer: *const c_char, limit: usize, field: &str) -> Reading<String> {
+    // SAFETY: as promised by the caller.
+    let bytes = unsafe { bytes(pointer, limit, field) }?;
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|e| format!("{field} is not UTF-8 (byte {})", e.valid_up_to()))
 }
 
 /// A name: a text that is not empty.
