@@ -538,7 +538,7 @@ typedef struct TeReportView {
     uint64_t scenarios;
     // Scenarios that were left out in this run.
     uint64_t skipped_scenarios;
-    // Fit, cache: not 0 if the host ended the run.
+    // Fit, cache: not 0 if the run was ended before it was done: by the host, or, in fit, by `max_time`.
     int32_t stopped;
     // Fit: 0 if the monitored metric was never seen.
     int32_t has_best_score;
@@ -746,7 +746,7 @@ TeStatus te_weights_report_view(const struct TeWeightsReport *report, struct TeW
 TeStatus te_weights_report_free(struct TeWeightsReport *report);
 
 // Trains, validates after every epoch, writes checkpoints; resumes first if the configuration names a checkpoint. A run that the
-// host ends (`te_engine_stop`, event callback) succeeds, and its report says `stopped`. `report` may be null.
+// host ends (`te_engine_stop`, event callback), or `max_time`, succeeds, and its report says `stopped`. `report` may be null.
 TeStatus te_fit(struct TeEngine *engine, struct TeReport **report);
 
 // Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on all cores, and writes them,

@@ -618,7 +618,7 @@ class Engine {
     Engine(const Engine &) = delete;
     Engine &operator=(const Engine &) = delete;
 
-    /// Trains; a run that stop() or the event callback ended returns with `stopped` set.
+    /// Trains; a run that stop(), the event callback or `max_time` ended returns with `stopped` set.
     FitReport fit() {
         const Report report = run(te_fit);
         const auto view = report.view();

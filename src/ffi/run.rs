@@ -84,7 +84,7 @@ impl Report {
 }
 
 /// Trains, validates after every epoch, writes checkpoints; resumes first if the configuration names a checkpoint. A run that the
-/// host ends (`te_engine_stop`, event callback) succeeds, and its report says `stopped`. `report` may be null.
+/// host ends (`te_engine_stop`, event callback), or `max_time`, succeeds, and its report says `stopped`. `report` may be null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn te_fit(engine: *mut TeEngine, report: *mut *mut TeReport) -> TeStatus {
     // SAFETY: the host vouches for its pointers as the header asks.

@@ -472,7 +472,7 @@ pub struct TeReportView {
     pub scenarios: u64,
     /// Scenarios that were left out in this run.
     pub skipped_scenarios: u64,
-    /// Fit, cache: not 0 if the host ended the run.
+    /// Fit, cache: not 0 if the run was ended before it was done: by the host, or, in fit, by `max_time`.
     pub stopped: i32,
     /// Fit: 0 if the monitored metric was never seen.
     pub has_best_score: i32,
