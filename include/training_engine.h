@@ -18,8 +18,9 @@
  *            te_build and te_engine_free. Maps, reports and predictions may be read from several threads at once.
  * Callbacks  They must not throw, longjmp or end the thread (training_engine.hpp takes care of C++ exceptions). What they supply
  *            is checked, as far as a pointer and a count can be.
- * Panics     A fault of the library does not cross: the call returns TE_PANIC, the engine can then only be freed. The library
- *            prints nothing; for this it puts a panic hook before Rust's own that is silent for panics which it catches.
+ * Panics     A fault of the library does not cross: the call returns TE_PANIC. If the engine may have been left half changed, later
+ *            calls return TE_POISONED and it can only be freed; else, as after a fault in a worker thread, it can be used on. The
+ *            library prints nothing; for this it puts a panic hook before Rust's own that is silent for panics which it catches.
  * Fork       An engine does not survive fork(): in the child its calls return TE_FORKED.
  * Units      SI units, radians, seconds. Positions in the host's own metric frame ("global"), right-handed; headings are
  *            counter-clockwise from +x.
@@ -654,7 +655,7 @@ typedef struct TeAgentPrediction {
 // The handle is in use by another call, or by the call whose callback is running.
 #define TE_BUSY 11
 
-// A fault of the library: it panicked. The handle can only be freed.
+// A fault of the library: it panicked. The handle can only be freed if later calls return `TE_POISONED`.
 #define TE_PANIC 12
 
 // An earlier call on this handle panicked; it can only be freed.

@@ -31,7 +31,7 @@ pub const TE_INTERNAL_ERROR: TeStatus = 9;
 pub const TE_STOPPED: TeStatus = 10;
 /// The handle is in use by another call, or by the call whose callback is running.
 pub const TE_BUSY: TeStatus = 11;
-/// A fault of the library: it panicked. The handle can only be freed.
+/// A fault of the library: it panicked. The handle can only be freed if later calls return `TE_POISONED`.
 pub const TE_PANIC: TeStatus = 12;
 /// An earlier call on this handle panicked; it can only be freed.
 pub const TE_POISONED: TeStatus = 13;
