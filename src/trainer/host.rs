@@ -152,7 +152,7 @@ pub struct FitReport {
     pub skipped_scenarios: usize,
     /// How many of them each rule left out, by its name.
     pub skipped_by_rule: BTreeMap<&'static str, usize>,
-    /// True if the host ended the run.
+    /// True if the host or `max_time` ended the run before it was over.
     pub stopped: bool,
     /// Best value of the monitored metric, if one was seen.
     pub best_score: Option<f64>,
