@@ -140,7 +140,8 @@ pub(super) fn walk(file: &File, path: &Path, mut each: impl FnMut(u64, &Header, 
             at = next_magic(file, at + 1, size).map_err(|e| Error::file(path, e))?;
         }
     }
-    walk.torn = size - walk.end;
+    // A frame that was being written may have become whole meanwhile.
+    walk.torn = size.saturating_sub(walk.end);
     Ok(walk)
 }
 
@@ -165,4 +166,26 @@ pub(super) fn append(file: &mut File, path: &Path, length: u64, bytes: &[u8]) ->
         let _ = file.set_len(length);
         Error::file(path, error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_grows_while_it_is_walked_over_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shard");
+        let mut frames = Vec::new();
+        frame(&mut frames, Kind::Shard, 1, b"first");
+        let first = frames.len();
+        frame(&mut frames, Kind::Entry, 2, b"second");
+        std::fs::write(&path, &frames[..first + HEADER + 2]).unwrap();
+        let mut walked = 0;
+        let walk = walk(&File::open(&path).unwrap(), &path, |_, _, _| {
+            walked += 1;
+            std::fs::write(&path, &frames).unwrap();
+        });
+        assert_eq!((walk.unwrap(), walked), (Walk { end: frames.len() as u64, damaged: 0, torn: 0 }, 2));
+    }
 }
