@@ -109,7 +109,7 @@ fn features_come_back_bit_for_bit() {
     let (scenario, features) = &written[0];
     let file = folder.path().join("exported");
     let count = tool::features(path(&folder), std::slice::from_ref(&scenario.token), |name, features| tool::export(&file, name, features));
-    assert_eq!(count, Ok(1));
+    assert_eq!(count, Ok(tool::Taken { count: 1, other: 0 }));
     let bytes = std::fs::read(&file).unwrap();
     let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let arrays = features.arrays();
@@ -161,6 +161,133 @@ fn rejections_are_remembered_and_the_latest_entry_counts() {
     let after = tool::list(path(&folder)).unwrap();
     assert!(before.len() > 1 && after.len() == 1 && after[0].builder == Some(FeatureBuilder { cost_map: true, ..PLAIN }), "{after:?}");
     assert_eq!(present(&open(folder.path()), &all), 3);
+}
+
+/// The shard that was begun last.
+fn newest(folder: &Path) -> PathBuf {
+    files(folder).into_keys().rfind(|path| path.extension().is_some_and(|end| end == "shard")).unwrap()
+}
+
+#[test]
+fn what_a_run_writes_counts_more_than_older_entries_that_are_compacted_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = filled(folder.path(), 2);
+    let [first, second] = [name(&all[0].0), name(&all[1].0)];
+    open(folder.path()).put_rejected(&first, Rejection::BadRoute, "old").unwrap();
+    let running = open(folder.path());
+    running.put(&first, &all[0].0, &all[0].1).unwrap();
+    open(folder.path()).put_rejected(&second, Rejection::BadRoute, "new").unwrap();
+    let right = || {
+        let cache = open(folder.path());
+        assert_eq!(present(&cache, &all[..1]), 1);
+        assert_eq!(cache.check(&second), Check::Rejected(Rejection::BadRoute, "new".into()));
+    };
+    right();
+    let done = tool::compact(path(&folder)).unwrap();
+    assert_eq!((done.in_use, done.kept), (1, 3));
+    right();
+    drop(running);
+    assert_eq!(tool::compact(path(&folder)).unwrap().kept, 2);
+    right();
+}
+
+#[test]
+fn of_entries_with_one_key_the_latest_whole_one_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = filled(folder.path(), 1);
+    for reason in ["second", "third", "fourth"] {
+        open(folder.path()).put_rejected(&name(&all[0].0), Rejection::BadRoute, reason).unwrap();
+        if reason != "second" {
+            // Its index names the entry nevertheless.
+            let mut bytes = std::fs::read(newest(folder.path())).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(newest(folder.path()), bytes).unwrap();
+        }
+    }
+    assert_eq!(tool::compact(path(&folder)).unwrap().kept, 1);
+    assert_eq!(open(folder.path()).check(&name(&all[0].0)), Check::Rejected(Rejection::BadRoute, "second".into()));
+}
+
+#[test]
+fn shards_that_do_not_say_how_they_were_built_are_not_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 2);
+    open(folder.path()).put_rejected(&Name::default(), Rejection::BadRoute, "none").unwrap();
+    let shard = newest(folder.path());
+    let mut bytes = std::fs::read(&shard).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(&shard, &bytes).unwrap();
+    std::fs::remove_file(shard.with_extension("index")).unwrap();
+    let done = tool::compact(path(&folder)).unwrap();
+    assert_eq!((done.kept, done.unknown), (2, 1));
+    assert_eq!(std::fs::read(&shard).unwrap(), bytes);
+}
+
+#[test]
+fn nothing_is_lost_while_others_compact() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = filled(folder.path(), 6);
+    let count = 300;
+    let names: Vec<String> = (0..count).map(|i| format!("rejected {i}")).collect();
+    let name = |i: usize| Name { token: &names[i], ..Default::default() };
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            for i in 0..count {
+                let cache = open(folder.path());
+                assert_eq!(present(&cache, &all), all.len(), "what was there stays");
+                cache.put_rejected(&name(i), Rejection::BadRoute, "none").unwrap();
+            }
+        });
+        while !writing.is_finished() {
+            tool::compact(path(&folder)).unwrap();
+            tool::list(path(&folder)).unwrap();
+        }
+    });
+    let cache = open(folder.path());
+    let lost: Vec<_> = (0..count).filter(|&i| cache.check(&name(i)) == Check::Missing).collect();
+    assert_eq!((lost, present(&cache, &all)), (vec![], all.len()));
+}
+
+#[test]
+fn a_shard_that_is_gone_since_it_was_listed_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = filled(folder.path(), 2);
+    let gone = folder.path().join("0000000000000001-00000001.shard");
+    std::os::unix::fs::symlink("nowhere", &gone).unwrap();
+    assert_eq!(present(&open(folder.path()), &all), 2);
+    assert_eq!(tool::entries(path(&folder)).unwrap().len(), 2);
+    assert_eq!(tool::compact(path(&folder)).unwrap().kept, 2);
+}
+
+#[test]
+fn every_scenario_is_exported_to_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (scenario, features) = &filled(folder.path(), 1)[0];
+    let elsewhere = Scenario { log_name: "other/log".into(), ..scenario.clone() };
+    open(folder.path()).put(&name(&elsewhere), &elsewhere, features).unwrap();
+    let few = FeatureCache::open(path(&folder), FeatureBuilder { max_agents: 3, ..PLAIN }).unwrap();
+    few.put(&name(scenario), scenario, &few.builder().build(scenario).unwrap()).unwrap();
+    drop(few);
+    // A shard of another version of the library.
+    let other = FeatureCache::open(path(&folder), FeatureBuilder { max_agents: 5, ..PLAIN }).unwrap();
+    other.put(&name(scenario), scenario, &other.builder().build(scenario).unwrap()).unwrap();
+    drop(other);
+    let shard = newest(folder.path());
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let length = u32::from_le_bytes(*bytes[8..].first_chunk().unwrap()) as usize;
+    bytes[24] ^= 1;
+    let checksum = [&bytes[4..12], &bytes[16..24 + length]].into_iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    std::fs::write(&shard, bytes).unwrap();
+
+    let output = folder.path().join("exported");
+    let said = Command::new(env!("CARGO_BIN_EXE_te-cache")).arg("export").args([folder.path(), &output]).output().unwrap();
+    assert!(said.status.success());
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "3 scenarios\n1 entries of another version of the library were left out\n");
+    let mut written = common::files_below(&output, ".safetensors");
+    written.sort();
+    let written: Vec<_> = written.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    assert!(written.len() == 3 && written.contains(&"scenario_0.safetensors"), "{written:?}");
 }
 
 /// Files of the cache with their bytes.
@@ -333,6 +460,7 @@ fn two_processes_write_while_others_read() {
         let (cache, names) = FeatureCache::open_with_catalogue(folder.path().to_str().unwrap(), PLAIN).unwrap();
         assert!(names.len() >= seen, "what was there stays");
         seen = names.len();
+        assert_eq!(tool::verify(path(&folder)).unwrap().faults, Vec::<String>::new());
         check(&cache, (0..names.len()).step_by(50).map(|i| names.token(i).strip_prefix("scenario ").unwrap().parse().unwrap()));
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -133,8 +133,8 @@ impl FeatureCache {
     fn load(storage: Box<dyn Storage>, builder: FeatureBuilder, mut catalogue: Option<&mut Catalogue>) -> Result<Self> {
         let fingerprint = fingerprint(&builder);
         let (mut contents, mut shards, mut places) = (Contents::default(), Vec::new(), Vec::new());
-        for name in storage.list()? {
-            let (shard, index) = Shard::open(&storage.fetch(&name)?)?;
+        for (_, path, file) in reader::open_all(&*storage)? {
+            let (shard, index) = Shard::open(file, &path)?;
             contents.damaged += index.damaged;
             if index.fingerprint != Some(fingerprint) {
                 contents.other_shards += 1;
@@ -248,7 +248,8 @@ impl FeatureCache {
         }
         if writer.is_none() {
             let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-            let begun = ShardWriter::begin(&*self.storage, self.fingerprint, &Origin::of(&self.builder), shards.len() as u32)?;
+            let begun =
+                ShardWriter::begin(&*self.storage, storage::new_name, self.fingerprint, &Origin::of(&self.builder), shards.len() as u32)?;
             shards.push(Arc::clone(&begun.shard));
             *writer = Some(begun);
         }

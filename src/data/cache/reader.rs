@@ -6,7 +6,7 @@ use super::{
     entry,
     index::Index,
     shard::{self, Kind},
-    storage::index_path,
+    storage::{self, Storage, index_path},
     writer::{equal, hash},
 };
 use crate::{
@@ -17,12 +17,16 @@ use crate::{
 use std::{
     collections::HashMap,
     fs::File,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 /// Most polygons of a shard, against memory taken for damaged counts.
 const MOST_POLYGONS: usize = 1 << 22;
+
+/// How often shards are listed if some vanish meanwhile.
+const MOST_LISTINGS: usize = 8;
 
 /// Where an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,31 +66,33 @@ impl Shard {
         Self { file, polygon_frames: Vec::new(), polygons: RwLock::new(Some(Vec::new())) }
     }
 
-    /// Opens a shard with its index, which is made anew where it is missing or damaged, and written unless another process is
+    /// Takes an open shard with its index, which is made anew where it is missing or damaged, and written unless another process is
     /// still adding to the shard.
     ///
     /// # Errors
     /// [`Error::File`] if the shard cannot be read.
-    pub(super) fn open(path: &Path) -> Result<(Self, Index)> {
-        let file = File::open(path).map_err(|e| Error::file(path, e))?;
+    pub(super) fn open(file: File, path: &Path) -> Result<(Self, Index)> {
         let size = file.metadata().map_err(|e| Error::file(path, e))?.len();
         let index_path: PathBuf = index_path(path);
         let index = match Index::read(&index_path, size) {
             Some(index) => index,
             None => {
-                // The lock is free if its writer is gone; it is given back when `file` is closed, at the latest.
-                let abandoned = file.try_lock().is_ok();
+                // The lock is free if its writer is gone.
+                let lock = storage::lock(path).ok().flatten();
                 let index = Index::of(&file, path)?;
-                if abandoned {
+                if lock.is_some() {
                     // Without the right to write, the next one has to look as well.
                     let _ = index.write(&index_path);
-                    let _ = file.unlock();
                 }
                 index
             }
         };
-        let polygons = RwLock::new(None);
-        Ok((Self { file, polygon_frames: index.polygons.clone(), polygons }, index))
+        Ok((Self::of(file, &index), index))
+    }
+
+    /// A shard as its index describes it.
+    pub(super) fn of(file: File, index: &Index) -> Self {
+        Self { file, polygon_frames: index.polygons.clone(), polygons: RwLock::new(None) }
     }
 
     /// The entry at a place, if it is whole and of this name.
@@ -154,6 +160,31 @@ impl Shard {
             }
         }
         table
+    }
+}
+
+/// Opens the files of all shards, oldest first, with names and paths. One that is gone since it was listed was packed into another:
+/// all are then listed anew, at last without it.
+///
+/// # Errors
+/// [`Error::File`] if the storage cannot be listed or a shard not be opened.
+pub(super) fn open_all(storage: &dyn Storage) -> Result<Vec<(String, PathBuf, File)>> {
+    let mut listings = 0;
+    loop {
+        let names = storage.list()?;
+        let (listed, mut opened) = (names.len(), Vec::new());
+        for name in names {
+            let path = storage.fetch(&name)?;
+            match File::open(&path) {
+                Ok(file) => opened.push((name, path, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::file(path, error)),
+            }
+        }
+        listings += 1;
+        if opened.len() == listed || listings == MOST_LISTINGS {
+            return Ok(opened);
+        }
     }
 }
 

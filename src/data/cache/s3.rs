@@ -126,7 +126,7 @@ impl Bucket {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
-    /// Downloads an object unless it is here.
+    /// Downloads an object unless it is here. One that is gone since it was listed is left out.
     fn download(&self, name: &str, size: u64) -> Result<()> {
         let path = self.here.join(name);
         if fs::metadata(&path).is_ok_and(|file| file.len() == size) {
@@ -137,7 +137,7 @@ impl Bucket {
         let mut at = 0;
         while at < size {
             let part = at..size.min(at + PART as u64);
-            let bytes = self.part(name, part.clone())?;
+            let Some(bytes) = self.part(name, part.clone())? else { return Ok(()) };
             if bytes.len() as u64 != part.end - part.start {
                 return Err(self.fail(name, format!("{} bytes came instead of {}", bytes.len(), part.end - part.start)));
             }
@@ -147,9 +147,13 @@ impl Bucket {
         files::keep(file, &path)
     }
 
-    /// A part of an object.
-    fn part(&self, name: &str, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
-        self.runtime.block_on(self.store.get_range(&self.key(name), range)).map(Into::into).map_err(|e| self.fail(name, e))
+    /// A part of an object; none if the object is gone.
+    fn part(&self, name: &str, range: std::ops::Range<u64>) -> Result<Option<Vec<u8>>> {
+        match self.runtime.block_on(self.store.get_range(&self.key(name), range)) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.fail(name, error)),
+        }
     }
 
     /// Uploads a file of the folder `writing`; it appears whole or not at all.
@@ -199,10 +203,10 @@ impl Bucket {
     /// Uploads shards that no process of this machine is writing to.
     fn upload_abandoned(&self) -> Result<()> {
         for name in storage::names(&self.writing)?.iter().filter(|name| storage::kind_of(name) == Some(SHARD)) {
-            let path = self.writing.join(name);
-            let file = File::open(&path).map_err(|e| Error::file(&path, e))?;
             // One that is still empty may be locked in a moment.
-            if file.try_lock().is_ok() && file.metadata().is_ok_and(|file| file.len() > 0) {
+            if let Ok(Some(file)) = storage::lock(&self.writing.join(name))
+                && file.metadata().is_ok_and(|file| file.len() > 0)
+            {
                 self.publish(name)?;
             }
         }

@@ -5,7 +5,8 @@ use crate::{
     files::{sync_folder, write_atomically},
 };
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -14,6 +15,8 @@ use std::{
 pub(super) const SHARD: &str = "shard";
 /// Ends the name of a shard's index.
 pub(super) const INDEX: &str = "index";
+/// How the names of files begin that are not whole yet.
+const UNFINISHED: &str = ".writing-";
 /// The file that makes a folder a cache of ours.
 pub(super) const MARK: &str = "te-cache.json";
 pub(super) const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engine\", \"format\": 1}\n";
@@ -22,7 +25,8 @@ pub(super) const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engin
 pub(super) trait Storage: std::fmt::Debug + Send + Sync {
     /// Names of all shards, oldest first.
     fn list(&self) -> Result<Vec<String>>;
-    /// Brings a shard, and its index if it has one, to the local folder; gives the shard's path.
+    /// Brings a shard, and its index if it has one, to the local folder; gives the shard's path, at which there is nothing if it
+    /// was removed since it was listed.
     fn fetch(&self, name: &str) -> Result<PathBuf>;
     /// Takes over a shard of the local folder that is complete, with its index.
     fn publish(&self, name: &str) -> Result<()>;
@@ -86,12 +90,13 @@ pub(super) fn is_cache(folder: &Path) -> bool {
     folder.join(MARK).is_file()
 }
 
-/// Removes a cache: its shards, indexes and mark, and the folder if nothing else is in it. A missing or empty folder is left.
+/// Removes a cache: its shards, indexes and mark, what killed processes left unfinished, and the folder if nothing else is in it.
+/// A missing or empty folder is left.
 ///
 /// # Errors
 /// [`Error::File`] if the folder is no cache of ours, a process is writing to it, or something cannot be removed.
 pub(super) fn remove(folder: &Path) -> Result<()> {
-    if !folder.exists() || names(folder)?.is_empty() {
+    if !folder.exists() || names(folder)?.iter().all(|name| name.starts_with('.')) {
         return Ok(());
     }
     if !is_cache(folder) {
@@ -104,19 +109,24 @@ pub(super) fn remove(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all shards and indexes of a folder, which may be missing.
+/// Removes all shards, indexes and unfinished files of a folder, which may be missing.
 ///
 /// # Errors
-/// [`Error::File`] if a process is writing to a shard, or something cannot be removed.
+/// [`Error::File`] if a process is writing to a shard, a shard cannot be locked, or something cannot be removed.
 pub(super) fn remove_shards(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
-    let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some()).collect();
+    let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some() || name.starts_with(UNFINISHED)).collect();
+    // Held until they are removed, so that nobody begins to write to one.
+    let mut locks = Vec::new();
     for name in ours.iter().filter(|name| kind_of(name) == Some(SHARD)) {
         let path = folder.join(name);
-        if File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
-            return Err(Error::file(path, "is not removed: a process is writing to it"));
+        match lock(&path) {
+            Ok(Some(file)) => locks.push(file),
+            Ok(None) => return Err(Error::file(path, "is not removed: a process is writing to it")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::file(path, format!("is not removed, since it cannot be locked: {error}"))),
         }
     }
     ours.iter().try_for_each(|name| remove_file(&folder.join(name)))
@@ -128,9 +138,29 @@ pub(super) fn remove_shards(folder: &Path) -> Result<()> {
 /// [`Error::File`].
 pub(super) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file(path, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(path, error)),
         _ => Ok(()),
     }
+}
+
+/// Takes the lock of a shard, which is given back when the file is closed; none if another process holds it.
+///
+/// # Errors
+/// Those of the file system, where the shard is missing or was removed meanwhile, may not be written to, or locks are not to be had.
+pub(super) fn lock(shard: &Path) -> io::Result<Option<File>> {
+    // NFS refuses an exclusive lock to a file that is open for reading alone.
+    let file = File::options().read(true).write(true).open(shard)?;
+    match file.try_lock() {
+        Ok(()) if shard.exists() => Ok(Some(file)),
+        Ok(()) => Err(io::ErrorKind::NotFound.into()),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// True if another process holds the lock of a shard: it is writing to it.
+pub(super) fn is_in_use(shard: &Path) -> bool {
+    matches!(lock(shard), Ok(None))
 }
 
 /// The index of a shard.
@@ -140,8 +170,17 @@ pub(super) fn index_path(shard: &Path) -> PathBuf {
 
 /// A name that no other process takes, in the order of time.
 pub(super) fn new_name() -> String {
+    name_at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64))
+}
+
+/// A name that comes right after another shard's, and before those of all shards that were begun later.
+pub(super) fn name_after(shard: &str) -> String {
+    let time = shard.split_once('-').and_then(|(time, _)| u64::from_str_radix(time, 16).ok());
+    time.map_or_else(new_name, |time| name_at(time.saturating_add(1)))
+}
+
+fn name_at(time: u64) -> String {
     use std::hash::{BuildHasher, Hasher};
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     let mut random = std::collections::hash_map::RandomState::new().build_hasher();
     random.write_u32(std::process::id());
     format!("{time:016x}-{:08x}.{SHARD}", random.finish() as u32)
@@ -180,6 +219,47 @@ mod tests {
         assert_eq!(names(&path).unwrap(), ["precious.shard"]);
         assert!(remove(&path).unwrap_err().to_string().contains("no cache of this library"));
         assert!(Local::open(&path).unwrap_err().to_string().contains("precious.shard"));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_unfinished_is_removed_with_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let leave = || fs::write(path.join(crate::files::temporary(&path).unwrap().keep().unwrap().1), "x").unwrap();
+        for _ in 0..2 {
+            Local::open(&path).unwrap();
+            leave();
+            remove(&path).unwrap();
+            assert!(!path.exists());
+        }
+        // Without the mark nothing is removed, and a cache can be made.
+        fs::create_dir(&path).unwrap();
+        leave();
+        remove(&path).unwrap();
+        assert_eq!(names(&path).unwrap().len(), 1);
+        Local::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_locked_is_not_said_to_be_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        Local::open(folder.path()).unwrap();
+        let path = folder.path().join(new_name());
+        fs::write(&path, "x").unwrap();
+        // Some file systems lock only what can be written to.
+        assert_eq!(io::Write::write(&mut lock(&path).unwrap().unwrap(), b"y").unwrap(), 1);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(!is_in_use(&path));
+        let error = remove(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be locked") && error.contains(path.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn names_come_after_their_source_and_before_later_shards() {
+        let name = name_after("000000000000000f-ffffffff.shard");
+        assert!(name.starts_with("0000000000000010-") && kind_of(&name) == Some(SHARD), "{name}");
+        assert!(name < new_name());
     }
 
     #[test]

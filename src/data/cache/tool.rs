@@ -6,7 +6,7 @@ use super::{
     entry::{self, Encoded},
     index::Index,
     key,
-    reader::{Place, Pool, Shard},
+    reader::{Place, Pool, Shard, open_all},
     shard::{self, Kind},
     storage::{self, Storage},
     writer::{Origin, SHARD_BYTES, ShardWriter},
@@ -20,6 +20,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -75,6 +76,17 @@ pub struct Compaction {
     pub after: u64,
     /// Shards left alone since a process is writing to them.
     pub in_use: usize,
+    /// Shards left alone since it is damaged how their features were built.
+    pub unknown: usize,
+}
+
+/// What [`features`] handed out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Scenarios whose features it handed out.
+    pub count: usize,
+    /// Entries left out since another version of the library wrote them.
+    pub other: usize,
 }
 
 struct Open {
@@ -110,15 +122,18 @@ fn existing(cache: &str) -> Result<Box<dyn Storage>> {
 }
 
 fn open(storage: &dyn Storage) -> Result<Vec<Open>> {
-    let open = |name: String| {
-        let path = storage.fetch(&name)?;
-        let (shard, index) = Shard::open(&path)?;
-        let origin = Origin::read(&shard.file);
-        let bytes = shard.file.metadata().map_err(|e| Error::file(&path, e))?.len();
-        let in_use = File::open(&path).is_ok_and(|file| file.try_lock().is_err());
-        Ok(Open { name, path, shard, index, origin, bytes, in_use })
+    let open = |(name, path, file): (String, PathBuf, File)| {
+        let in_use = storage::is_in_use(&path);
+        read(name, path, file, in_use)
     };
-    storage.list()?.into_iter().map(open).collect()
+    open_all(storage)?.into_iter().map(open).collect()
+}
+
+fn read(name: String, path: PathBuf, file: File, in_use: bool) -> Result<Open> {
+    let (shard, index) = Shard::open(file, &path)?;
+    let origin = Origin::read(&shard.file);
+    let bytes = shard.file.metadata().map_err(|e| Error::file(&path, e))?.len();
+    Ok(Open { name, path, shard, index, origin, bytes, in_use })
 }
 
 /// All shards.
@@ -168,14 +183,15 @@ pub fn verify(cache: &str) -> Result<Verification> {
         if fresh.damaged > 0 {
             fault(format!("{} stretches are damaged", fresh.damaged));
         }
-        if fresh.covered < open.bytes && !open.in_use {
-            fault(format!("its last {} bytes are no whole frame", open.bytes - fresh.covered));
+        if fresh.covered < fresh.bytes && !open.in_use && !storage::is_in_use(&open.path) {
+            fault(format!("its last {} bytes are no whole frame", fresh.bytes - fresh.covered));
         }
-        if fresh.places != open.index.places {
+        // Of a shard that has grown since the index tells nothing.
+        if fresh.bytes == open.index.bytes && fresh.places != open.index.places {
             fault(format!("its index names {} entries, {} are whole", open.index.places.len(), fresh.places.len()));
         }
         let (pool, mut payload) = (Pool::default(), Vec::new());
-        let open = Open { index: fresh, ..open };
+        let open = Open { shard: Shard::of(open.shard.file, &fresh), index: fresh, ..open };
         for i in 0..open.index.places.len() {
             let sound = open.payload(i, &mut payload).and_then(|header| {
                 let mut reader = Reader::new(&payload);
@@ -199,56 +215,79 @@ pub fn verify(cache: &str) -> Result<Verification> {
 }
 
 /// Writes all entries that are whole to new shards, of those with one key the latest, and removes the old shards. Shards that a
-/// process is writing to are left alone. What is killed half-way has lost nothing.
+/// process is writing to, and those that do not say how their features were built, are left alone. What is killed half-way has lost
+/// nothing.
 ///
 /// # Errors
-/// As [`list`]; [`Error::File`] if a new shard cannot be written.
+/// As [`list`]; [`Error::File`] if a shard cannot be locked, or a new one cannot be written.
 pub fn compact(cache: &str) -> Result<Compaction> {
     let storage = existing(cache)?;
     let storage = &*storage;
     let mut result = Compaction::default();
-    let (free, in_use): (Vec<Open>, Vec<Open>) = open(storage)?.into_iter().partition(|open| !open.in_use);
-    result.in_use = in_use.len();
-    // Held until the end, so that nobody else compacts them.
-    let free: Vec<Open> = free.into_iter().filter(|open| open.shard.file.try_lock().is_ok()).collect();
-    let mut groups: BTreeMap<u64, Vec<&Open>> = BTreeMap::new();
-    for open in &free {
-        result.before += open.bytes;
-        if let Some(fingerprint) = open.index.fingerprint {
-            groups.entry(fingerprint).or_default().push(open);
+    // Held until the end, so that nobody else compacts the shards.
+    let mut locks = Vec::new();
+    // Shards on both sides of one that is being written are not packed together: which of two entries is the later one stays so.
+    let mut groups: BTreeMap<(u64, usize), Vec<Open>> = BTreeMap::new();
+    let mut empty = Vec::new();
+    for (name, path, file) in open_all(storage)? {
+        match storage::lock(&path) {
+            Ok(Some(lock)) => locks.push(lock),
+            Ok(None) => {
+                result.in_use += 1;
+                continue;
+            }
+            // Another process has just packed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::file(path, format!("cannot be locked: {error}"))),
+        }
+        // Only now: until it was locked it may have grown.
+        let open = read(name, path, file, false)?;
+        match open.index.fingerprint {
+            Some(fingerprint) => groups.entry((fingerprint, result.in_use)).or_default().push(open),
+            None if open.bytes == 0 => empty.push(open.name),
+            None => result.unknown += 1,
         }
     }
-    for (fingerprint, shards) in groups {
-        let origin = shards.iter().find_map(|open| open.origin.clone()).unwrap_or_default();
-        let mut latest: HashMap<u64, (usize, usize)> = HashMap::new();
-        for (s, open) in shards.iter().enumerate() {
-            latest.extend(open.index.places.iter().enumerate().map(|(i, place)| (place.0, (s, i))));
-        }
-        let (pool, mut payload, mut writer) = (Pool::default(), Vec::new(), None);
-        for (s, open) in shards.iter().enumerate() {
-            for (i, &(key, ..)) in open.index.places.iter().enumerate() {
-                if latest.get(&key) != Some(&(s, i)) {
-                    continue;
+    for (&(fingerprint, _), shards) in &groups {
+        result.before += shards.iter().map(|open| open.bytes).sum::<u64>();
+        pack(storage, fingerprint, shards, &mut result)?;
+    }
+    let packed = groups.values().flatten().map(|open| &open.name);
+    packed.chain(&empty).try_for_each(|name| storage.remove(name))?;
+    Ok(result)
+}
+
+/// Writes the latest whole entries of some shards to new ones, which come in their place in the order of time.
+fn pack(storage: &dyn Storage, fingerprint: u64, shards: &[Open], result: &mut Compaction) -> Result<()> {
+    let Some(newest) = shards.last() else { return Ok(()) };
+    let origin = shards.iter().find_map(|open| open.origin.clone()).unwrap_or_default();
+    let places = || shards.iter().enumerate().flat_map(|(s, open)| open.index.places.iter().enumerate().map(move |(i, p)| (p.0, (s, i))));
+    let mut latest: HashMap<u64, (usize, usize)> = places().collect();
+    let (pool, mut payload, mut writer) = (Pool::default(), Vec::new(), None);
+    while !latest.is_empty() {
+        let mut damaged = HashMap::new();
+        for (key, (s, i)) in places().filter(|(key, at)| latest.get(key) == Some(at)) {
+            if writer.as_ref().is_none_or(|writer: &ShardWriter| writer.is_full(SHARD_BYTES)) {
+                if let Some(writer) = writer.take() {
+                    result.after += writer.end(storage)?;
                 }
-                let Ok(header) = open.payload(i, &mut payload) else { continue };
-                if writer.as_ref().is_none_or(|writer: &ShardWriter| writer.is_full(SHARD_BYTES)) {
-                    if let Some(writer) = writer.take() {
-                        result.after += writer.end(storage)?;
-                    }
-                    writer = Some(ShardWriter::begin(storage, fingerprint, &origin, 0)?);
-                }
-                let Some(writer) = &mut writer else { continue };
-                if copy(writer, &open.shard, &header, &payload, &pool)? {
-                    result.kept += 1;
-                }
+                writer = Some(ShardWriter::begin(storage, || storage::name_after(&newest.name), fingerprint, &origin, 0)?);
+            }
+            let Some(writer) = &mut writer else { continue };
+            let open = &shards[s];
+            if let Ok(header) = open.payload(i, &mut payload)
+                && copy(writer, &open.shard, &header, &payload, &pool)?
+            {
+                result.kept += 1;
+            } else {
+                damaged.insert(key, (s, i));
             }
         }
-        if let Some(writer) = writer {
-            result.after += writer.end(storage)?;
-        }
+        // Instead of an entry that is damaged, the one before it.
+        latest = places().filter(|(key, at)| damaged.get(key).is_some_and(|lost| at < lost)).collect();
     }
-    free.iter().try_for_each(|open| storage.remove(&open.name))?;
-    Ok(result)
+    result.after += writer.map_or(Ok(0), |writer| writer.end(storage))?;
+    Ok(())
 }
 
 /// Writes an entry once more; false if it cannot be read.
@@ -267,11 +306,12 @@ fn copy(writer: &mut ShardWriter, shard: &Shard, header: &shard::Header, payload
     Ok(true)
 }
 
-/// Hands out the features of scenarios, all or those with these tokens, with the name of each.
+/// Hands out the features of scenarios, all or those with these tokens, with the name of each. Several have one token if their logs
+/// or types differ, or their features were built in different ways. What another version of the library wrote is left out.
 ///
 /// # Errors
 /// As [`list`]; [`Error::Data`] if a token has no entry, or one that cannot be read; what `each` fails with.
-pub fn features(cache: &str, tokens: &[String], mut each: impl FnMut(&Name, &Features) -> Result<()>) -> Result<usize> {
+pub fn features(cache: &str, tokens: &[String], mut each: impl FnMut(&Name, &Features) -> Result<()>) -> Result<Taken> {
     let mut latest: BTreeMap<(String, u64), (usize, usize)> = BTreeMap::new();
     let shards = open(&*existing(cache)?)?;
     for (s, open) in shards.iter().enumerate() {
@@ -286,20 +326,23 @@ pub fn features(cache: &str, tokens: &[String], mut each: impl FnMut(&Name, &Fea
         return Err(Error::Data(format!("the cache has no entry of '{missing}'")));
     }
     let pool = Pool::default();
-    let mut count = 0;
+    let mut taken = Taken::default();
     for (s, i) in latest.into_values() {
         let open = &shards[s];
         let name = open.index.names.name(i);
         let (key, offset, length) = open.index.places[i];
         let unreadable = || Error::Data(format!("the entry of '{}' in {} cannot be read", name.token, open.name));
-        let builder = open.builder().ok_or_else(unreadable)?;
+        let Some(builder) = open.builder() else {
+            taken.other += 1;
+            continue;
+        };
         match open.shard.entry(&Place { key, shard: 0, length, offset }, &name, &builder, &pool).map_err(|_| unreadable())? {
             super::Entry::Features(features) => each(&name, &features)?,
             super::Entry::Rejected(..) => continue,
         }
-        count += 1;
+        taken.count += 1;
     }
-    Ok(count)
+    Ok(taken)
 }
 
 /// Writes features as safetensors, every array by its published name.

@@ -17,7 +17,7 @@ use crate::{
 use std::{
     collections::HashMap,
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
 
@@ -85,17 +85,27 @@ pub(super) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Begins a shard that readers know at `position`.
+    /// Begins a shard that readers know at `position`. `name` makes names for it.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub(super) fn begin(storage: &dyn Storage, fingerprint: u64, origin: &Origin, position: u32) -> Result<Self> {
-        let name = storage::new_name();
-        let path = storage.folder().join(&name);
+    pub(super) fn begin(
+        storage: &dyn Storage,
+        name: impl Fn() -> String,
+        fingerprint: u64,
+        origin: &Origin,
+        position: u32,
+    ) -> Result<Self> {
+        let (name, path, file) = loop {
+            let name = name();
+            let path = storage.folder().join(&name);
+            let file = create_locked(&path)?;
+            // Before it was locked, somebody may have removed it as abandoned.
+            if path.exists() {
+                break (name, path, file);
+            }
+        };
         let fail = |e: std::io::Error| Error::file(&path, e);
-        let file = File::options().read(true).append(true).create_new(true).open(&path).map_err(fail)?;
-        // One who opens the cache just now may hold it for a moment.
-        file.lock().map_err(fail)?;
         let shard = Arc::new(Shard::begun(file.try_clone().map_err(fail)?));
         let (index, numbers, buffer) = (Index::default(), HashMap::new(), Vec::new());
         let mut writer = Self { name, path, file, length: 0, index, numbers, shard, position, buffer };
@@ -217,6 +227,16 @@ impl ShardWriter {
     }
 }
 
+fn create_locked(path: &Path) -> Result<File> {
+    let file = File::options().read(true).append(true).create_new(true).open(path).map_err(|e| Error::file(path, e))?;
+    // One who opens the cache just now may hold it for a moment.
+    if let Err(error) = file.lock() {
+        storage::remove_file(path)?;
+        return Err(Error::file(path, format!("cannot be locked: {error}")));
+    }
+    Ok(file)
+}
+
 /// By which equal polygons are found.
 pub(super) fn hash(polygon: &PolygonSamples) -> u64 {
     let bytes: Vec<u8> = polygon.points.as_flattened().as_flattened().iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
@@ -227,4 +247,32 @@ pub(super) fn hash(polygon: &PolygonSamples) -> u64 {
 pub(super) fn equal(a: &Arc<PolygonSamples>, b: &Arc<PolygonSamples>) -> bool {
     let numbers = |polygon: &PolygonSamples| polygon.points.map(|side| side.map(|point| point.map(f64::to_bits)));
     Arc::ptr_eq(a, b) || numbers(a) == numbers(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn a_shard_that_is_removed_before_it_is_locked_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = storage::Local::open(folder.path()).unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    // It fails where one is in use.
+                    let _ = storage::remove_shards(folder.path());
+                }
+            });
+            let lost = (0..1000).filter(|_| {
+                let writer = ShardWriter::begin(&storage, storage::new_name, 1, &Origin::default(), 0).unwrap();
+                !writer.path.exists()
+            });
+            let lost = lost.count();
+            ended.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
+    }
 }
