@@ -1,7 +1,8 @@
 //! Features on disk, for as many scenarios as there are: packed shards that are only ever appended to, each with an index.
 //!
 //! - `column`: numbers in few bytes; `entry`: what is stored of a scenario.
-//! - `shard`: frames with checksums; `index`: what a shard holds; `writer` and `reader`: both ends of a shard.
+//! - `shard`: frames with checksums; `index`: what a shard holds; `writer` and `reader`: both ends of a shard; `polygons`: those
+//!   that are in memory.
 //! - `storage`: where shards are kept; `s3`: in a bucket (Cargo feature `s3`).
 //! - [`fill`]: computing what is missing; [`tool`]: looking at a cache, checking it, packing it anew.
 //!
@@ -15,6 +16,7 @@ mod entry;
 pub mod fill;
 pub mod fuzzing;
 mod index;
+mod polygons;
 mod reader;
 #[cfg(feature = "s3")]
 mod s3;
@@ -31,7 +33,8 @@ use crate::{
     features::{self, FeatureBuilder, Features},
     scenario::Scenario,
 };
-use reader::{Entry, Place, Pool, Shard};
+use polygons::Pool;
+use reader::{Entry, Place, Shard};
 use std::{
     collections::HashMap,
     path::Path,

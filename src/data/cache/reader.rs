@@ -5,9 +5,9 @@ use super::{
     column::{Damaged, Read, Reader},
     entry,
     index::Index,
+    polygons::{Frame, Pool},
     shard::{self, Kind},
     storage::{self, Storage, index_path},
-    writer::{equal, hash},
 };
 use crate::{
     error::{Error, Rejection, Result},
@@ -15,11 +15,13 @@ use crate::{
     scenario::PolygonSamples,
 };
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Once, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Most polygons of a shard, against memory taken for damaged counts.
@@ -51,19 +53,31 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) file: File,
-    /// Offset and length of frames with polygons.
-    polygon_frames: Vec<(u64, u32)>,
-    /// Its polygons by number, those that are damaged left out; none until they are read.
-    pub(super) polygons: RwLock<Option<Vec<Option<Arc<PolygonSamples>>>>>,
+    /// Tells it from other shards of this process.
+    number: u64,
+    /// Offset and length of frames with polygons, as its index has them.
+    indexed: Vec<(u64, u32)>,
+    /// Set once the headers of these frames are read.
+    headers: Once,
+    /// Frames with polygons, by the number of the first.
+    polygon_frames: RwLock<Vec<PolygonFrame>>,
 }
 
-/// Polygons that several shards hold, in memory once.
-pub(super) type Pool = Mutex<HashMap<u64, Arc<PolygonSamples>>>;
+/// Where polygons are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PolygonFrame {
+    /// Number of the first.
+    pub(super) first: u32,
+    /// Bytes of the payload.
+    pub(super) length: u32,
+    /// Of the frame in its shard.
+    pub(super) offset: u64,
+}
 
 impl Shard {
     /// A shard that this process has begun.
     pub(super) fn begun(file: File) -> Self {
-        Self { file, polygon_frames: Vec::new(), polygons: RwLock::new(Some(Vec::new())) }
+        Self::of(file, &Index::default())
     }
 
     /// Takes an open shard with its index, which is made anew where it is missing or damaged, and written unless another process is
@@ -92,7 +106,9 @@ impl Shard {
 
     /// A shard as its index describes it.
     pub(super) fn of(file: File, index: &Index) -> Self {
-        Self { file, polygon_frames: index.polygons.clone(), polygons: RwLock::new(None) }
+        static SHARDS: AtomicU64 = AtomicU64::new(0);
+        let number = SHARDS.fetch_add(1, Ordering::Relaxed);
+        Self { file, number, indexed: index.polygons.clone(), headers: Once::new(), polygon_frames: RwLock::default() }
     }
 
     /// The entry at a place, if it is whole and of this name.
@@ -139,27 +155,47 @@ impl Shard {
     /// An entry's polygons.
     pub(super) fn polygons(&self, reader: &mut Reader, pool: &Pool) -> Read<Vec<Arc<PolygonSamples>>> {
         let count = reader.count(MOST_POLYGONS)?;
-        let numbers: Vec<usize> = reader.small(count)?;
-        let table = self.polygons.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = &*table {
-            return pick(table, &numbers);
-        }
-        drop(table);
-        let mut table = self.polygons.write().unwrap_or_else(PoisonError::into_inner);
-        pick(table.get_or_insert_with(|| self.read_polygons(pool)), &numbers)
+        let numbers: Vec<u32> = reader.small(count)?;
+        self.headers.call_once(|| self.read_headers());
+        let frames = self.polygon_frames.read().unwrap_or_else(PoisonError::into_inner);
+        // Polygons of one frame mostly follow one another.
+        let mut last: (u32, Frame) = (0, Frame::default());
+        let polygon = |&number: &u32| {
+            let of_last = number.checked_sub(last.0).and_then(|i| last.1.get(i as usize));
+            if let Some((_, polygon)) = of_last {
+                return Ok(Arc::clone(polygon));
+            }
+            let place = frames[..frames.partition_point(|frame| frame.first <= number)].last().ok_or(Damaged)?;
+            last = (place.first, pool.frame(self.number, place.offset, || self.read_polygons(place))?);
+            last.1.get((number - place.first) as usize).map(|(_, polygon)| Arc::clone(polygon)).ok_or(Damaged)
+        };
+        numbers.iter().map(polygon).collect()
     }
 
-    fn read_polygons(&self, pool: &Pool) -> Vec<Option<Arc<PolygonSamples>>> {
-        let (mut table, mut payload) = (Vec::new(), Vec::new());
-        for &(offset, length) in &self.polygon_frames {
-            if let Ok(header) = shard::read_frame(&self.file, offset, length as usize, &mut payload)
-                && header.kind == Kind::Polygons
-            {
-                // What is damaged stays empty.
-                let _ = read_polygons(&mut Reader::new(&payload), header.number, &mut table, pool);
-            }
+    /// Readers find the polygons of a frame that was appended.
+    pub(super) fn add(&self, frame: PolygonFrame) {
+        self.polygon_frames.write().unwrap_or_else(PoisonError::into_inner).push(frame);
+    }
+
+    fn read_headers(&self) {
+        let mut frames = self.polygon_frames.write().unwrap_or_else(PoisonError::into_inner);
+        frames.extend(self.indexed.iter().filter_map(|&(offset, length)| {
+            let header = shard::read_header(&self.file, offset).ok()?;
+            Some(PolygonFrame { first: u32::try_from(header.number).ok()?, length, offset })
+        }));
+        // They are, unless a header is damaged.
+        frames.sort_by_key(|frame| frame.first);
+    }
+
+    fn read_polygons(&self, place: &PolygonFrame) -> Read<Vec<PolygonSamples>> {
+        let mut payload = Vec::new();
+        let header = shard::read_frame(&self.file, place.offset, place.length as usize, &mut payload)?;
+        if header.kind != Kind::Polygons || header.number != u64::from(place.first) {
+            return Err(Damaged);
         }
-        table
+        let mut reader = Reader::new(&payload);
+        let count = reader.count(MOST_POLYGONS)?;
+        (0..count).map(|_| entry::read_polygon(&mut reader)).collect()
     }
 }
 
@@ -192,22 +228,53 @@ fn rejected(reader: &mut Reader) -> Read<(Rejection, String)> {
     Ok((Rejection::of_name(reader.text()?).ok_or(Damaged)?, reader.text()?.to_owned()))
 }
 
-fn pick(table: &[Option<Arc<PolygonSamples>>], numbers: &[usize]) -> Read<Vec<Arc<PolygonSamples>>> {
-    numbers.iter().map(|&number| table.get(number).and_then(Clone::clone).ok_or(Damaged)).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::cache::{
+        column,
+        entry::Encoded,
+        storage::{Local, new_name},
+        writer::{Origin, ShardWriter},
+    };
 
-/// Reads the polygons of a frame into a shard's table.
-fn read_polygons(reader: &mut Reader, first: u64, table: &mut Vec<Option<Arc<PolygonSamples>>>, pool: &Pool) -> Read<()> {
-    let first = usize::try_from(first).ok().filter(|first| *first <= MOST_POLYGONS).ok_or(Damaged)?;
-    let count = reader.count(MOST_POLYGONS - first)?;
-    for number in first..first + count {
-        let polygon = Arc::new(entry::read_polygon(reader)?);
-        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let pooled = Arc::clone(pool.entry(hash(&polygon)).or_insert_with(|| Arc::clone(&polygon)));
-        if table.len() <= number {
-            table.resize(number + 1, None);
-        }
-        table[number] = Some(if equal(&pooled, &polygon) { pooled } else { polygon });
+    fn polygon(number: usize) -> Arc<PolygonSamples> {
+        let point = |i: usize| [number as f64, i as f64 / 3.0];
+        Arc::new(PolygonSamples::new(&[0, 1, 2].map(|side| std::array::from_fn(|i| point(side + i)))))
     }
-    Ok(())
+
+    #[test]
+    fn polygons_in_memory_do_not_exceed_their_bytes() {
+        const ENTRIES: usize = 300;
+        const EACH: usize = 4;
+        const BYTES: usize = 100_000;
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Local::open(folder.path()).unwrap();
+        let mut writer = ShardWriter::begin(&storage, new_name, 1, &Origin::default(), 0).unwrap();
+        let tokens: Vec<String> = (0..ENTRIES).map(|i| i.to_string()).collect();
+        let mut places = Vec::new();
+        for (i, token) in tokens.iter().enumerate() {
+            // One is on the map of all.
+            let polygons = (i * EACH + 1..(i + 1) * EACH).chain([0]).map(polygon).collect();
+            let name = Name { token, ..Default::default() };
+            places.push(writer.put(i as u64, &name, &Encoded { polygons, body: column::Writer::default().finish() }).unwrap());
+        }
+        let written = Arc::clone(&writer.shard);
+        writer.end(&storage).unwrap();
+        let (_, path, file) = open_all(&storage).unwrap().pop().unwrap();
+        let (opened, _) = Shard::open(file, &path).unwrap();
+        let pool = Pool::new(BYTES);
+        for shard in [&*written, &opened] {
+            for i in (0..ENTRIES).chain((0..ENTRIES).rev()) {
+                let mut payload = Vec::new();
+                let name = Name { token: &tokens[i], ..Default::default() };
+                let (_, mut reader) = shard.begin(&places[i], &name, &mut payload).unwrap();
+                let found = shard.polygons(&mut reader, &pool).unwrap();
+                let right = found.iter().map(|polygon| polygon.points[0][0][0] as usize).eq((i * EACH + 1..(i + 1) * EACH).chain([0]));
+                assert!(right && found[0].points == polygon(i * EACH + 1).points, "entry {i}");
+                // Of each half one frame may go beyond.
+                assert!(pool.bytes() > 0 && pool.bytes() < BYTES + 2 * EACH * 3000, "{} bytes", pool.bytes());
+            }
+        }
+    }
 }

@@ -107,6 +107,16 @@ pub(super) fn read_frame(file: &File, offset: u64, length: usize, buffer: &mut V
     Ok(header)
 }
 
+/// Reads the header of the frame at `offset`, whose checksum is not looked at.
+///
+/// # Errors
+/// As [`read_frame`].
+pub(super) fn read_header(file: &File, offset: u64) -> Read<Header> {
+    let mut bytes = [0; HEADER];
+    file.read_exact_at(&mut bytes, offset).map_err(|_| Damaged)?;
+    Header::parse(&bytes)
+}
+
 /// What a walk over a shard found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Walk {

@@ -5,7 +5,7 @@ use super::{
     column::{Reader, Writer},
     entry::{Encoded, write_polygon},
     index::Index,
-    reader::{Place, Shard},
+    reader::{Place, PolygonFrame, Shard},
     shard::{self, HEADER, Kind},
     storage::{self, Storage, index_path},
 };
@@ -18,11 +18,14 @@ use std::{
     collections::HashMap,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 /// A shard that grew to this many bytes is closed, and another begun.
 pub(super) const SHARD_BYTES: u64 = 512 << 20;
+
+/// Of so many polygons a shard in the making remembers that it has them; they take some 300 MB. Others are written again.
+const MOST_KNOWN: usize = 1 << 17;
 
 /// What a shard's features were built by: in its first frame, for people; the fingerprint decides.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -76,8 +79,10 @@ pub(super) struct ShardWriter {
     file: File,
     length: u64,
     index: Index,
-    /// Numbers of the polygons that are in it, by hash.
-    numbers: HashMap<u64, u32>,
+    /// How many polygons are in it.
+    polygons: u32,
+    /// Numbers of the polygons that were last written, by hash.
+    known: HashMap<u64, (u32, Arc<PolygonSamples>)>,
     /// The same shard for readers, and its position among theirs.
     pub(super) shard: Arc<Shard>,
     pub(super) position: u32,
@@ -107,8 +112,8 @@ impl ShardWriter {
         };
         let fail = |e: std::io::Error| Error::file(&path, e);
         let shard = Arc::new(Shard::begun(file.try_clone().map_err(fail)?));
-        let (index, numbers, buffer) = (Index::default(), HashMap::new(), Vec::new());
-        let mut writer = Self { name, path, file, length: 0, index, numbers, shard, position, buffer };
+        let (index, known, buffer) = (Index::default(), HashMap::new(), Vec::new());
+        let mut writer = Self { name, path, file, length: 0, index, polygons: 0, known, shard, position, buffer };
         writer.frame(Kind::Shard, fingerprint, &origin.payload());
         writer.flush()?;
         Ok(writer)
@@ -122,26 +127,21 @@ impl ShardWriter {
         if encoded.body.len() + 8 * encoded.polygons.len() > shard::MOST_BYTES / 2 {
             return Err(Error::Data(format!("scenario '{}' is not cached: it takes {} bytes", name.token, encoded.body.len())));
         }
-        let hashes: Vec<u64> = encoded.polygons.iter().map(|polygon| hash(polygon)).collect();
-        let mut polygons = self.shard.polygons.write().unwrap_or_else(PoisonError::into_inner);
-        let table = polygons.get_or_insert_default();
-        let known = table.len();
-        let mut numbers = Vec::with_capacity(hashes.len());
-        for (polygon, hash) in encoded.polygons.iter().zip(&hashes) {
-            let same = |number: &&u32| table[**number as usize].as_ref().is_some_and(|other| equal(other, polygon));
-            let number = self.numbers.get(hash).filter(same).copied().unwrap_or_else(|| {
-                let number = table.len() as u32;
-                table.push(Some(Arc::clone(polygon)));
-                self.numbers.insert(*hash, number);
-                number
-            });
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        let (first, mut added, mut numbers) = (self.polygons, Vec::new(), Vec::with_capacity(encoded.polygons.len()));
+        for polygon in &encoded.polygons {
+            let hash = hash(polygon);
+            let known = self.known.get(&hash).filter(|(_, other)| equal(other, polygon));
+            let number = known.map_or(first + added.len() as u32, |(number, _)| *number);
+            if known.is_none() {
+                added.push(polygon);
+                self.known.insert(hash, (number, Arc::clone(polygon)));
+            }
             numbers.push(number);
         }
-        let mut new = Writer::default();
-        new.number((table.len() - known) as u64);
-        table[known..].iter().flatten().for_each(|polygon| write_polygon(&mut new, polygon));
-        let added = table.len() > known;
-        drop(polygons);
+        self.polygons += added.len() as u32;
 
         let mut payload = Writer::default();
         name.write(&mut payload);
@@ -149,10 +149,17 @@ impl ShardWriter {
         payload.small(numbers.iter().map(|&number| number.into()));
         let mut payload = payload.open();
         payload.extend_from_slice(&encoded.body);
-        if added {
-            self.frame(Kind::Polygons, known as u64, &new.finish());
+        if added.is_empty() {
+            return self.entry(Kind::Entry, key, &payload);
         }
-        self.entry(Kind::Entry, key, &payload)
+        let mut new = Writer::default();
+        new.number(added.len() as u64);
+        added.iter().for_each(|polygon| write_polygon(&mut new, polygon));
+        let new = new.finish();
+        let offset = self.frame(Kind::Polygons, first.into(), &new);
+        let place = self.entry(Kind::Entry, key, &payload)?;
+        self.shard.add(PolygonFrame { first, length: new.len() as u32, offset });
+        Ok(place)
     }
 
     /// Appends that a scenario has no features, and why.
