@@ -276,7 +276,7 @@ fn every_scenario_is_exported_to_a_file_of_its_own() {
     let mut bytes = std::fs::read(&shard).unwrap();
     let length = u32::from_le_bytes(*bytes[8..].first_chunk().unwrap()) as usize;
     bytes[24] ^= 1;
-    let checksum = [&bytes[4..12], &bytes[16..24 + length]].into_iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    let checksum = [&bytes[4..12], &bytes[16..24 + length]].into_iter().fold(0, crc32c::crc32c_append);
     bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&shard, bytes).unwrap();
 
