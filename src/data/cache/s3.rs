@@ -257,7 +257,7 @@ impl Storage for Bucket {
         let index = Path::new(name).with_extension(INDEX).display().to_string();
         for name in [name, &*index] {
             self.delete(name)?;
-            storage::remove_file(&self.here.join(name))?;
+            files::remove(&self.here.join(name))?;
         }
         Ok(())
     }

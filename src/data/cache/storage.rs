@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Error, Result},
-    files::{sync_folder, write_atomically},
+    files::{self, sync_folder, write_atomically},
 };
 use std::{
     fs::{self, File, TryLockError},
@@ -76,8 +76,8 @@ impl Storage for Local {
     }
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.folder.join(name);
-        remove_file(&index_path(&path))?;
-        remove_file(&path)?;
+        files::remove(&index_path(&path))?;
+        files::remove(&path)?;
         sync_folder(&self.folder)
     }
     fn folder(&self) -> &Path {
@@ -103,7 +103,7 @@ pub(super) fn remove(folder: &Path) -> Result<()> {
         return Err(Error::file(folder, "is not removed: it is no cache of this library"));
     }
     remove_shards(folder)?;
-    remove_file(&folder.join(MARK))?;
+    files::remove(&folder.join(MARK))?;
     // Fails where something else is in it, which then stays.
     let _ = fs::remove_dir(folder);
     Ok(())
@@ -129,18 +129,7 @@ pub(super) fn remove_shards(folder: &Path) -> Result<()> {
             Err(error) => return Err(Error::file(path, format!("is not removed, since it cannot be locked: {error}"))),
         }
     }
-    ours.iter().try_for_each(|name| remove_file(&folder.join(name)))
-}
-
-/// Removes a file, which may be missing.
-///
-/// # Errors
-/// [`Error::File`].
-pub(super) fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(path, error)),
-        _ => Ok(()),
-    }
+    ours.iter().try_for_each(|name| files::remove(&folder.join(name)))
 }
 
 /// Takes the lock of a shard, which is given back when the file is closed; none if another process holds it.

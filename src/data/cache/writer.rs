@@ -7,11 +7,12 @@ use super::{
     index::Index,
     reader::{Place, PolygonFrame, Shard},
     shard::{self, HEADER, Kind},
-    storage::{self, Storage, index_path},
+    storage::{Storage, index_path},
 };
 use crate::{
     error::{Error, Rejection, Result},
     features::{self, FeatureBuilder},
+    files,
     scenario::PolygonSamples,
 };
 use std::{
@@ -238,7 +239,7 @@ fn create_locked(path: &Path) -> Result<File> {
     let file = File::options().read(true).append(true).create_new(true).open(path).map_err(|e| Error::file(path, e))?;
     // One who opens the cache just now may hold it for a moment.
     if let Err(error) = file.lock() {
-        storage::remove_file(path)?;
+        files::remove(path)?;
         return Err(Error::file(path, format!("cannot be locked: {error}")));
     }
     Ok(file)
@@ -259,6 +260,7 @@ pub(super) fn equal(a: &Arc<PolygonSamples>, b: &Arc<PolygonSamples>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::cache::storage;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
