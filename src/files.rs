@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use std::{fs, io::Write, path::Path};
 use tempfile::NamedTempFile;
 
+/// How the names of files begin that are not whole yet; what a killed process was writing keeps its.
+pub const UNFINISHED: &str = ".writing-";
+
 /// Writes a file under a temporary name and keeps it. Makes the folder.
 ///
 /// # Errors
@@ -22,7 +25,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 /// Those of the file system.
 pub fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(UNFINISHED);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)

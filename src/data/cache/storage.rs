@@ -15,8 +15,6 @@ use std::{
 pub(super) const SHARD: &str = "shard";
 /// Ends the name of a shard's index.
 pub(super) const INDEX: &str = "index";
-/// How the names of files begin that are not whole yet.
-const UNFINISHED: &str = ".writing-";
 /// The file that makes a folder a cache of ours.
 pub(super) const MARK: &str = "te-cache.json";
 pub(super) const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engine\", \"format\": 1}\n";
@@ -117,7 +115,7 @@ pub(super) fn remove_shards(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
-    let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some() || name.starts_with(UNFINISHED)).collect();
+    let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some() || name.starts_with(files::UNFINISHED)).collect();
     // Held until they are removed, so that nobody begins to write to one.
     let mut locks = Vec::new();
     for name in ours.iter().filter(|name| kind_of(name) == Some(SHARD)) {
