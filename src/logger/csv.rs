@@ -39,7 +39,7 @@ impl Csv {
         let name = if opening.fitting { "metrics.csv" } else { "evaluation.csv" };
         let mut table = Self { path: folder.join(name), file: None, columns: Vec::new(), cells: Vec::new() };
         if table.path.exists() {
-            match (opening.fitting, usize::try_from(opening.position.rows)) {
+            match (opening.fitting, usize::try_from(opening.position.rows.saturating_sub(opening.position.rows_elsewhere))) {
                 (false, _) => table.go_on(usize::MAX)?,
                 (true, Ok(0) | Err(_)) => table.put_aside()?,
                 (true, Ok(rows)) => {

@@ -37,6 +37,9 @@ pub struct Opening<'a> {
 pub struct Position {
     /// Calls of [`Logger::scalars`] so far.
     pub rows: u64,
+    /// Those of them that went to another folder's table.
+    #[serde(default)]
+    pub rows_elsewhere: u64,
     /// The run's name in Weights & Biases.
     pub run_id: Option<String>,
     /// What is logged next is another branch of the run: what the first one has logged since is kept.

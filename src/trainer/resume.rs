@@ -91,8 +91,8 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
     let elsewhere = !same(folder, &config.checkpoint_folder());
     if elsewhere {
         state.hooks.remove(NAME_OF_CHECKPOINTS);
-        // A table of metrics there is another run's.
-        state.loggers.rows = 0;
+        // A table of metrics that lies here is another run's.
+        state.loggers.rows_elsewhere = state.loggers.rows;
     }
     checkpoint::restore(&file, module.session_mut())?;
     if !changes.iter().any(|change| SIZE_KEYS.iter().any(|key| change.starts_with(key))) {

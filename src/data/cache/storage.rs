@@ -115,7 +115,8 @@ pub(super) fn remove_shards(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
-    let ours: Vec<String> = names(folder)?.into_iter().filter(|name| kind_of(name).is_some() || name.starts_with(files::UNFINISHED)).collect();
+    let ours: Vec<String> =
+        names(folder)?.into_iter().filter(|name| kind_of(name).is_some() || name.starts_with(files::UNFINISHED)).collect();
     // Held until they are removed, so that nobody begins to write to one.
     let mut locks = Vec::new();
     for name in ours.iter().filter(|name| kind_of(name) == Some(SHARD)) {
