@@ -27,7 +27,7 @@ const FREE_MODEL_KEYS: [&str; 4] = ["model.dropout", "model.drop_path", "model.s
 const FIXED_KEYS: [&str; 2] = ["lightning.trainer.params.precision", "custom_trainer._target_"];
 
 /// Fronts of options that say how large batches are: with others, room for those of the checkpoint is of no use.
-const SIZE_KEYS: [&str; 4] = ["data_loader.", "model.feature_builder.", "custom_trainer.", "objective."];
+const SIZE_KEYS: [&str; 4] = ["data_loader.params.batch_size", "model.feature_builder.", "custom_trainer.", "objective."];
 
 /// The configuration with the model that `wandb.artifact` names in the place of its checkpoint, and the run that made it in the
 /// place of its run. The model is downloaded by the service's client.
