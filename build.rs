@@ -59,7 +59,8 @@ fn list(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The compiler: named by `NVCC`, below `CUDA_HOME`, in `PATH`, where NVIDIA installs it, or of the Python package nvidia-cuda-nvcc in `.venv`.
+/// The compiler: named by `NVCC`, below `CUDA_HOME`, in `PATH`, where NVIDIA installs it, or of the Python package nvidia-cuda-nvcc in
+/// `.venv`.
 fn find_nvcc(root: &Path) -> Option<PathBuf> {
     if let Some(nvcc) = env::var_os("NVCC") {
         return Some(PathBuf::from(nvcc)).filter(|nvcc| !nvcc.as_os_str().is_empty());

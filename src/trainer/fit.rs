@@ -49,7 +49,7 @@ impl Fit<'_, '_> {
     }
 
     /// True if no further epoch is wanted.
-    pub fn is_done(&self) -> bool {
+    fn is_done(&self) -> bool {
         let limits = self.stage.limits;
         limits.train_batches == 0
             || self.is_out_of_steps()

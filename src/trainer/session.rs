@@ -209,7 +209,8 @@ impl Session {
         self.backend.begin_report()
     }
 
-    /// How many training steps or evaluations may begin before the report of the first is waited for. None where every value is looked at or timed.
+    /// How many training steps or evaluations may begin before the report of the first is waited for. None where every value is looked at
+    /// or timed.
     pub fn lag(&self) -> usize {
         if self.watched || self.trace.is_some() { 0 } else { self.backend.lag() }
     }

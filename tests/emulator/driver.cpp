@@ -56,7 +56,8 @@ struct Options {
     Options() {
         std::map<std::string, std::string*> texts = {{"log", &log}, {"order", &order}};
         std::map<std::string, size_t*> numbers = {{"memory", &memory}, {"version", &version}, {"capability", &capability},
-                                                  {"devices", &devices}, {"shared", &shared}, {"images", &images}, {"fault", &fault},     {"error", &error}};
+                                                  {"devices", &devices}, {"shared", &shared}, {"images", &images},
+                                                  {"fault", &fault},   {"error", &error}};
         for (const std::string& word : parts("EMULATED_DRIVER", ' ')) {
             std::string name = word.substr(0, word.find('=')), value = word.substr(std::min(word.size(), name.size() + 1));
             if (texts.count(name)) *texts[name] = value;

@@ -59,7 +59,7 @@ struct Gpu {
 ///
 /// # Errors
 /// [`Error::Config`] if there are GPUs, but not this one.
-fn gpu(run: &RunConfig) -> Result<std::result::Result<Gpu, Error>> {
+fn gpu(run: &RunConfig) -> Result<Result<Gpu>> {
     let number = if let Devices::These(numbers) = &run.devices { numbers[0] } else { 0 };
     match cuda::available() {
         Ok(count) if number >= count => {
