@@ -22,7 +22,7 @@ fn built(folder: &std::path::Path, every: usize) -> Vec<Features> {
 }
 
 fn triplet(features: &Features, seed: u64, epoch: u64) -> Triplet {
-    ContrastiveGenerator::default().augment(features, &mut AugmentRandom::new(seed, epoch, &features.token)).unwrap()
+    ContrastiveGenerator::default().augment(features, &mut AugmentRandom::new(seed, epoch, &features.token, 0)).unwrap()
 }
 
 /// Every number of a sample.
@@ -215,7 +215,7 @@ fn edge_cases() {
     // no future: an error
     let mut blind = bare;
     blind.agents.target.clear();
-    let error = ContrastiveGenerator::default().augment(&blind, &mut AugmentRandom::new(1, 0, "t")).unwrap_err();
+    let error = ContrastiveGenerator::default().augment(&blind, &mut AugmentRandom::new(1, 0, "t", 0)).unwrap_err();
     assert!(error.to_string().contains("future"), "{error}");
 }
 

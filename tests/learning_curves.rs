@@ -79,7 +79,7 @@ impl Lesson {
     /// The same with contrastive samples of every scenario.
     fn contrastive(self, config: &Config) -> Self {
         let augmentor = augment::from_config(config).unwrap();
-        let triplet = |anchor: &Features| augmentor.augment(anchor, &mut AugmentRandom::new(1, 0, &anchor.token)).unwrap();
+        let triplet = |anchor: &Features| augmentor.augment(anchor, &mut AugmentRandom::new(1, 0, &anchor.token, 0)).unwrap();
         let triplets: Vec<Triplet> = self.features.iter().map(triplet).collect();
         let (features, valid) = augment::batch_order(&triplets);
         let third = |part: usize, batch: &[usize]| batch.iter().map(|i| part * triplets.len() + i).collect::<Vec<_>>();

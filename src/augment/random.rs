@@ -2,11 +2,11 @@
 
 use crate::graph::random::philox;
 
-/// A stream of Philox numbers that depends on (seed, epoch, token) alone, whoever draws it and when.
+/// A stream of Philox numbers that depends on (seed, epoch, token, place) alone, whoever draws it and when.
 #[derive(Debug, Clone)]
 pub struct AugmentRandom {
     key: [u32; 2],
-    /// Block, epoch, two words of the token's hash.
+    /// Block, epoch, two words of the hash of token and place.
     counter: [u32; 4],
     words: [u32; 4],
     /// Of `words`.
@@ -14,9 +14,9 @@ pub struct AugmentRandom {
 }
 
 impl AugmentRandom {
-    /// The stream from its beginning.
-    pub fn new(seed: u64, epoch: u64, token: &str) -> Self {
-        let hash = fnv1a(token);
+    /// The stream from its beginning. `place` in the epoch's order tells the draws of a scenario apart that is drawn several times.
+    pub fn new(seed: u64, epoch: u64, token: &str, place: usize) -> Self {
+        let hash = fnv1a(token.bytes().chain((place as u64).to_le_bytes()));
         Self {
             key: [seed as u32, (seed >> 32) as u32],
             counter: [0, epoch as u32, hash as u32, (hash >> 32) as u32],
@@ -54,32 +54,35 @@ impl AugmentRandom {
 }
 
 /// The 64-bit hash of Fowler, Noll and Vo (version 1a), the same on every machine.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
+fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn drawn(seed: u64, epoch: u64, token: &str) -> [u64; 5] {
-        let mut random = AugmentRandom::new(seed, epoch, token);
+    fn drawn(seed: u64, epoch: u64, token: &str, place: usize) -> [u64; 5] {
+        let mut random = AugmentRandom::new(seed, epoch, token, place);
         std::array::from_fn(|_| random.uniform(0.0, 1.0).to_bits())
     }
 
     #[test]
-    fn depends_on_seed_epoch_and_token() {
-        assert_eq!(fnv1a("foobar"), 0x8594_4171_F739_67E8); // published with the hash
-        let first = drawn(1, 2, "token");
-        assert_eq!(first, drawn(1, 2, "token"));
-        for other in [drawn(2, 2, "token"), drawn(1 << 32 | 1, 2, "token"), drawn(1, 3, "token"), drawn(1, 2, "tokem"), drawn(1, 2, "")] {
+    fn depends_on_seed_epoch_token_and_place() {
+        assert_eq!(fnv1a("foobar".bytes()), 0x8594_4171_F739_67E8); // published with the hash
+        let first = drawn(1, 2, "token", 0);
+        assert_eq!(first, drawn(1, 2, "token", 0));
+        let others =
+            [(2, 2, "token", 0), (1 << 32 | 1, 2, "token", 0), (1, 3, "token", 0), (1, 2, "tokem", 0), (1, 2, "", 0), (1, 2, "token", 1)];
+        for (seed, epoch, token, place) in others {
+            let other = drawn(seed, epoch, token, place);
             assert!(first.iter().all(|number| !other.contains(number)));
         }
     }
 
     #[test]
     fn covers_its_range_evenly() {
-        let mut random = AugmentRandom::new(7, 0, "t");
+        let mut random = AugmentRandom::new(7, 0, "t", 0);
         let mut tenths = [0; 10];
         for _ in 0..100_000 {
             let number = random.uniform(-0.5, 0.5);

@@ -74,6 +74,8 @@ pub struct Loaded {
 /// A planned batch on its way to a worker. Scenarios are there already if the source is not thread-safe.
 struct Job {
     position: usize,
+    /// Of its first scenario in the order of the epoch.
+    place: usize,
     scenarios: Vec<(usize, Option<Result<Scenario>>)>,
     /// Whether whoever makes the batch may call the source.
     may_load: bool,
@@ -83,11 +85,11 @@ impl Maker {
     fn make(&self, job: Job, epoch: Option<usize>, spare: Option<Batch>) -> Result<Loaded> {
         let augmentor = epoch.and_then(|epoch| Some((self.augmentor.as_ref()?, epoch as u64)));
         let (mut skipped, mut ready, mut triplets) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, scenario) in job.scenarios {
+        for (place, (index, scenario)) in (job.place..).zip(job.scenarios) {
             let made = self.supply.features(index, scenario, job.may_load).and_then(|features| {
                 match augmentor {
                     Some((augmentor, epoch)) => {
-                        let mut random = AugmentRandom::new(self.seed, epoch, &features.token);
+                        let mut random = AugmentRandom::new(self.seed, epoch, &features.token, place);
                         triplets.push(augmentor.augment(&features, &mut random)?);
                     }
                     None => ready.push(features),
@@ -238,7 +240,7 @@ impl Loader {
         let load = !self.workers.is_empty() && !self.maker.supply.is_thread_safe();
         let scenarios =
             self.pass.plan.batch(position).iter().map(|&index| (index, if load { self.maker.supply.load(index) } else { None })).collect();
-        Job { position, scenarios, may_load: !load }
+        Job { position, place: self.pass.plan.place(position), scenarios, may_load: !load }
     }
 
     fn load_next(&mut self) -> Result<Loaded> {

@@ -104,8 +104,13 @@ impl Plan {
 
     /// Positions in the source of the scenarios of a wanted batch.
     pub fn batch(&self, position: usize) -> &[usize] {
-        let start = (self.wanted.start + position) * self.size;
+        let start = self.place(position);
         &self.order[start..(start + self.size).min(self.order.len())]
+    }
+
+    /// Place in the order of the first scenario of a wanted batch.
+    pub fn place(&self, position: usize) -> usize {
+        (self.wanted.start + position) * self.size
     }
 }
 

@@ -83,7 +83,7 @@ fn map_time(maps: &[(Vec<Lane>, Vec<Crosswalk>)], rounds: usize) -> Duration {
 
 fn augment(anchors: &[Features], rounds: usize) -> Duration {
     let generator = ContrastiveGenerator::default();
-    best(anchors, rounds, |anchor| generator.augment(anchor, &mut AugmentRandom::new(0, 0, &anchor.token)).unwrap())
+    best(anchors, rounds, |anchor| generator.augment(anchor, &mut AugmentRandom::new(0, 0, &anchor.token, 0)).unwrap())
 }
 
 /// Sum over the items of the shortest time in several rounds, so that what else runs on the machine hardly counts.

@@ -82,6 +82,23 @@ fn fractions_and_filters_choose_and_what_cannot_be_had_is_an_error() {
 }
 
 #[test]
+fn a_scenario_that_is_drawn_twice_is_augmented_in_two_ways() {
+    let source = roads(20);
+    let weighted = "scenario_type_weights.scenario_type_sampling_weights.enable=true";
+    let overrides = [&contrastive::CONTRASTIVE[..], &[weighted, "data_loader.params.batch_size=1"]].concat();
+    let epoch = || {
+        let data = data(&source, &overrides).unwrap();
+        let batches = data.training_pass(0, 0).unwrap().map(|loaded| loaded.unwrap().batch.unwrap());
+        batches.collect::<Vec<_>>()
+    };
+    let batches = epoch();
+    let again = |i: usize| (0..i).find(|&j| batches[j].tokens == batches[i].tokens);
+    let pairs: Vec<_> = (0..batches.len()).filter_map(|i| Some((again(i)?, i))).collect();
+    assert!(pairs.len() > 3 && pairs.iter().all(|&(i, j)| batches[i].feed != batches[j].feed), "{pairs:?}");
+    assert!(epoch() == batches, "as it repeats");
+}
+
+#[test]
 fn epochs_are_drawn_by_the_weights_of_types() {
     let source = roads(60);
     let group = "scenario_type_weights.scenario_type_sampling_weights";
