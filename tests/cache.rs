@@ -18,7 +18,7 @@ use training_engine::{
         Catalogue,
         cache::{Check, FeatureCache, Lookup, Name, fill, tool},
         memory_cache::MemoryCache,
-        supply::Supply,
+        supply::{Supply, Unwritten},
     },
     error::{Error, Rejection},
     features::{FeatureBuilder, Features},
@@ -373,7 +373,7 @@ fn child() {
         memory: MemoryCache::new(0),
         cache: Some(open(Path::new(folder)).with_shard_bytes(100_000)),
         force: false,
-        write_failure: OnceLock::new(),
+        unwritten: Unwritten::default(),
     };
     for index in (first.parse().unwrap()..SCENARIOS).step_by(stride.parse().unwrap()) {
         fill::fill(&supply, &[index], 1, |filled| {

@@ -2,7 +2,7 @@
 
 use super::{
     batch::BatchOptions,
-    cache::{self, FeatureCache},
+    cache::{self, FeatureCache, fill::Nodes},
     catalogue::Catalogue,
     filter::{self, Survey},
     loader::{Loader, Maker, Pass, Skipped, guarded},
@@ -10,7 +10,7 @@ use super::{
     rejections::Rejections,
     sampler::{self, Plan},
     splitter::{self, Splits},
-    supply::Supply,
+    supply::{Supply, Unwritten},
 };
 use crate::{
     augment,
@@ -19,10 +19,7 @@ use crate::{
     features::{FeatureBuilder, Features},
     scenario::{ScenarioSource, Split},
 };
-use std::{
-    ops::Range,
-    sync::{Arc, OnceLock},
-};
+use std::{ops::Range, sync::Arc};
 
 /// Name of the list of scenarios that were left out.
 pub const REJECTED: &str = "rejected_scenarios.csv";
@@ -55,6 +52,10 @@ impl DataModule {
         let keys = &config.cache;
         let source = source.filter(|_| !keys.use_cache_without_dataset);
         if let Some(path) = keys.cache_path.as_ref().filter(|_| keys.cleanup_cache) {
+            if Nodes::from_environment()?.count > 1 {
+                let reason = "with NUM_NODES above 1 in the environment each node would remove what the others wrote";
+                return Err(Error::config("cache.cleanup_cache", reason));
+            }
             cache::remove(path)?;
         }
         let mut undescribed = Vec::new();
@@ -85,7 +86,7 @@ impl DataModule {
         let weights: Vec<f64> = catalogue.types().iter().map(weight).collect();
         let memory = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
         let force = keys.force_feature_computation;
-        let supply = Supply { source, catalogue, builder, memory, cache, force, write_failure: OnceLock::new() };
+        let supply = Supply { source, catalogue, builder, memory, cache, force, unwritten: Unwritten::default() };
         let rejections = Rejections::default();
         rejections.note(&[], &undescribed);
         let maker = Maker { supply, options, augmentor: augment::from_config(config), seed, rejections };
@@ -127,6 +128,12 @@ impl DataModule {
     /// True if a split has no scenario.
     pub fn is_empty(&self, split: Split) -> bool {
         self.len(split) == 0
+    }
+
+    /// Names the scenarios of training in their order: data with another one are others.
+    pub fn fingerprint(&self) -> u64 {
+        let token = |index: &usize| self.maker.supply.catalogue.token(*index);
+        self.splits.train.iter().fold(0, |hash, index| sampler::hash(token(index), hash))
     }
 
     /// Number of batches of a pass over a split, or of an epoch of training.

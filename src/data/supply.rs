@@ -10,7 +10,10 @@ use crate::{
     features::{FeatureBuilder, Features},
     scenario::{Scenario, ScenarioSource},
 };
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// Everything that features of scenarios come from, shared by all threads.
 pub struct Supply {
@@ -26,8 +29,19 @@ pub struct Supply {
     pub cache: Option<FeatureCache>,
     /// Whether what earlier runs cached is computed again.
     pub force: bool,
-    /// Why the cache could not be written to: from then on the run does without.
-    pub write_failure: OnceLock<String>,
+    /// What could not be written to the cache.
+    pub unwritten: Unwritten,
+}
+
+/// Why features could not be written to the cache on disk. Training goes on without.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// The cache cannot be written to, and no longer is.
+    pub cache: OnceLock<String>,
+    /// Of the first scenario that no entry can hold.
+    pub scenario: OnceLock<String>,
+    /// How many there are, each counted as often as it was built.
+    pub scenarios: AtomicUsize,
 }
 
 impl Supply {
@@ -75,7 +89,8 @@ impl Supply {
         };
         let scenario = scenario?;
         let features = self.build(&scenario);
-        self.store(index, &scenario, &features);
+        // The run does without.
+        let _ = self.store(index, &scenario, &features);
         let mut features = features?;
         features.cost_map = features.cost_map.filter(|_| self.builder.cost_map);
         self.memory.put(index, &features);
@@ -85,15 +100,16 @@ impl Supply {
     /// Builds features and writes them, or that there are none, to the cache on disk.
     ///
     /// # Errors
-    /// [`Error::Scenario`] if there are none; [`Error::File`] if the cache cannot be written to; what the source fails with.
+    /// [`Error::Scenario`] if there are none, or no entry can hold them; [`Error::File`] if the cache cannot be written to; what the source
+    /// fails with.
     pub(super) fn fill(&self, index: usize, scenario: Option<Result<Scenario>>, may_load: bool) -> Result<()> {
         let scenario = scenario.unwrap_or_else(|| self.load_anew(index, may_load))?;
         let features = self.build(&scenario);
-        self.store(index, &scenario, &features);
-        match self.write_failure.get() {
-            Some(reason) => Err(Error::Data(format!("the cache cannot be written to: {reason}"))),
-            None => features.map(drop),
+        let stored = self.store(index, &scenario, &features);
+        if let Some(reason) = self.unwritten.cache.get() {
+            return Err(Error::Data(format!("the cache cannot be written to: {reason}")));
         }
+        features.and(stored)
     }
 
     fn load_anew(&self, index: usize, may_load: bool) -> Result<Scenario> {
@@ -125,18 +141,29 @@ impl Supply {
 
     /// Writes to the cache on disk what was built. A scenario that came under another name than it was described by is not
     /// written: nobody would find it.
-    fn store(&self, index: usize, scenario: &Scenario, features: &Result<Features>) {
+    ///
+    /// # Errors
+    /// [`Error::Scenario`] if no entry can hold it: others may be written. [`Error::File`]: nothing more is.
+    fn store(&self, index: usize, scenario: &Scenario, features: &Result<Features>) -> Result<()> {
         let name = self.catalogue.name(index);
         let described = scenario.token == name.token && scenario.log_name == name.log_name && scenario.scenario_type == name.scenario_type;
-        let Some(cache) = self.cache.as_ref().filter(|_| described && self.write_failure.get().is_none()) else { return };
+        let Some(cache) = self.cache.as_ref().filter(|_| described && self.unwritten.cache.get().is_none()) else { return Ok(()) };
         let written = match features {
             Ok(features) => cache.put(&name, scenario, features),
             Err(Error::Scenario { rejection, reason, .. }) => cache.put_rejected(&name, *rejection, reason),
             Err(_) => Ok(()),
         };
-        if let Err(error) = written {
-            // Only the first reason is kept.
-            let _ = self.write_failure.set(error.to_string());
-        }
+        // Only the first reasons are kept.
+        written.map_err(|error| match error {
+            Error::Data(reason) => {
+                self.unwritten.scenarios.fetch_add(1, Ordering::Relaxed);
+                let _ = self.unwritten.scenario.set(reason.clone());
+                Error::scenario(name.token, Rejection::NotCacheable, reason)
+            }
+            error => {
+                let _ = self.unwritten.cache.set(error.to_string());
+                error
+            }
+        })
     }
 }

@@ -4,14 +4,11 @@ use super::{Trainer, hooks::progress::Bar, host::CacheReport, host::LogLevel, ru
 use crate::{
     data::{
         DataModule,
-        cache::fill::{Filled, fill},
+        cache::fill::{Filled, Nodes, fill},
     },
     error::{Error, Result},
 };
-
-/// How many nodes share the work, and which of them this is, from the environment as the published stack has it.
-const NODES: &str = "NUM_NODES";
-const RANK: &str = "NODE_RANK";
+use std::sync::atomic::Ordering;
 
 impl Trainer {
     /// Computes the features of all scenarios of all splits that the cache lacks, on all cores (`threads`), and writes them. With
@@ -28,11 +25,8 @@ impl Trainer {
         };
         let mut run = Run::new(&self.host, &self.stop);
         run.skip(data.undescribed());
-        let (nodes, rank) = (from_environment(NODES, 1)?, from_environment(RANK, 0)?);
-        if nodes == 0 || rank >= nodes {
-            return Err(Error::Argument(format!("the environment says {RANK}={rank} of {NODES}={nodes}")));
-        }
-        let indices: Vec<usize> = data.all().into_iter().skip(rank).step_by(nodes).collect();
+        let nodes = Nodes::from_environment()?;
+        let indices: Vec<usize> = data.all().into_iter().skip(nodes.rank).step_by(nodes.count).collect();
         let threads = match self.config.run.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -75,19 +69,16 @@ impl Trainer {
     }
 }
 
-fn from_environment(name: &str, default: usize) -> Result<usize> {
-    match std::env::var(name) {
-        Ok(text) => text.trim().parse().map_err(|_| Error::Argument(format!("{name}='{text}' in the environment is no whole number"))),
-        Err(_) => Ok(default),
-    }
-}
-
 /// Ends the shard that a run wrote to, and tells the host what could not be cached.
 pub(super) fn end(run: &Run, data: &DataModule) {
     let supply = data.supply();
     let Some(cache) = &supply.cache else { return };
-    if let Some(reason) = supply.write_failure.get() {
+    if let Some(reason) = supply.unwritten.cache.get() {
         run.log(LogLevel::Warning, &format!("features are no longer cached: {reason}"));
+    }
+    if let Some(reason) = supply.unwritten.scenario.get() {
+        let count = supply.unwritten.scenarios.load(Ordering::Relaxed);
+        run.log(LogLevel::Warning, &format!("{count} scenarios could not be written to the cache: {reason}"));
     }
     if let Err(error) = cache.finish() {
         run.log(LogLevel::Warning, &format!("the end of the cache's shard: {error}"));

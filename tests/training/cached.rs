@@ -99,6 +99,52 @@ fn features_are_cached_ahead_of_training() {
     }
 }
 
+/// Folder of the node that this process is.
+const NODE: &str = "TE_TEST_NODE_FOLDER";
+
+#[test]
+fn nodes_share_the_work_and_none_removes_what_others_wrote() {
+    if let Ok(folder) = std::env::var(NODE) {
+        let report = cache(Path::new(&folder), roads(true), &[], Host::default()).0.unwrap();
+        assert_eq!((report.scenarios, report.computed, report.failed), (15, 14, 1));
+        let (refused, _) = cache(Path::new(&folder), roads(true), &["cache.cleanup_cache=true"], Host::default());
+        assert!(refused.unwrap_err().to_string().contains("NUM_NODES"));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for rank in ["0", "1"] {
+        let mut node = std::process::Command::new(std::env::current_exe().unwrap());
+        node.args(["--exact", "cached::nodes_share_the_work_and_none_removes_what_others_wrote"]).env(NODE, folder.path());
+        let output = node.env("NUM_NODES", "2").env("NODE_RANK", rank).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    let report = cache(folder.path(), roads(true), &[], Host::default()).0.unwrap();
+    assert_eq!((report.scenarios, report.present, report.failed), (30, 28, 2));
+}
+
+#[test]
+fn a_scenario_that_no_entry_can_hold_is_counted_and_the_others_are_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let crowded = || {
+        let mut source = roads(true);
+        source.crowded.insert(11);
+        source
+    };
+    let (report, _) = cache(folder.path(), crowded(), &[], Host::default());
+    let report = report.unwrap();
+    assert_eq!((report.computed, report.failed), (27, 3));
+    assert_eq!(report.failures, [("bad_route".into(), 2), ("not_cacheable".into(), 1)].into());
+    let listed = std::fs::read_to_string(folder.path().join("rejected_scenarios.csv")).unwrap();
+    assert!(listed.contains("scenario 'scenario 11' is not cached: its size would be lost"), "{listed}");
+    // Training uses it nevertheless.
+    let path = format!("cache.cache_path={}", folder.path().join("features").display());
+    let config = config(folder.path(), &[&path]);
+    let model = training_engine::engine::build_model(&config).unwrap();
+    let data = training_engine::engine::build_datamodule(&config, Some(Arc::new(crowded())), &model, &Host::default()).unwrap();
+    assert_eq!(data.features(11).unwrap().map(|features| features.static_objects.count), Some(40_000));
+    assert!(data.supply().unwritten.cache.get().is_none() && data.supply().unwritten.scenarios.load(Ordering::Relaxed) == 1);
+}
+
 #[test]
 fn caching_stops_when_asked_and_fails_with_the_source() {
     let folder = tempfile::tempdir().unwrap();

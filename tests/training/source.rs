@@ -29,6 +29,8 @@ pub struct Roads {
     pub invalid: HashSet<usize>,
     /// Loading these panics.
     pub panicking: HashSet<usize>,
+    /// These come with more cones than an entry of the cache holds.
+    pub crowded: HashSet<usize>,
     /// Describing these fails.
     pub undescribed: HashSet<usize>,
     /// Every third scenario has another label.
@@ -85,6 +87,7 @@ impl Roads {
             broken: HashSet::new(),
             invalid: HashSet::new(),
             panicking: HashSet::new(),
+            crowded: HashSet::new(),
             undescribed: HashSet::new(),
             labelled: false,
             placed: false,
@@ -124,6 +127,7 @@ impl Roads {
             Agent { id: format!("agent {a}"), kind, states: states.collect() }
         });
         let [x, y] = place(160.0, -1.7);
+        let cone = StaticObject { kind: StaticKind::TrafficCone, x, y, heading: 0.0, width: 0.4, length: 0.4 };
         Scenario {
             token: format!("scenario {index}"),
             log_name: format!("log {}", index % 10),
@@ -132,7 +136,7 @@ impl Roads {
             ego: ego.collect(),
             vehicle: Vehicle::PACIFICA,
             agents: agents.collect(),
-            static_objects: vec![StaticObject { kind: StaticKind::TrafficCone, x, y, heading: 0.0, width: 0.4, length: 0.4 }],
+            static_objects: vec![cone; if self.crowded.contains(&index) { 40_000 } else { 1 }],
             route: if self.invalid.contains(&index) { Vec::new() } else { vec!["block 0".into(), "block 1".into()] },
             lights: Vec::new(),
         }

@@ -14,6 +14,33 @@ use std::sync::{
 /// Scenarios of a source that is not thread-safe that may wait for each thread.
 const AHEAD: usize = 4;
 
+/// The nodes that fill a cache together, from `NUM_NODES` and `NODE_RANK` in the environment as the published stack has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nodes {
+    /// How many there are.
+    pub count: usize,
+    /// Which of them this is.
+    pub rank: usize,
+}
+
+impl Nodes {
+    /// One node if the environment says nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an unusable environment.
+    pub fn from_environment() -> Result<Self> {
+        let read = |name: &str, default| match std::env::var(name) {
+            Ok(text) => text.trim().parse().map_err(|_| Error::Argument(format!("{name}='{text}' in the environment is no whole number"))),
+            Err(_) => Ok(default),
+        };
+        let (count, rank) = (read("NUM_NODES", 1)?, read("NODE_RANK", 0)?);
+        if rank >= count {
+            return Err(Error::Argument(format!("the environment says NODE_RANK={rank} of NUM_NODES={count}")));
+        }
+        Ok(Self { count, rank })
+    }
+}
+
 /// What became of a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Filled {
