@@ -77,6 +77,8 @@ pub struct SavedCheckpoint<'a> {
     pub path: &'a Path,
     /// True if it is the best so far.
     pub is_best: bool,
+    /// True if the run wrote it before it was gone on with.
+    pub is_earlier: bool,
     /// Value of the monitored metric.
     pub score: Option<f64>,
     /// Options of the hook that wrote it.
@@ -107,7 +109,7 @@ pub trait Logger: Send {
         false
     }
 
-    /// A checkpoint was written; a logger that keeps none leaves it alone.
+    /// A checkpoint was written, or lies there as the best of a run that is gone on with; a logger that keeps none leaves it alone.
     ///
     /// # Errors
     /// The checkpoint cannot be kept.

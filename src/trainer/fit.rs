@@ -3,6 +3,7 @@
 use super::{
     evaluate::{evaluate, unusable},
     hooks::{BatchEnd, Context, Hook, Outcome, Stage},
+    host::LogLevel,
     module::{ModuleState, Trained, TrainingModule},
     session::{Losses, MOST_UNDER_WAY, ReportId, Updated},
     state::State,
@@ -34,7 +35,14 @@ impl Fit<'_, '_> {
     pub fn run(&mut self) -> Result<()> {
         self.stage.run.skip(self.data.undescribed());
         if self.is_over() {
+            let (epochs, steps) = (self.state.epochs(), self.state.step);
+            self.stage.run.log(LogLevel::Info, &format!("nothing is left to train after {epochs} epochs and {steps} steps"));
             return Ok(());
+        }
+        let scenarios = self.data.fingerprint();
+        if self.state.scenarios.replace(scenarios).is_some_and(|before| before != scenarios) {
+            let text = "the training scenarios are not those that the run began with; it goes on with these, and will not equal one that ran through";
+            self.stage.run.log(LogLevel::Warning, text);
         }
         self.stage.loggers.open(self.stage.config, &self.stage.run, true);
         let result = self.train();

@@ -98,7 +98,7 @@ impl Loggers {
         self.each(run, |logger| logger.image(step, name, image));
     }
 
-    /// Tells of a checkpoint that was written.
+    /// Tells of a checkpoint that was written, or is known from before.
     pub fn checkpoint(&mut self, run: &Run, saved: &SavedCheckpoint) {
         self.each(run, |logger| logger.checkpoint(saved));
     }

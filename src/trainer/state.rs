@@ -11,6 +11,9 @@ pub struct State {
     pub run: String,
     /// Seed of the run.
     pub seed: u64,
+    /// Names the scenarios of the run; none if it never began.
+    #[serde(default)]
+    pub scenarios: Option<u64>,
     /// The present epoch, from 0.
     pub epoch: usize,
     /// Batches of the present epoch that are done.

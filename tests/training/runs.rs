@@ -149,6 +149,24 @@ fn stop_and_resume(extra: &[&str]) {
 }
 
 #[test]
+fn a_run_that_goes_on_with_other_scenarios_or_with_nothing_to_do_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |overrides: &[&str], scenarios: usize| {
+        let said = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&said);
+        let host = Host { log: Some(Arc::new(move |_, text: &str| sink.lock().unwrap().push_str(text))), ..Host::default() };
+        let overrides = [&["checkpoint=last", "lightning.trainer.params.limit_train_batches=2"], overrides].concat();
+        engine(config(folder.path(), &overrides), Roads::new(scenarios), host).fit().unwrap();
+        let said = said.lock().unwrap();
+        ["the training scenarios are not those", "nothing is left to train after 3 epochs and 6 steps"].map(|text| said.contains(text))
+    };
+    assert_eq!(said(&["epochs=1"], 30), [false, false]);
+    assert_eq!(said(&["epochs=2"], 30), [false, false]);
+    assert_eq!(said(&["epochs=3"], 20), [true, false]);
+    assert_eq!(said(&["epochs=3"], 20), [false, true]);
+}
+
+#[test]
 fn a_stop_from_another_thread_ends_the_run_and_a_second_call_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let handle: Arc<Mutex<Option<training_engine::engine::StopHandle>>> = Arc::default();

@@ -19,7 +19,7 @@ struct Ended {
 }
 
 /// Two epochs of four steps, or what is left of them in the folder.
-fn run(folder: &Path, host: Host) -> Ended {
+fn run(folder: &Path, host: Host, more: &[&str]) -> Ended {
     let overrides = [
         "precision=16-mixed",
         "epochs=2",
@@ -34,7 +34,7 @@ fn run(folder: &Path, host: Host) -> Ended {
         "lightning.trainer.checkpoint.save_top_k=0",
         "lightning.trainer.params.num_sanity_val_steps=0",
     ];
-    let config = config(folder, &overrides);
+    let config = config(folder, &[&overrides, more].concat());
     let (mut module, data) = module_on(device::open(), Multiply::F16, &config);
     module.session_mut().set_loss_scale(&START).unwrap();
     let mut trainer = Trainer::new(&config, host, StopHandle::default()).unwrap();
@@ -49,7 +49,7 @@ fn run(folder: &Path, host: Host) -> Ended {
 fn steps_that_overflow_are_skipped_and_a_run_goes_on_amid_them() {
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let events = Events::default();
-    let expected = run(whole.path(), events.host(|_| false));
+    let expected = run(whole.path(), events.host(|_| false), &[]);
     let applied: Vec<bool> = (events.0.lock().unwrap().iter())
         .filter_map(|event| match event {
             Event::Step { .. } => Some(true),
@@ -71,9 +71,14 @@ fn steps_that_overflow_are_skipped_and_a_run_goes_on_amid_them() {
     assert_eq!((expected.state.step, expected.module), (8, ModuleState { updates: (8 - skipped) as u64, schedule: 2 }));
     assert!(expected.buffers.iter().flatten().all(|x| x.is_finite()));
 
-    let first = run(parts.path(), Events::default().host(|event| matches!(event, Event::Step { step, .. } if *step >= 3)));
+    let first = run(parts.path(), Events::default().host(|event| matches!(event, Event::Step { step, .. } if *step >= 3)), &[]);
     assert!(first.report.stopped && first.report.skipped_steps > 0);
-    let second = run(parts.path(), Host::default());
+    let second = run(parts.path(), Host::default(), &[]);
     assert!(!second.report.stopped && second.buffers == expected.buffers);
     assert_eq!((second.scale, second.module, second.state.step), (expected.scale, expected.module, expected.state.step));
+
+    let folder = tempfile::tempdir().unwrap();
+    let every = ["lightning.trainer.checkpoint.every_n_train_steps=1", "lightning.trainer.checkpoint.save_top_k=-1"];
+    assert_eq!(run(folder.path(), Host::default(), &every).report.skipped_steps, skipped);
+    assert_eq!(checkpoints(folder.path()).len(), 8 + 1, "one for each step, those that were skipped too, and the last");
 }

@@ -235,6 +235,24 @@ fn an_offline_run_is_uploaded_whole_and_its_model_comes_back() {
     assert!(error.err().unwrap().to_string().contains("wandb.artifact"));
 }
 
+/// The part of the run that wrote the best model was killed before it could hand it on; the next part finds none that is better.
+#[test]
+fn a_run_that_goes_on_hands_its_best_model_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = |log_model: &str, epochs: &str| -> Vec<Vec<u8>> {
+        let worse = ["lightning.trainer.checkpoint.monitor=epoch", "lightning.trainer.checkpoint.save_top_k=1"];
+        let wandb = ["wandb.mode=offline", "checkpoint=last", log_model, epochs];
+        engine(config(folder.path(), &[&worse[..], &wandb].concat()), Roads::new(30), Host::default()).fit().unwrap();
+        let [run] = &runs(folder.path())[..] else { panic!("one folder a part") };
+        let models = fs::read_dir(run.join("artifacts")).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+        fs::remove_dir_all(folder.path().join("wandb")).unwrap();
+        models
+    };
+    let first = models("wandb.log_model=best", "epochs=1");
+    assert_eq!(models("wandb.log_model=best", "epochs=2"), first);
+    assert!(!models("wandb.log_model=all", "epochs=3").contains(&first[0]), "of what is written now alone");
+}
+
 #[test]
 fn what_a_log_holds_that_was_cut_anywhere_is_uploaded() {
     let Some(service) = Service::start("") else { return };

@@ -211,7 +211,7 @@ impl Logger for Wandb {
 
     fn checkpoint(&mut self, saved: &SavedCheckpoint) -> Result<()> {
         match self.config.log_model {
-            LogModel::All => {
+            LogModel::All if !saved.is_earlier => {
                 let artifact = self.artifacts.keep(saved)?;
                 self.log.record(kind::ARTIFACT, |m| m.0.extend(&artifact.0))
             }
@@ -219,7 +219,7 @@ impl Logger for Wandb {
                 self.best = Some(self.artifacts.replace(saved)?);
                 Ok(())
             }
-            LogModel::Best | LogModel::None => Ok(()),
+            LogModel::All | LogModel::Best | LogModel::None => Ok(()),
         }
     }
 

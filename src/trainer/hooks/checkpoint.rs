@@ -5,7 +5,7 @@
 //! where Lightning makes folders. And `every_n_train_steps` and `train_time_interval` may stand beside `every_n_epochs`, for safety
 //! from crashes: they then write `last` alone.
 
-use super::{BatchEnd, Context, Hook, Outcome, file_name::FileName};
+use super::{BatchEnd, Context, Hook, file_name::FileName};
 use crate::{
     config::{CheckpointConfig, CheckpointSource, Config},
     error::{Error, Result},
@@ -60,6 +60,8 @@ pub struct Checkpoints {
     /// A file that is never removed: the one that was gone on from.
     source: Option<PathBuf>,
     files: Files,
+    /// The step at the last batch.
+    step: u64,
     warned: bool,
 }
 
@@ -77,6 +79,7 @@ impl Checkpoints {
             config: checkpoint,
             source,
             files: Files::default(),
+            step: 0,
             warned: false,
         };
         hook.files.ranked_by = hook.ranked_by();
@@ -224,6 +227,18 @@ impl Checkpoints {
         }
     }
 
+    /// Tells the loggers of a file that was written, here or before the run was gone on with.
+    fn tell_loggers(&self, context: &mut Context, path: &Path, is_earlier: bool) {
+        let of_file = |kept: &&Kept| self.folder.join(&kept.file) == path;
+        let score = self.files.kept.iter().find(of_file).and_then(|kept| kept.score);
+        let (is_best, config) = (self.files.best.as_ref().is_some_and(|best| of_file(&best)), &self.config);
+        let options = json!({
+            "monitor": config.monitor, "mode": config.mode.name(),
+            "save_last": config.save_last, "save_top_k": config.save_top_k,
+        });
+        context.loggers.checkpoint(context.run, &SavedCheckpoint { path, is_best, is_earlier, score, options: &options });
+    }
+
     /// A file name that is not taken: `name`, `name-v1`, `name-v2`, ... A file that this run will write over is no obstacle.
     fn free_name(&self, context: &Context, name: &str, own: Option<&str>) -> String {
         let file = |version: usize| if version == 0 { format!("{name}.{EXTENSION}") } else { format!("{name}-v{version}.{EXTENSION}") };
@@ -246,16 +261,25 @@ impl Hook for Checkpoints {
         NAME
     }
 
+    fn fit_start(&mut self, context: &mut Context) -> Result<()> {
+        self.step = context.state.step;
+        // A part of the run that was killed could not hand it on.
+        if let Some(path) = self.files.best.as_ref().map(|best| self.folder.join(&best.file)).filter(|path| path.exists()) {
+            self.tell_loggers(context, &path, true);
+        }
+        Ok(())
+    }
+
     fn waits(&self, state: &State, updates: u64) -> bool {
         let comes = |n: usize| n > 0 && (state.step + updates) / n as u64 > state.step / n as u64;
         self.config.train_time_interval.is_some() || self.config.every_n_train_steps.is_some_and(comes)
     }
 
-    fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
-        if batch.outcome != Outcome::Applied {
+    fn batch_end(&mut self, context: &mut Context, _: &BatchEnd) -> Result<()> {
+        let (step, seconds) = (context.state.step, context.state.seconds);
+        if std::mem::replace(&mut self.step, step) == step {
             return Ok(());
         }
-        let (step, seconds) = (context.state.step, context.state.seconds);
         let steps = self.config.every_n_train_steps.is_some_and(|n| n > 0 && step.is_multiple_of(n as u64));
         let time = self.config.train_time_interval.is_some_and(|time| seconds - self.files.seconds >= time.as_secs_f64());
         if !(steps || time) {
@@ -288,14 +312,7 @@ impl Hook for Checkpoints {
     }
 
     fn checkpoint_saved(&mut self, context: &mut Context, path: &Path) -> Result<()> {
-        let of_file = |kept: &&Kept| self.folder.join(&kept.file) == path;
-        let score = self.files.kept.iter().find(of_file).and_then(|kept| kept.score);
-        let (is_best, config) = (self.files.best.as_ref().is_some_and(|best| of_file(&best)), &self.config);
-        let options = json!({
-            "monitor": config.monitor, "mode": config.mode.name(),
-            "save_last": config.save_last, "save_top_k": config.save_top_k,
-        });
-        context.loggers.checkpoint(context.run, &SavedCheckpoint { path, is_best, score, options: &options });
+        self.tell_loggers(context, path, false);
         Ok(())
     }
 
