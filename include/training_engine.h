@@ -713,8 +713,9 @@ TeStatus te_config_resolve(const struct TeBuildOptions *options, const char **te
 // a fork the memory is given up without being touched and the source is not released.
 TeStatus te_engine_free(struct TeEngine *engine);
 
-// Asks the run in progress to end after the step that it is in; without a run it has no effect. From any thread, in a callback,
-// in a signal handler: it takes no lock, allocates nothing and leaves `te_last_error` alone.
+// Asks the run in progress to end after the step that it is in, or, where that waits for scenarios, after those being loaded; without
+// a run it has no effect. From any thread, in a callback, in a signal handler: it takes no lock, allocates nothing and leaves
+// `te_last_error` alone.
 TeStatus te_engine_stop(const struct TeEngine *engine);
 
 // The final configuration as YAML text with every default; it lives as long as the engine.

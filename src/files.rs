@@ -1,11 +1,13 @@
 //! Durable files: under its name there is the old content or the new, whole, whatever happens.
 
 use crate::error::{Error, Result};
-use std::{fs, io::Write, path::Path};
+use std::{fs, io::Write, path::Path, time::Duration};
 use tempfile::NamedTempFile;
 
 /// How the names of files begin that are not whole yet; what a killed process was writing keeps its.
 pub const UNFINISHED: &str = ".writing-";
+/// For so long another process may still be at one.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes a file under a temporary name and keeps it. Makes the folder.
 ///
@@ -52,6 +54,16 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes what killed processes left unfinished in a folder, as far as it can.
+pub fn remove_abandoned(folder: &Path) {
+    let is_abandoned = |entry: &fs::DirEntry| {
+        let age = entry.metadata().ok().and_then(|data| data.modified().ok()?.elapsed().ok());
+        entry.file_name().to_string_lossy().starts_with(UNFINISHED) && age.is_some_and(|age| age > ABANDONED)
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(is_abandoned).for_each(|entry| drop(fs::remove_file(entry.path())));
+}
+
 /// Makes sure that the names in a folder are on the disk.
 ///
 /// # Errors
@@ -78,5 +90,19 @@ mod tests {
         write_atomically(&folder.path().join("kept"), b"x").unwrap();
         assert_eq!(mode("kept"), mode("plain"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_removed_once_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * ABANDONED;
+        for (name, time) in [("last", Some(old)), (".writing-old", Some(old)), (".writing-new", None)] {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            time.iter().for_each(|time| file.set_modified(*time).unwrap());
+        }
+        remove_abandoned(folder.path());
+        let left = ["last", ".writing-old", ".writing-new"].map(|name| folder.path().join(name).exists());
+        assert_eq!(left, [true, false, true]);
+        remove_abandoned(&folder.path().join("missing"));
     }
 }

@@ -10,6 +10,7 @@ use super::{
     rejections::Rejections,
     sampler::{self, Plan},
     splitter::{self, Splits},
+    stop::StopHandle,
     supply::{Supply, Unwritten},
 };
 use crate::{
@@ -170,9 +171,9 @@ impl DataModule {
     ///
     /// # Errors
     /// [`Error::Data`] if the split is empty; [`Error::Backend`] if threads cannot be started.
-    pub fn evaluation(&self, split: Split, limit: usize) -> Result<Loader> {
+    pub fn evaluation(&self, split: Split, limit: usize, stop: &StopHandle) -> Result<Loader> {
         let batches = self.count(split, false)?.min(limit);
-        self.start(self.splits.of(split).to_vec(), 0..batches, None)
+        self.start(self.splits.of(split).to_vec(), 0..batches, None, stop)
     }
 
     /// The scenarios that a pass over a split without training reads, in its order, by their positions in the source.
@@ -203,7 +204,7 @@ impl DataModule {
     ///
     /// # Errors
     /// As [`Self::evaluation`].
-    pub fn training_pass(&self, epoch: usize, first: usize) -> Result<Loader> {
+    pub fn training_pass(&self, epoch: usize, first: usize, stop: &StopHandle) -> Result<Loader> {
         let batches = self.batches(Split::Train)?;
         let (scenarios, seed) = (&self.splits.train, self.config.run.seed);
         let order = if !self.config.trainer.overfit_batches.is_zero() {
@@ -217,13 +218,13 @@ impl DataModule {
             let key = "scenario_type_weights.scenario_type_sampling_weights.scenario_type_weights";
             return Err(Error::config(key, "no scenario of the training split has a weight above 0"));
         }
-        self.start(order, first..batches, Some(epoch))
+        self.start(order, first..batches, Some(epoch), stop)
     }
 
-    fn start(&self, order: Vec<usize>, wanted: Range<usize>, epoch: Option<usize>) -> Result<Loader> {
+    fn start(&self, order: Vec<usize>, wanted: Range<usize>, epoch: Option<usize>, stop: &StopHandle) -> Result<Loader> {
         let loader = &self.config.loader;
         let plan = Plan::new(sampler::shard(order, self.rank, self.ranks), loader.batch_size, wanted);
-        Loader::new(Arc::clone(&self.maker), Pass { plan, epoch }, loader.num_workers, loader.prefetch_factor)
+        Loader::new(Arc::clone(&self.maker), Pass { plan, epoch }, loader.num_workers, loader.prefetch_factor, stop.clone())
     }
 
     /// What was left out so far.

@@ -10,6 +10,7 @@ use super::{
     collate::collate_into,
     rejections::Rejections,
     sampler::Plan,
+    stop::StopHandle,
     supply::Supply,
 };
 use crate::{
@@ -20,9 +21,16 @@ use crate::{
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
+    time::Duration,
 };
+
+/// Between two looks at whether the host wants to stop, while a batch is waited for.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Everything that making a batch needs, shared by all threads and passes.
 pub struct Maker {
@@ -82,10 +90,14 @@ struct Job {
 }
 
 impl Maker {
-    fn make(&self, job: Job, epoch: Option<usize>, spare: Option<Batch>) -> Result<Loaded> {
+    /// Makes a batch, unless `is_over` says between two scenarios that nobody wants it any more.
+    fn make(&self, job: Job, epoch: Option<usize>, spare: Option<Batch>, is_over: impl Fn() -> bool) -> Result<Loaded> {
         let augmentor = epoch.and_then(|epoch| Some((self.augmentor.as_ref()?, epoch as u64)));
         let (mut skipped, mut ready, mut triplets) = (Vec::new(), Vec::new(), Vec::new());
         for (place, (index, scenario)) in (job.place..).zip(job.scenarios) {
+            if is_over() {
+                return Err(Error::Stopped);
+            }
             let made = self.supply.features(index, scenario, job.may_load).and_then(|features| {
                 match augmentor {
                     Some((augmentor, epoch)) => {
@@ -129,12 +141,13 @@ struct Exchange {
     spare: Vec<Batch>,
     /// Batches made so far, not from spare ones.
     made: usize,
-    closed: bool,
 }
 
 #[derive(Default)]
 struct Shared {
     exchange: Mutex<Exchange>,
+    /// The pass is over; set while the lock is held.
+    closed: AtomicBool,
     /// A job came, or the pass is over.
     work: Condvar,
     /// A batch is done.
@@ -156,12 +169,13 @@ impl Shared {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, maker: &Maker, epoch: Option<usize>) {
+    fn work(&self, maker: &Maker, epoch: Option<usize>, stop: &StopHandle) {
+        let is_closed = || self.closed.load(Ordering::Relaxed);
         loop {
             let (job, spare) = {
                 let mut exchange = self.lock();
                 loop {
-                    if exchange.closed {
+                    if is_closed() {
                         return;
                     }
                     if let Some(job) = exchange.jobs.pop_front() {
@@ -171,7 +185,7 @@ impl Shared {
                 }
             };
             let position = job.position;
-            let loaded = guarded(|| maker.make(job, epoch, spare));
+            let loaded = guarded(|| maker.make(job, epoch, spare, || is_closed() || stop.is_stopped()));
             self.lock().done.insert(position, loaded);
             self.ready.notify_all();
         }
@@ -182,6 +196,7 @@ impl Shared {
 pub struct Loader {
     maker: Arc<Maker>,
     pass: Pass,
+    stop: StopHandle,
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Batches that may be under way.
@@ -192,19 +207,21 @@ pub struct Loader {
 
 impl Loader {
     /// Starts a pass with `workers` threads (0: batches are made when they are asked for, in the calling thread), each of
-    /// which may be `prefetch` batches ahead.
+    /// which may be `prefetch` batches ahead. Once `stop` asks for it the next batch is [`Error::Stopped`], after the scenario in
+    /// progress.
     ///
     /// # Errors
     /// [`Error::Backend`] if a thread cannot be started.
-    pub fn new(maker: Arc<Maker>, pass: Pass, workers: usize, prefetch: usize) -> Result<Self> {
+    pub fn new(maker: Arc<Maker>, pass: Pass, workers: usize, prefetch: usize, stop: StopHandle) -> Result<Self> {
         let workers = workers.min(pass.plan.len());
         let epoch = pass.epoch;
-        let mut loader =
-            Self { maker, pass, shared: Arc::default(), workers: Vec::new(), window: workers * prefetch.max(1), submitted: 0, given: 0 };
+        let window = workers * prefetch.max(1);
+        let mut loader = Self { maker, pass, stop, shared: Arc::default(), workers: Vec::new(), window, submitted: 0, given: 0 };
         for i in 0..workers {
-            let (shared, maker) = (Arc::clone(&loader.shared), Arc::clone(&loader.maker));
+            let (shared, maker, stop) = (Arc::clone(&loader.shared), Arc::clone(&loader.maker), loader.stop.clone());
             let thread = std::thread::Builder::new().name(format!("te-loader-{i}"));
-            let thread = thread.spawn(move || shared.work(&maker, epoch)).map_err(|e| Error::Backend(format!("a loader thread: {e}")))?;
+            let thread =
+                thread.spawn(move || shared.work(&maker, epoch, &stop)).map_err(|e| Error::Backend(format!("a loader thread: {e}")))?;
             loader.workers.push(thread);
         }
         Ok(loader)
@@ -236,20 +253,24 @@ impl Loader {
         self.shared.lock().spare.push(batch);
     }
 
-    fn job(&self, position: usize) -> Job {
+    fn job(&self, position: usize) -> Result<Job> {
         let load = !self.workers.is_empty() && !self.maker.supply.is_thread_safe();
-        let scenarios =
-            self.pass.plan.batch(position).iter().map(|&index| (index, if load { self.maker.supply.load(index) } else { None })).collect();
-        Job { position, place: self.pass.plan.place(position), scenarios, may_load: !load }
+        let scenario = |&index: &usize| match load {
+            true if self.stop.is_stopped() => Err(Error::Stopped),
+            true => Ok((index, self.maker.supply.load(index))),
+            false => Ok((index, None)),
+        };
+        let scenarios = self.pass.plan.batch(position).iter().map(scenario).collect::<Result<_>>()?;
+        Ok(Job { position, place: self.pass.plan.place(position), scenarios, may_load: !load })
     }
 
     fn load_next(&mut self) -> Result<Loaded> {
         if self.workers.is_empty() {
             let spare = self.shared.lock().take_spare();
-            return guarded(|| self.maker.make(self.job(self.given), self.pass.epoch, spare));
+            return guarded(|| self.maker.make(self.job(self.given)?, self.pass.epoch, spare, || self.stop.is_stopped()));
         }
         while self.submitted < self.pass.plan.len().min(self.given + self.window) {
-            let job = guarded(|| Ok(self.job(self.submitted)))?;
+            let job = guarded(|| self.job(self.submitted))?;
             self.submitted += 1;
             self.shared.lock().jobs.push_back(job);
             self.shared.work.notify_one();
@@ -259,7 +280,10 @@ impl Loader {
             if let Some(loaded) = exchange.done.remove(&self.given) {
                 return loaded;
             }
-            exchange = self.shared.ready.wait(exchange).unwrap_or_else(PoisonError::into_inner);
+            if self.stop.is_stopped() {
+                return Err(Error::Stopped);
+            }
+            (exchange, _) = self.shared.ready.wait_timeout(exchange, PATIENCE).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -283,7 +307,9 @@ impl Iterator for Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        let exchange = self.shared.lock();
+        self.shared.closed.store(true, Ordering::Relaxed);
+        drop(exchange);
         self.shared.work.notify_all();
         for worker in self.workers.drain(..) {
             // Its panics were caught and handed over.

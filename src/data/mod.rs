@@ -13,6 +13,7 @@ mod pack;
 pub mod rejections;
 pub mod sampler;
 pub mod splitter;
+mod stop;
 pub mod supply;
 
 pub use batch::Batch;
@@ -21,3 +22,4 @@ pub use collate::{collate, collate_into};
 pub use datamodule::DataModule;
 pub use loader::{Loaded, Loader, Skipped};
 pub use rejections::Rejections;
+pub use stop::StopHandle;

@@ -193,8 +193,9 @@ pub unsafe extern "C" fn te_engine_free(engine: *mut TeEngine) -> TeStatus {
     })
 }
 
-/// Asks the run in progress to end after the step that it is in; without a run it has no effect. From any thread, in a callback,
-/// in a signal handler: it takes no lock, allocates nothing and leaves `te_last_error` alone.
+/// Asks the run in progress to end after the step that it is in, or, where that waits for scenarios, after those being loaded; without
+/// a run it has no effect. From any thread, in a callback, in a signal handler: it takes no lock, allocates nothing and leaves
+/// `te_last_error` alone.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn te_engine_stop(engine: *const TeEngine) -> TeStatus {
     // SAFETY: the host vouches for its handle as the header asks.

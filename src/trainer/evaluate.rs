@@ -29,7 +29,7 @@ pub(super) fn evaluate(
     sanity: Option<usize>,
 ) -> Result<Option<Tally>> {
     let mut tally = Tally::default();
-    let mut loader = data.evaluation(split, sanity.unwrap_or(usize::MAX))?;
+    let mut loader = data.evaluation(split, sanity.unwrap_or(usize::MAX), stage.run.stop())?;
     let total = loader.len();
     if sanity.is_none() {
         stage.notify(state, module, |hook, context| hook.evaluation_start(context, split, total))?;
@@ -38,7 +38,10 @@ pub(super) fn evaluate(
     let mut under_way: VecDeque<(usize, Batch, ReportId)> = VecDeque::with_capacity(MOST_UNDER_WAY + 1);
     let mut ended = false;
     while !ended {
-        let loaded = loader.next().transpose()?;
+        let loaded = match loader.next().transpose() {
+            Err(Error::Stopped) if stage.run.is_interrupted() => return Ok(None),
+            loaded => loaded?,
+        };
         ended = loaded.is_none();
         if let Some(loaded) = loaded {
             stage.run.skip(&loaded.skipped);

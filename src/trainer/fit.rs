@@ -136,7 +136,7 @@ impl Fit<'_, '_> {
 
     /// The batches that are left of the epoch, with their validations; false if the host interrupted them.
     fn batches(&mut self, clock: &Clock) -> Result<bool> {
-        let mut loader = self.data.training_pass(self.state.epoch, self.state.batch)?;
+        let mut loader = self.data.training_pass(self.state.epoch, self.state.batch, self.stage.run.stop())?;
         let mut steps = Steps::at(self.state);
         let result = self.steps(&mut loader, &mut steps, clock);
         // After an error, what was begun counts nevertheless.
@@ -169,7 +169,11 @@ impl Fit<'_, '_> {
             let start = self.module.session().clock();
             let loaded = loader.next();
             self.module.session().note(Phase::Loading, start);
-            let Some(loaded) = loaded.transpose()? else {
+            let loaded = match loaded.transpose() {
+                Err(Error::Stopped) if self.stage.run.is_interrupted() => continue,
+                loaded => loaded?,
+            };
+            let Some(loaded) = loaded else {
                 steps.ended = true;
                 continue;
             };

@@ -1,14 +1,10 @@
 //! What a run tells its host, and how the host ends it.
 
+pub use crate::data::StopHandle;
+
 use super::session::Losses;
 use crate::metrics::MetricTable;
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Severity of a log record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,25 +113,6 @@ impl Host {
     /// Hands over an event.
     pub fn event(&self, event: &Event) -> Flow {
         self.event.as_ref().map_or(Flow::Continue, |sink| sink(event))
-    }
-}
-
-/// Ends a run from any thread, or from a signal handler.
-#[derive(Debug, Clone, Default)]
-pub struct StopHandle(Arc<AtomicBool>);
-
-impl StopHandle {
-    /// Asks the run to end after the step in progress.
-    pub fn stop(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-    /// True once asked.
-    pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-    /// Forgets the request; a run does this when it starts.
-    pub fn reset(&self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -38,6 +38,11 @@ impl<'a> Run<'a> {
         self.asked || self.stop.is_stopped()
     }
 
+    /// What other threads stop the run by.
+    pub fn stop(&self) -> &StopHandle {
+        self.stop
+    }
+
     /// Interrupts the run as the host would.
     pub fn interrupt(&mut self, reason: &str) {
         if !self.asked {

@@ -11,7 +11,7 @@ mod common;
 use std::{sync::Arc, time::Instant};
 use training_engine::{
     config::Config,
-    data::DataModule,
+    data::{DataModule, StopHandle},
     engine::{Host, build_datamodule, build_model},
     error::Result,
     scenario::{Scenario, ScenarioInfo, ScenarioSource, Split},
@@ -79,7 +79,7 @@ fn main() {
 /// Loads an epoch; gives the number of scenarios and the seconds.
 fn pass(data: &DataModule, epoch: usize) -> (usize, f64) {
     let start = Instant::now();
-    let mut loader = data.training_pass(epoch, 0).unwrap();
+    let mut loader = data.training_pass(epoch, 0, &StopHandle::default()).unwrap();
     let mut samples = 0;
     while let Some(loaded) = loader.next() {
         if let Some(batch) = loaded.unwrap().batch {
@@ -92,7 +92,7 @@ fn pass(data: &DataModule, epoch: usize) -> (usize, f64) {
 
 /// Seconds that a training step on an epoch's first batch takes for each of its scenarios.
 fn step(data: &DataModule, model: &mut Session, epoch: usize) -> f64 {
-    let batch = data.training_pass(epoch, 0).unwrap().next().unwrap().unwrap().batch.unwrap();
+    let batch = data.training_pass(epoch, 0, &StopHandle::default()).unwrap().next().unwrap().unwrap().batch.unwrap();
     let start = Instant::now();
     assert!(model.train(&batch, epoch as u64).unwrap().loss.is_finite());
     let rule = Rule::AdamW { beta: [0.9, 0.999], epsilon: 1e-8 };

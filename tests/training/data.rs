@@ -6,7 +6,7 @@ use std::{
     sync::atomic::Ordering,
 };
 use training_engine::{
-    data::{DataModule, Loader},
+    data::{DataModule, Loader, StopHandle},
     scenario::Split,
 };
 
@@ -88,7 +88,7 @@ fn a_scenario_that_is_drawn_twice_is_augmented_in_two_ways() {
     let overrides = [&contrastive::CONTRASTIVE[..], &[weighted, "data_loader.params.batch_size=1"]].concat();
     let epoch = || {
         let data = data(&source, &overrides).unwrap();
-        let batches = data.training_pass(0, 0).unwrap().map(|loaded| loaded.unwrap().batch.unwrap());
+        let batches = data.training_pass(0, 0, &StopHandle::default()).unwrap().map(|loaded| loaded.unwrap().batch.unwrap());
         batches.collect::<Vec<_>>()
     };
     let batches = epoch();
@@ -106,7 +106,7 @@ fn epochs_are_drawn_by_the_weights_of_types() {
     let drawn = |waiting: f64, epoch: usize| {
         let weights = weights(waiting);
         let data = data(&source, &[&weights[0], &weights[1]]).unwrap();
-        tokens(data.training_pass(epoch, 0).unwrap())
+        tokens(data.training_pass(epoch, 0, &StopHandle::default()).unwrap())
     };
     let waiting = |tokens: &[String]| tokens.iter().filter(|token| token[9..].parse::<usize>().unwrap() % 3 == 0).count();
     let first = drawn(0.0, 0);
@@ -118,25 +118,28 @@ fn epochs_are_drawn_by_the_weights_of_types() {
     assert_ne!(drawn(1e6, 1), many);
     let none = [weights(0.0).to_vec(), vec![format!("{group}.scenario_type_weights.following=0")]].concat();
     let data = data(&source, &none.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-    assert!(data.training_pass(0, 0).err().unwrap().to_string().contains("scenario_type_weights"));
+    assert!(data.training_pass(0, 0, &StopHandle::default()).err().unwrap().to_string().contains("scenario_type_weights"));
 }
 
 #[test]
 fn ranks_share_an_epoch() {
     let source = roads(26);
-    let whole = tokens(data(&source, &["drop_last=false"]).unwrap().training_pass(3, 0).unwrap());
+    let whole = tokens(data(&source, &["drop_last=false"]).unwrap().training_pass(3, 0, &StopHandle::default()).unwrap());
     assert_eq!(whole.len(), 26);
     for ranks in 1..4 {
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for rank in 0..ranks {
             let data = data(&source, &["drop_last=false"]).unwrap().for_rank(rank, ranks).unwrap();
-            let part = tokens(data.training_pass(3, 0).unwrap());
+            let part = tokens(data.training_pass(3, 0, &StopHandle::default()).unwrap());
             assert_eq!(part.len(), 26_usize.div_ceil(ranks));
             assert_eq!(data.batches(Split::Train), Ok(part.len().div_ceil(4)));
             assert!(part.iter().enumerate().all(|(i, token)| *token == whole[(i * ranks + rank) % 26]));
             part.into_iter().for_each(|token| *seen.entry(token).or_default() += 1);
             // Where a pass begins in the middle, it goes on as the whole one does.
-            assert_eq!(tokens(data.training_pass(3, 2).unwrap()), tokens(data.training_pass(3, 0).unwrap())[8..]);
+            assert_eq!(
+                tokens(data.training_pass(3, 2, &StopHandle::default()).unwrap()),
+                tokens(data.training_pass(3, 0, &StopHandle::default()).unwrap())[8..]
+            );
         }
         assert_eq!(seen.len(), 26);
         assert_eq!(seen.values().sum::<usize>(), 26_usize.next_multiple_of(ranks));
@@ -154,7 +157,7 @@ fn no_more_batches_than_promised_are_in_memory() {
             let source = Arc::new(source);
             let overrides = [format!("num_workers={workers}"), "data_loader.params.prefetch_factor=3".into()];
             let data = data(&source, &overrides.each_ref().map(String::as_str)).unwrap();
-            let mut loader = data.training_pass(0, 0).unwrap();
+            let mut loader = data.training_pass(0, 0, &StopHandle::default()).unwrap();
             assert_eq!(loader.most_batches(), most);
             let first = loader.next().unwrap().unwrap();
             // However long the host takes, nothing is loaded beyond that.

@@ -22,9 +22,9 @@ fn a_stop_amid_an_accumulation_is_gone_on_with() {
     let [whole, parts] = [0; 2].map(|_| tempfile::tempdir().unwrap());
     let expected = train(whole.path(), &overrides);
     let source = Arc::new(Roads::new(30));
-    // After the sanity check's 3 scenarios and three batches: the fourth batch, the first of the second update, is the last.
+    // After the sanity check's 3 scenarios and four batches, of which the last is the first of the second update: amid loading the fifth.
     let mut first = Engine::build(config(parts.path(), &overrides), Some(source.clone()), Host::default()).unwrap();
-    *source.stop_at.lock().unwrap() = Some((3 + 3 * 4 + 1, first.stop_handle()));
+    *source.stop_at.lock().unwrap() = Some((3 + 4 * 4 + 1, first.stop_handle()));
     let report = first.fit().unwrap();
     assert!(report.stopped && report.steps == 1);
     assert_eq!((first.trainer().state().batch, first.trainer().state().gathered), (4, 1));

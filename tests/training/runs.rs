@@ -189,6 +189,34 @@ fn a_stop_from_another_thread_ends_the_run_and_a_second_call_goes_on() {
     assert_eq!(engine.fit().unwrap().steps, 12, "nothing is left to do");
 }
 
+/// A host whose scenarios take long to come by does not wait for a whole batch.
+#[test]
+fn a_stop_takes_effect_between_two_scenarios() {
+    for (thread_safe, workers, most) in [(true, "num_workers=0", 2), (true, "num_workers=2", 2 + 1), (false, "num_workers=2", 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = Roads::new(30);
+        source.thread_safe = thread_safe;
+        let source = Arc::new(source);
+        let options = [workers, "epochs=1", "lightning.trainer.params.num_sanity_val_steps=0", "cache.memory_mb=0"];
+        let dynamic = Arc::clone(&source) as Arc<dyn ScenarioSource>;
+        let mut engine = Engine::build(config(folder.path(), &options), Some(dynamic), Host::default()).unwrap();
+        let mut stopped = |call: &mut dyn FnMut(&mut Engine)| {
+            let loads = source.loads.load(Ordering::Relaxed);
+            *source.stop_at.lock().unwrap() = Some((loads + 2, engine.stop_handle()));
+            call(&mut engine);
+            let loads = source.loads.load(Ordering::Relaxed) - loads;
+            assert!((2..=most).contains(&loads), "{loads} loads, {workers}, thread-safe: {thread_safe}");
+        };
+        stopped(&mut |engine| {
+            let report = engine.fit().unwrap();
+            assert!(report.stopped && report.steps == 0);
+        });
+        stopped(&mut |engine| assert!(matches!(engine.validate(), Err(training_engine::error::Error::Stopped))));
+        let report = engine.fit().unwrap();
+        assert!(!report.stopped && report.steps == 6);
+    }
+}
+
 #[test]
 fn the_best_checkpoints_stay() {
     let folder = tempfile::tempdir().unwrap();

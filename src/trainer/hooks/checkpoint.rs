@@ -9,6 +9,7 @@ use super::{BatchEnd, Context, Hook, file_name::FileName};
 use crate::{
     config::{CheckpointConfig, CheckpointSource, Config},
     error::{Error, Result},
+    files::remove_abandoned,
     logger::SavedCheckpoint,
     scenario::Split,
     trainer::{
@@ -263,6 +264,7 @@ impl Hook for Checkpoints {
 
     fn fit_start(&mut self, context: &mut Context) -> Result<()> {
         self.step = context.state.step;
+        remove_abandoned(&self.folder);
         // A part of the run that was killed could not hand it on.
         if let Some(path) = self.files.best.as_ref().map(|best| self.folder.join(&best.file)).filter(|path| path.exists()) {
             self.tell_loggers(context, &path, true);
