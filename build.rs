@@ -28,7 +28,10 @@ fn main() {
     println!("cargo::rerun-if-changed=kernels");
     files.iter().for_each(|file| println!("cargo::rerun-if-changed={}", file.display()));
 
-    let compiled = match find_nvcc(&root) {
+    let nvcc = find_nvcc(&root);
+    // Tests read what it makes of the kernels for the first architecture.
+    println!("cargo::rustc-env=TE_NVCC={}", nvcc.as_deref().unwrap_or(Path::new("")).display());
+    let compiled = match nvcc {
         Some(nvcc) => compile(&nvcc, &files, &out).unwrap_or_else(|reason| {
             reason.lines().for_each(|line| println!("cargo::warning={line}"));
             println!("cargo::warning=the kernels were not compiled: this library trains on the CPU alone");

@@ -87,10 +87,11 @@ fn values(seed: u64, count: usize) -> Vec<f32> {
     (0..count).map(|i| (word(i) % 128) as f32 / 64.0 - 1.0).collect()
 }
 
-/// Devices of every schedule, with and without checker.
+/// Devices of every schedule, with and without checker, and with the kernels as NVIDIA's compiler made them, if the build had it.
 fn devices() -> Vec<Emulator> {
-    let both = [Emulator::new as fn() -> Emulator, Emulator::checked];
-    both.iter().flat_map(|make| Schedule::ALL.map(|schedule| make().with_schedule(schedule))).collect()
+    let compiled = emulator::build::nvcc().map(|_| Emulator::compiled as fn() -> Emulator);
+    let all = [Emulator::new as fn() -> Emulator, Emulator::checked].into_iter().chain(compiled);
+    all.flat_map(|make| Schedule::ALL.map(|schedule| make().with_schedule(schedule))).collect()
 }
 
 /// Runs on every device: no reports, the same bits everywhere, which are given.

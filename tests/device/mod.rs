@@ -1,5 +1,5 @@
-//! The device that the CUDA backend is tested on: the emulated one, or with `TE_TEST_DEVICE=gpu` the first GPU of the machine, which
-//! then must be there.
+//! The device that the CUDA backend is tested on: the emulated one; with `TE_TEST_DEVICE=compiled` the same, but with the kernels as NVIDIA's
+//! compiler made them; with `TE_TEST_DEVICE=gpu` the first GPU of the machine, which then must be there.
 
 #![allow(dead_code, reason = "every test program uses a part")]
 
@@ -23,9 +23,14 @@ use training_engine::{
 pub fn is_gpu() -> bool {
     match std::env::var("TE_TEST_DEVICE").as_deref() {
         Ok("gpu") => true,
-        Ok("emulator" | "") | Err(_) => false,
-        Ok(other) => panic!("TE_TEST_DEVICE is '{other}', not 'gpu' or 'emulator'"),
+        Ok("emulator" | "compiled" | "") | Err(_) => false,
+        Ok(other) => panic!("TE_TEST_DEVICE is '{other}', not 'gpu', 'compiled' or 'emulator'"),
     }
+}
+
+/// Whether the emulated device shall run the kernels as NVIDIA's compiler made them.
+pub fn is_compiled() -> bool {
+    std::env::var("TE_TEST_DEVICE").is_ok_and(|device| device == "compiled")
 }
 
 /// The device to test on.
@@ -33,12 +38,16 @@ pub fn is_gpu() -> bool {
 /// # Panics
 /// A GPU was asked for and cannot be had: with the reason.
 pub fn open() -> Box<dyn Device> {
-    if is_gpu() { Box::new(gpu().unwrap_or_else(|e| panic!("TE_TEST_DEVICE=gpu, but {e}"))) } else { Box::new(Emulator::new()) }
+    if is_gpu() { Box::new(gpu().unwrap_or_else(|e| panic!("TE_TEST_DEVICE=gpu, but {e}"))) } else { Box::new(emulator()) }
+}
+
+fn emulator() -> Emulator {
+    if is_compiled() { Emulator::compiled() } else { Emulator::new() }
 }
 
 /// The device to test on, the emulated one working as late as it may.
 pub fn late() -> Box<dyn Device> {
-    if is_gpu() { open() } else { Box::new(Emulator::new().late()) }
+    if is_gpu() { open() } else { Box::new(emulator().late()) }
 }
 
 /// What a checker has found since the last call.
@@ -58,12 +67,16 @@ pub fn orders() -> Vec<Box<dyn Device>> {
     if is_gpu() {
         return vec![open(), open()];
     }
-    Schedule::ALL.iter().map(|&schedule| Box::new(Emulator::new().with_schedule(schedule)) as Box<dyn Device>).collect()
+    Schedule::ALL.iter().map(|&schedule| Box::new(emulator().with_schedule(schedule)) as Box<dyn Device>).collect()
 }
 
 /// Its name in what tests print.
 pub fn name() -> &'static str {
-    if is_gpu() { "GPU" } else { "emulated" }
+    match (is_gpu(), is_compiled()) {
+        (true, _) => "GPU",
+        (_, true) => "compiled",
+        _ => "emulated",
+    }
 }
 
 /// The folder of the repository, or what takes its place where a test program was carried to another machine.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{OsString, c_char, c_void},
+    ffi::{CStr, CString, OsString, c_char, c_void},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,7 @@ const KERNEL_FLAGS: &[&str] =
     &["-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-fvisibility=hidden"];
 /// The hooks of two sanitizers, which checker.cpp answers; their libraries are not linked.
 const CHECKED_FLAGS: &[&str] =
-    &["-O1", "-g", "-DEMULATOR_CHECKED=true", "-fsanitize=thread", "-fsanitize=alignment,bounds,shift-exponent,integer-divide-by-zero"];
+    &["-O1", "-g", "-DEMULATOR_CHECKED=Checked", "-fsanitize=thread", "-fsanitize=alignment,bounds,shift-exponent,integer-divide-by-zero"];
 
 /// Functions of the loaded emulator; see `memory.cpp`.
 pub struct Library {
@@ -35,18 +35,51 @@ pub struct Library {
     pub reports: unsafe extern "C" fn(*mut c_void) -> *const c_char,
     pub measure: unsafe extern "C" fn(*mut c_void),
     pub costs: unsafe extern "C" fn(*mut c_void) -> *const c_char,
+    pub load_compiled: unsafe extern "C" fn(*const c_char) -> *const c_char,
 }
 
-/// The emulator with the kernels loaded; `checked`: with the checker's hooks compiled into them.
+/// Who compiled the kernels; `Kind` of `emulator.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Kind {
+    /// The host's compiler.
+    Plain,
+    /// It, with the checker's hooks.
+    Checked,
+    /// NVIDIA's compiler.
+    Compiled,
+}
+
+/// The emulator with the kernels loaded.
 ///
 /// # Panics
 /// A file does not compile: with what the compiler says.
-pub fn library(checked: bool) -> &'static Library {
+pub fn library(kind: Kind) -> &'static Library {
     static EMULATOR: OnceLock<Library> = OnceLock::new();
-    static KERNELS: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
+    static KERNELS: [OnceLock<()>; 3] = [const { OnceLock::new() }; 3];
     let library = EMULATOR.get_or_init(|| functions(load(&core(), true)));
-    KERNELS[usize::from(checked)].get_or_init(|| kernels(checked).iter().for_each(|library| _ = load(library, false)));
+    KERNELS[kind as usize].get_or_init(|| match kind {
+        Kind::Compiled => compiled(library),
+        _ => kernels(kind == Kind::Checked).iter().for_each(|library| _ = load(library, false)),
+    });
     library
+}
+
+/// Loads the kernels and the samples as NVIDIA's compiler makes them for the oldest architecture.
+fn compiled(library: &Library) {
+    let nvcc = nvcc().expect("the build had no nvcc");
+    let flags = ["-ptx", "-arch=compute_80", "-std=c++17", "-O3", "--expt-relaxed-constexpr"];
+    for file in Folder::open("ptx").compile(nvcc, &flags, &sources(), "ptx") {
+        let path = CString::new(file.to_str().unwrap()).unwrap();
+        // SAFETY: a text, and one that is valid until the next call.
+        let failure = unsafe { CStr::from_ptr((library.load_compiled)(path.as_ptr())) };
+        assert!(failure.is_empty(), "{}", failure.to_string_lossy());
+    }
+}
+
+/// NVIDIA's compiler, if the build had one.
+pub fn nvcc() -> Option<&'static str> {
+    Some(env!("TE_NVCC")).filter(|nvcc| !nvcc.is_empty())
 }
 
 fn room() -> PathBuf {
@@ -55,18 +88,22 @@ fn room() -> PathBuf {
 
 /// The emulator without kernels.
 fn core() -> PathBuf {
-    let sources = ["emulator", "warp", "memory", "checker", "meter"].map(|name| room().join(format!("{name}.cpp")));
+    let sources = ["emulator", "warp", "memory", "checker", "meter", "ptx", "instructions"].map(|name| room().join(format!("{name}.cpp")));
     build("core", &sources, &["-O3", "-fno-semantic-interposition", "-fno-plt"], "emulator").remove(0)
 }
 
-/// The kernels and the samples. Each file is a library of its own, as it is a module of its own on a device: names of its functions are
-/// its own.
-fn kernels(checked: bool) -> Vec<PathBuf> {
+/// The kernels and the samples.
+fn sources() -> Vec<PathBuf> {
     let mut sources = list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels"), "cu");
     sources.push(room().join("samples.cu"));
+    sources
+}
+
+/// Each file is a library of its own, as it is a module of its own on a device: names of its functions are its own.
+fn kernels(checked: bool) -> Vec<PathBuf> {
     let mode: &[&str] = if checked { CHECKED_FLAGS } else { &["-O2"] };
     let flags = [KERNEL_FLAGS, mode].concat();
-    build(if checked { "checked" } else { "plain" }, &sources, &flags, "")
+    build(if checked { "checked" } else { "plain" }, &sources(), &flags, "")
 }
 
 /// Environment variables with which a program takes the emulated device for a GPU; see `driver.cpp`.
@@ -86,44 +123,67 @@ pub fn driver() -> [(&'static str, OsString); 2] {
 
 /// Compiles sources, each to a shared library, or together to one of the given name; gives the libraries.
 fn build(folder: &str, sources: &[PathBuf], flags: &[&str], together: &str) -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = root.join("target/emulator").join(folder);
-    fs::create_dir_all(&folder).unwrap();
-    // Other test programs may build at the same time.
-    let lock = fs::File::create(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
+    let folder = Folder::open(folder);
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    let includes = [root.join("tests/emulator"), root.join("kernels")];
-    let name_of = |source: &Path| source.file_stem().unwrap().to_string_lossy().into_owned();
-    let objects: Vec<PathBuf> = sources
-        .iter()
-        .map(|source| {
-            let text = format!("{compiler} {FLAGS:?} {flags:?} {}", with_includes(source, &includes));
-            folder.join(format!("{}.{:016x}.o", name_of(source), xxh3_64(text.as_bytes())))
-        })
-        .collect();
+    let objects = folder.compile(&compiler, &[FLAGS, flags, &["-c", "-x", "c++"]].concat(), sources, "o");
     let library_of = |objects: &[PathBuf], name: &str| {
         let names = objects.iter().map(|object| object.to_string_lossy()).collect::<String>();
-        folder.join(format!("{name}.{:016x}.so", xxh3_64(names.as_bytes())))
+        folder.path.join(format!("{name}.{:016x}.so", xxh3_64(names.as_bytes())))
     };
     let libraries: Vec<(PathBuf, Vec<PathBuf>)> = if together.is_empty() {
         sources.iter().zip(&objects).map(|(s, o)| (library_of(std::slice::from_ref(o), &name_of(s)), vec![o.clone()])).collect()
     } else {
-        vec![(library_of(&objects, together), objects.clone())]
+        vec![(library_of(&objects, together), objects)]
     };
     let missing: Vec<_> = libraries.iter().filter(|(library, _)| !library.exists()).collect();
-    let todo = missing.iter().flat_map(|(_, objects)| objects).filter(|object| !object.exists()).collect::<Vec<_>>();
-    in_parallel(&todo, |object| {
-        let source = &sources[objects.iter().position(|other| other == *object).unwrap()];
-        let mut command = Command::new(&compiler);
-        command.args(FLAGS).args(flags).arg("-c").args(["-x", "c++"]).arg(source);
-        includes.iter().for_each(|include| _ = command.arg("-I").arg(include));
-        run(&mut command, object);
-    });
     in_parallel(&missing, |(library, objects)| run(Command::new(&compiler).arg("-shared").args(objects), library));
-    let kept: BTreeSet<&PathBuf> = libraries.iter().map(|(library, _)| library).chain(&objects).collect();
-    list(&folder, "o").iter().chain(&list(&folder, "so")).filter(|file| !kept.contains(file)).for_each(|file| _ = fs::remove_file(file));
-    libraries.into_iter().map(|(library, _)| library).collect()
+    let libraries: Vec<PathBuf> = libraries.into_iter().map(|(library, _)| library).collect();
+    folder.keep(&libraries, "so");
+    libraries
+}
+
+/// A folder of results, locked: other test programs may build at the same time.
+struct Folder {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Folder {
+    fn open(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/emulator").join(name);
+        fs::create_dir_all(&path).unwrap();
+        let lock = fs::File::create(path.join("lock")).unwrap();
+        lock.lock().unwrap();
+        Self { path, _lock: lock }
+    }
+
+    /// Compiles what has changed of the sources; gives the results.
+    fn compile(&self, compiler: &str, flags: &[&str], sources: &[PathBuf], extension: &str) -> Vec<PathBuf> {
+        let includes = [room(), Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")];
+        let result = |source: &PathBuf| {
+            let text = format!("{compiler} {flags:?} {}", with_includes(source, &includes));
+            self.path.join(format!("{}.{:016x}.{extension}", name_of(source), xxh3_64(text.as_bytes())))
+        };
+        let results: Vec<PathBuf> = sources.iter().map(result).collect();
+        let todo: Vec<_> = sources.iter().zip(&results).filter(|(_, result)| !result.exists()).collect();
+        in_parallel(&todo, |(source, result)| {
+            let mut command = Command::new(compiler);
+            command.args(flags).arg(source);
+            includes.iter().for_each(|include| _ = command.arg("-I").arg(include));
+            run(&mut command, result);
+        });
+        self.keep(&results, extension);
+        results
+    }
+
+    /// Removes the other results.
+    fn keep(&self, results: &[PathBuf], extension: &str) {
+        list(&self.path, extension).iter().filter(|file| !results.contains(file)).for_each(|file| _ = fs::remove_file(file));
+    }
+}
+
+fn name_of(source: &Path) -> String {
+    source.file_stem().unwrap().to_string_lossy().into_owned()
 }
 
 /// Runs a compiler under a name that is not yet the result's.
@@ -203,5 +263,6 @@ fn functions(library: &'static libloading::os::unix::Library) -> Library {
         reports: get!("emulator_reports"),
         measure: get!("emulator_measure"),
         costs: get!("emulator_costs"),
+        load_compiled: get!("emulator_load_compiled"),
     }
 }

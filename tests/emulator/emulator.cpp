@@ -18,8 +18,8 @@ __thread Device* device;
 
 // Those of all loaded files. Files are loaded while launches of others run.
 static std::atomic<const Kernel*> kernels;
-Kernel::Kernel(const char* name, size_t bytes, bool checked, void (*run)(const void*), void* (*anchor)())
-    : name(name), bytes(bytes), checked(checked), run(run), anchor(anchor), next(kernels) {
+Kernel::Kernel(const char* name, size_t bytes, Kind kind, void (*run)(const void*), void* (*anchor)())
+    : name(name), bytes(bytes), kind(kind), run(run), anchor(anchor), next(kernels) {
     kernels = this;
 }
 
@@ -207,6 +207,10 @@ void barrier(Site site) {
 // ---------------------------------------------------------------------------------------------------------- launch
 // Where the thread-local memory of the kernel's file lies on this thread: its static shared memory.
 static void find_static_shared(Device& d) {
+    if (d.kernel->kind == Kind::Compiled) {
+        d.static_shared = d.shared + STATIC_SHARED, d.static_bytes = shared_of(*d.kernel);
+        return;
+    }
     struct Search {
         unsigned char *anchor, *begin;
         size_t bytes;
@@ -240,6 +244,9 @@ static void on_fault(int signal, siginfo_t* info, void* context) {
         if (address >= stack && address < stack + PAGE) fail("stack overflow");
         // The processor gives no address for vector accesses that are not aligned.
         if (!address) fail("access to address 0 or one that is not aligned to the vector's size");
+        const Site& site = device->current().site; // which a compiled kernel keeps up to date
+        if (device->kernel->kind == Kind::Compiled)
+            fail("access to address %p, which is no memory of the device (%s:%d)", static_cast<void*>(address), base_name(site.file), site.line);
         fail("access to address %p, which is no memory of the device", static_cast<void*>(address));
     }
     struct sigaction& before = signal == SIGSEGV ? before_segv : signal == SIGBUS ? before_bus : before_fpe;
@@ -288,14 +295,14 @@ static void run_block(Device& d, unsigned number) {
     switch_fibers(d.host, first);
 }
 
-const Kernel* find(const char* name, bool checked) {
+const Kernel* find(const char* name, Kind kind) {
     const Kernel* kernel = kernels;
-    while (kernel && (kernel->checked != checked || strcmp(kernel->name, name) != 0)) kernel = kernel->next;
+    while (kernel && (kernel->kind != kind || strcmp(kernel->name, name) != 0)) kernel = kernel->next;
     return kernel;
 }
 
 std::string launch(Device& d, const char* name, const unsigned grid[3], unsigned threads, unsigned shared, const void* arguments, size_t bytes) {
-    const Kernel* kernel = find(name, d.checker != nullptr);
+    const Kernel* kernel = find(name, d.kind);
     auto refuse = [&](std::string reason) { return std::string(name) + ": " + reason; };
     if (!kernel) return refuse("no kernel has this name");
     // Arguments come filled up to a multiple of 8 bytes.

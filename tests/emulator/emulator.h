@@ -58,15 +58,18 @@ struct Block {
 EMULATOR_PER_THREAD Thread* thread; // the fiber that runs
 EMULATOR_PER_THREAD Block block;
 
+// Compiled by the host's compiler, by it with the checker's hooks, or by NVIDIA's and read from PTX.
+enum class Kind { Plain, Checked, Compiled };
+
 // A kernel of a loaded file. `run` calls it with a pointer to its arguments; `anchor` gives an address in its static shared memory.
 struct Kernel {
     const char* name;
     size_t bytes;
-    bool checked;
+    Kind kind;
     void (*run)(const void* arguments);
     void* (*anchor)();
     const Kernel* next;
-    Kernel(const char* name, size_t bytes, bool checked, void (*run)(const void*), void* (*anchor)());
+    Kernel(const char* name, size_t bytes, Kind kind, void (*run)(const void*), void* (*anchor)());
 };
 
 void barrier(Site site);
@@ -93,12 +96,12 @@ void cp_async_wait(unsigned pending);
 #define __syncthreads() emulator::barrier(emulator::here())
 
 #ifndef EMULATOR_CHECKED // whether the file is compiled with the checker's hooks
-#define EMULATOR_CHECKED false
+#define EMULATOR_CHECKED Plain
 #endif
 #define SHARED(Type, name) Type* name = reinterpret_cast<Type*>(emulator::block.shared)
 #define KERNEL(name, Arguments)                                                                                    \
     static const emulator::Kernel kernel_##name{                                                                   \
-        #name, sizeof(Arguments), EMULATOR_CHECKED,                                                                \
+        #name, sizeof(Arguments), emulator::Kind::EMULATOR_CHECKED,                                                \
         [](const void* arguments) { name(*static_cast<const Arguments*>(arguments)); },                            \
         []() -> void* {                                                                                            \
             static thread_local char anchor;                                                                       \

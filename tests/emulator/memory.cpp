@@ -5,22 +5,22 @@
 #include <sys/mman.h>
 
 namespace emulator {
-constexpr size_t ARENA = size_t(4) << 30, PAGE = 4096; // address space, not memory
+constexpr size_t ARENA = size_t(4) << 30, PAGE = 4096, SHARED = STATIC_SHARED + MAXIMAL_STATIC + PAGE; // address space, not memory
 
-Device::Device(bool checked) {
+Device::Device(Kind kind) : kind(kind) {
     void* memory = mmap(nullptr, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    void* shared_memory = mmap(nullptr, MAXIMAL_SHARED + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* shared_memory = mmap(nullptr, SHARED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || shared_memory == MAP_FAILED) {
         error = "no address space for the device's memory";
         return;
     }
     arena = top = static_cast<unsigned char*>(memory);
     shared = static_cast<unsigned char*>(shared_memory);
-    if (checked && !(checker = make_checker(*this, ARENA))) error = "no address space for the checker";
+    if (kind == Kind::Checked && !(checker = make_checker(*this, ARENA))) error = "no address space for the checker";
 }
 Device::~Device() {
     if (arena) munmap(arena, ARENA);
-    if (shared) munmap(shared, MAXIMAL_SHARED + PAGE);
+    if (shared) munmap(shared, SHARED);
     if (stacks) munmap(stacks, size_t(MAXIMAL_THREADS) * (128 << 10));
 }
 
@@ -70,12 +70,18 @@ uint64_t random(Device& d) { // xorshift
 using emulator::Device;
 extern "C" {
 // Null: there is no address space.
-Device* emulator_create(int checked) {
-    auto device = std::make_unique<Device>(checked != 0);
+Device* emulator_create(int kind) {
+    auto device = std::make_unique<Device>(static_cast<emulator::Kind>(kind));
     return device->error.empty() ? device.release() : nullptr;
 }
 void emulator_destroy(Device* device) { delete device; }
 const char* emulator_error(const Device* device) { return device->error.c_str(); }
+// Loads kernels as NVIDIA's compiler made them, from PTX. An empty text, or why they cannot be had; valid until the next call.
+const char* emulator_load_compiled(const char* path) {
+    static thread_local std::string text;
+    text = emulator::load_compiled(path);
+    return text.c_str();
+}
 // 0 forward, 1 reverse, 2 forward with early copies, 3 random
 void emulator_schedule(Device* device, int schedule) { device->schedule = static_cast<emulator::Schedule>(schedule); }
 void* emulator_allocate(Device* device, size_t bytes) { return emulator::allocate(*device, bytes); }
@@ -113,7 +119,7 @@ int emulator_launch(Device* device, const char* kernel, const unsigned* grid, un
 }
 // The file that a kernel was loaded from, and the bytes of its arguments; null: no kernel has this name.
 const char* emulator_find(const char* name, size_t* bytes) {
-    const emulator::Kernel* kernel = emulator::find(name, false);
+    const emulator::Kernel* kernel = emulator::find(name, emulator::Kind::Plain);
     Dl_info info;
     if (!kernel || !dladdr(reinterpret_cast<const void*>(kernel->run), &info)) return nullptr;
     return *bytes = kernel->bytes, info.dli_fname;

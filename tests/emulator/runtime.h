@@ -11,7 +11,8 @@
 
 namespace emulator {
 constexpr unsigned WARP = 32, MAXIMAL_THREADS = 1024, FULL = 0xffffffffu;
-constexpr unsigned MAXIMAL_SHARED = 227 * 1024;
+constexpr unsigned MAXIMAL_SHARED = 227 * 1024, MAXIMAL_STATIC = 48 * 1024;
+constexpr unsigned STATIC_SHARED = 228 * 1024; // where what compiled kernels declare lies, behind the dynamic shared memory
 constexpr unsigned char POISON = 0xff; // bytes of NaN
 
 // Order in which threads and blocks run, and when asynchronous copies happen: late, at the wait; early, at their issue.
@@ -46,6 +47,9 @@ struct Fiber : Thread {
     Warp* warp;
     Site site; // where it waits
     std::vector<Copy> copies;
+    // Of a compiled kernel: registers of its function and of those that it calls, by depth.
+    std::vector<std::vector<uint64_t>> frames;
+    unsigned depth;
 };
 
 struct Checker;
@@ -57,6 +61,7 @@ struct Device {
     std::map<unsigned char*, size_t> allocations; // by start, of those in use
     std::shared_ptr<Checker> checker;             // null: does not check
     std::shared_ptr<Meter> meter;                 // null: does not measure
+    const Kind kind;
     Schedule schedule = Schedule::Forward;
     std::string error;
     uint64_t random = 88172645463325252ull;
@@ -76,7 +81,7 @@ struct Device {
     Fiber host;
     sigjmp_buf escape;
 
-    Device(bool checked);
+    Device(Kind kind);
     ~Device();
     Fiber& current() { return *static_cast<Fiber*>(thread); }
     // The byte range lies in shared memory of the block.
@@ -94,8 +99,12 @@ const char* base_name(const char* path);
 // emulator.cpp: the end of a lane's turn, and of a warp's meeting.
 void to_next();
 void release(Warp& warp);
-const Kernel* find(const char* name, bool checked); // null: no loaded file has it
+const Kernel* find(const char* name, Kind kind); // null: no loaded file has it
 std::string launch(Device& device, const char* kernel, const unsigned grid[3], unsigned block, unsigned shared, const void* arguments, size_t bytes);
+
+// ptx.cpp
+std::string load_compiled(const char* path); // the kernels of a file, or why they cannot be had
+unsigned shared_of(const Kernel& kernel);   // bytes of shared memory that a compiled kernel's file declares
 
 // memory.cpp
 void* allocate(Device& device, size_t bytes); // null: `error` says why
