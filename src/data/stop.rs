@@ -10,7 +10,7 @@ use std::sync::{
 pub struct StopHandle(Arc<AtomicBool>);
 
 impl StopHandle {
-    /// Asks the run to end after the step in progress.
+    /// Asks the run to end after the step in progress, or, where that waits for scenarios, after those being loaded.
     pub fn stop(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
