@@ -41,7 +41,8 @@ impl Fit<'_, '_> {
         }
         let scenarios = self.data.fingerprint();
         if self.state.scenarios.replace(scenarios).is_some_and(|before| before != scenarios) {
-            let text = "the training scenarios are not those that the run began with; it goes on with these, and will not equal one that ran through";
+            let text = "the training scenarios are not those that the run began with; it goes on with these, and will not equal one that \
+                        ran through";
             self.stage.run.log(LogLevel::Warning, text);
         }
         self.stage.loggers.open(self.stage.config, &self.stage.run, true);

@@ -19,18 +19,27 @@ use training_engine::{
     error::Result,
 };
 
-/// Whether a GPU was asked for.
-pub fn is_gpu() -> bool {
+/// Its name in what tests print: `emulated`, `compiled` or `GPU`.
+///
+/// # Panics
+/// `TE_TEST_DEVICE` names none.
+pub fn name() -> &'static str {
     match std::env::var("TE_TEST_DEVICE").as_deref() {
-        Ok("gpu") => true,
-        Ok("emulator" | "compiled" | "") | Err(_) => false,
+        Ok("gpu") => "GPU",
+        Ok("compiled") => "compiled",
+        Ok("emulator" | "") | Err(_) => "emulated",
         Ok(other) => panic!("TE_TEST_DEVICE is '{other}', not 'gpu', 'compiled' or 'emulator'"),
     }
 }
 
+/// Whether a GPU was asked for.
+pub fn is_gpu() -> bool {
+    name() == "GPU"
+}
+
 /// Whether the emulated device shall run the kernels as NVIDIA's compiler made them.
 pub fn is_compiled() -> bool {
-    std::env::var("TE_TEST_DEVICE").is_ok_and(|device| device == "compiled")
+    name() == "compiled"
 }
 
 /// The device to test on.
@@ -68,15 +77,6 @@ pub fn orders() -> Vec<Box<dyn Device>> {
         return vec![open(), open()];
     }
     Schedule::ALL.iter().map(|&schedule| Box::new(emulator().with_schedule(schedule)) as Box<dyn Device>).collect()
-}
-
-/// Its name in what tests print.
-pub fn name() -> &'static str {
-    match (is_gpu(), is_compiled()) {
-        (true, _) => "GPU",
-        (_, true) => "compiled",
-        _ => "emulated",
-    }
 }
 
 /// The folder of the repository, or what takes its place where a test program was carried to another machine.

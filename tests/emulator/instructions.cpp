@@ -1,4 +1,4 @@
-// What the instructions of PTX do, each by a function, and functions of them.
+// Runs PTX: what each instruction does, and functions of instructions.
 #include "ptx.h"
 #include <cfenv>
 #include <cmath>
@@ -72,7 +72,8 @@ template <class T> void integers(const string& type) {
         };
     }
     if constexpr (sizeof(T) <= 4) {
-        using Wide = std::conditional_t<std::is_signed_v<T>, std::conditional_t<sizeof(T) == 4, s64, s32>, std::conditional_t<sizeof(T) == 4, u64, u32>>;
+        using Signed = std::conditional_t<sizeof(T) == 4, s64, s32>;
+        using Wide = std::conditional_t<std::is_signed_v<T>, Signed, std::make_unsigned_t<Signed>>;
         table["mul.wide." + type] = OPERATION { set<Wide>(f, i.o[0], Wide(A) * Wide(B)); };
         table["mad.wide." + type] = OPERATION { set<Wide>(f, i.o[0], Wide(A) * Wide(B) + get<Wide>(f, i.o[3])); };
     }

@@ -6,7 +6,7 @@
 //! NVIDIA's compiler makes them, and `instructions.cpp` runs those, with everything else as above.
 //!
 //! One core multiplies with about 1 GFLOP/s, and meets at barriers and shuffles in 10 to 25 ns a thread. Watched, products take 2 to 4
-//! times as long, and kernels that only move memory 10 times. An instruction of NVIDIA's takes 3 to 5 ns.
+//! times as long, and kernels that only move memory 10 times. An instruction of PTX takes some 10 ns.
 
 #![allow(dead_code, unsafe_code, reason = "calls a library that is loaded; every test uses a part of it")]
 

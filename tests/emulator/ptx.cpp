@@ -14,14 +14,13 @@ using std::string;
 struct Compiled : Kernel {
     const Function* function;
     unsigned shared; // bytes that its file declares
-    Compiled(const std::string& name, size_t bytes, void (*run)(const void*), const Function* function, unsigned shared)
-        : Kernel(strdup(name.c_str()), bytes, Kind::Compiled, run, nullptr), function(function), shared(shared) {}
+    Compiled(const string& name, size_t bytes, const Function* function, unsigned shared)
+        : Kernel(strdup(name.c_str()), bytes, Kind::Compiled, start, nullptr), function(function), shared(shared) {}
+    static void start(const void* arguments) {
+        device->current().depth = 0;
+        ptx::run(*static_cast<const Compiled*>(device->kernel)->function, arguments);
+    }
 };
-
-void run_kernel(const void* arguments) {
-    device->current().depth = 0;
-    run(*static_cast<const Compiled*>(device->kernel)->function, arguments);
-}
 
 [[noreturn]] void refuse(const string& text) { throw std::runtime_error(text); }
 
@@ -116,7 +115,7 @@ struct Reader {
     }
 
     void declare(const string& statement) { // .reg, .param, .local, .shared
-        std::vector<string> parts = words(statement, " ,\t");
+        std::vector<string> parts = words(statement, " ,");
         if (parts[0] == ".reg") { // those that are declared by their count come when they are used
             for (size_t k = 2; k < parts.size(); k++)
                 if (parts[k].find('<') == string::npos) cell(parts[k]);
@@ -238,7 +237,7 @@ struct Reader {
             }
             if (end == ';') continue; // declared, not defined
             body();
-            if (is_kernel) new Compiled(name, bytes, run_kernel, function, shared_end);
+            if (is_kernel) new Compiled(name, bytes, function, shared_end);
         }
     }
 };
