@@ -123,7 +123,7 @@ __device__ APART inline void group_attention_backward(const GroupAttentionBackwa
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
     const float *lse = read(args.lse, a.step), *dy = read(args.dy, a.step);
-    float *dq = write(args.gradients[0]), *dk = write(args.gradients[1]), *dv = write(args.gradients[2]);
+    auto gradient = [&](int i) { return write(args.gradients[i]); }; // read where it is used: no registers for three pointers
     float* own = memory + warp() * 3 * Scores::FLOATS;
     // Probabilities p, then the slopes of the scores; p times dropout's factor; the slopes of p. Zeros behind the keys.
     Scores slopes{own}, weights{own + Scores::FLOATS}, of_weights{own + 2 * Scores::FLOATS};
@@ -154,9 +154,9 @@ __device__ APART inline void group_attention_backward(const GroupAttentionBackwa
                 for (int i = 0; i < a.size; i++) {
                     float of_query = 0, query = inside ? q[a.at(0, first + i, head) + c] : 0;
                     slopes.row(i, [&](int key, float slope) { of_query += slope * keys[key], sums[key] += slope * query; });
-                    if (dq && inside) put(dq + a.at(0, first + i, head) + c, of_query, args.accumulate[0]);
+                    if (gradient(0) && inside) put(gradient(0) + a.at(0, first + i, head) + c, of_query, args.accumulate[0]);
                 }
-                if (dk && inside) a.put_column(dk, 1, first, head, c, sums, args.accumulate[1]);
+                if (gradient(1) && inside) a.put_column(gradient(1), 1, first, head, c, sums, args.accumulate[1]);
             }
             float sums[MOST_GROUP] = {};
 #pragma unroll 2
@@ -164,7 +164,7 @@ __device__ APART inline void group_attention_backward(const GroupAttentionBackwa
                 float slope = inside ? row_of_dy(i)[c] : 0;
                 weights.row(i, [&](int key, float weight) { sums[key] += weight * slope; });
             }
-            if (dv && inside) a.put_column(dv, 2, first, head, c, sums, args.accumulate[2]);
+            if (gradient(2) && inside) a.put_column(gradient(2), 2, first, head, c, sums, args.accumulate[2]);
         }
         __syncwarp();
     });

@@ -1,5 +1,6 @@
 // Layer normalisation: a warp has a row, a block of 8 warps a run of rows.
 #pragma once
+#include "mma.cuh"
 #include "row.cuh"
 
 constexpr float NORM_EPSILON = 1e-5f;
@@ -10,14 +11,14 @@ struct NormStatistics {
 
 // Of a row of `width` columns; the variance is taken about the mean.
 template <int CHUNKS> __device__ NormStatistics row_statistics(const Row<CHUNKS>& x, int width) {
-    float sum = 0, squares = 0;
+    float sum = 0, squares = 0, share = 1 / float(width); // the same for all rows, unlike a quotient
     Row<CHUNKS>::each([&](int c, int i) { sum += x.at[c][i]; });
-    float mean = warp_sum(sum) / float(width);
+    float mean = warp_sum(sum) * share;
     Row<CHUNKS>::each([&](int c, int i) {
         float d = Row<CHUNKS>::column(c) + i < width ? x.at[c][i] - mean : 0;
         squares += d * d;
     });
-    return {mean, 1 / sqrtf(warp_sum(squares) / float(width) + NORM_EPSILON)};
+    return {mean, reciprocal_root(warp_sum(squares) * share + NORM_EPSILON)};
 }
 
 // (x - mean) scale gamma + beta, and ReLU of it where `relu`; NaN stays.
@@ -26,28 +27,25 @@ __device__ inline float normalised(float x, NormStatistics s, float gamma, float
     return relu && y < 0 ? 0 : y;
 }
 
-// Rows that a warp reads before it writes the first, so that reads wait for no write.
+// Wide rows that a warp reads before it writes the first, so that reads wait for no write.
 template <int CHUNKS> __device__ constexpr int rows_together() { return CHUNKS == 1 ? 4 : CHUNKS == 2 ? 2 : 1; }
 
 // 128 columns of gamma and beta.
 struct NormWeights {
     Row<1> gamma, beta;
-    __device__ NormWeights(const float* gamma, const float* beta, int chunk, int width)
-        : gamma(part(gamma, chunk, width)), beta(part(beta, chunk, width)) {}
-    __device__ static Row<1> part(const float* row, int chunk, int width) {
-        return Row<1>::load(row + chunk * CHUNK, width - chunk * CHUNK, is_wide(row, width));
-    }
+    __device__ NormWeights(const float* gamma, const float* beta, int chunk, int width, bool wide)
+        : gamma(Row<1>::load(gamma + chunk * CHUNK, width - chunk * CHUNK, wide)), beta(Row<1>::load(beta + chunk * CHUNK, width - chunk * CHUNK, wide)) {}
 };
 
 // With h = (x - mean) scale and g = gamma dy where the result was positive (or no ReLU follows), turns g, which is dy before, into
 // dx = scale (g - mean(g) - h mean(g h)); adds dy h and dy to the sums for gamma and beta.
-template <int CHUNKS>
+template <int CHUNKS, class Wide>
 __device__ void layer_norm_gradient(const Row<CHUNKS>& x, Row<CHUNKS>& g, NormStatistics s, const float* gamma, const float* beta, bool relu,
-                                    int width, Row<CHUNKS>& dgamma, Row<CHUNKS>& dbeta) {
-    float sum = 0, product = 0;
+                                    int width, Wide wide, Row<CHUNKS>& dgamma, Row<CHUNKS>& dbeta) {
+    float sum = 0, product = 0, share = 1 / float(width);
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
-        NormWeights weights(gamma, beta, c, width);
+        NormWeights weights(gamma, beta, c, width, wide);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float h = (x.at[c][i] - s.mean) * s.scale;
@@ -58,7 +56,7 @@ __device__ void layer_norm_gradient(const Row<CHUNKS>& x, Row<CHUNKS>& g, NormSt
             sum += g.at[c][i], product += g.at[c][i] * h;
         }
     }
-    float a = warp_sum(sum) / float(width), b = warp_sum(product) / float(width);
+    float a = warp_sum(sum) * share, b = warp_sum(product) * share;
     Row<CHUNKS>::each([&](int c, int i) { g.at[c][i] = s.scale * (g.at[c][i] - a - (x.at[c][i] - s.mean) * s.scale * b); });
 }
 
@@ -74,8 +72,8 @@ template <int CHUNKS> __device__ APART void layer_norm_forward(const LayerNormFo
     const float* x = read(a.x, a.step);
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width;
-    constexpr int TOGETHER = rows_together<CHUNKS>();
-    known(is_wide(x, width) && is_wide(y, width), [&](auto wide) {
+    known(is_wide(x, width) && is_wide(y, width) && is_wide(a.gamma, width) && is_wide(a.beta, width), [&](auto wide) {
+        constexpr int TOGETHER = wide ? rows_together<CHUNKS>() : 1;
         for (int first = run.first + warp(); first < run.end; first += 8 * TOGETHER) {
             Row<CHUNKS> values[TOGETHER];
             NormStatistics s[TOGETHER];
@@ -88,7 +86,7 @@ template <int CHUNKS> __device__ APART void layer_norm_forward(const LayerNormFo
             for (int i = 0; i < TOGETHER; i++) s[i] = row_statistics(values[i], width);
 #pragma unroll
             for (int c = 0; c < CHUNKS; c++) {
-                NormWeights weights(a.gamma, a.beta, c, width);
+                NormWeights weights(a.gamma, a.beta, c, width, wide);
 #pragma unroll
                 for (int i = 0; i < TOGETHER; i++)
 #pragma unroll
@@ -106,7 +104,7 @@ template <int CHUNKS> __device__ APART void layer_norm_forward(const LayerNormFo
     });
 }
 
-// partials [blocks, 2 width]: sums for gamma, then for beta. dx null: none.
+// partials [blocks, 2 width]: sums for gamma, then for beta. dx null: none. block() is the number of the run.
 struct LayerNormBackward {
     const StepBlock* step;
     const float *gamma, *beta;
@@ -115,14 +113,16 @@ struct LayerNormBackward {
     Rows rows;
     int width, relu, accumulate, pad;
 };
-template <int CHUNKS> __device__ APART void layer_norm_backward(const LayerNormBackward& a, Run run, int block) {
-    const float *x = read(a.x, a.step), *dy = read(a.dy, a.step), *kept = read(a.kept, a.step);
-    float* dx = write(a.dx);
+template <int CHUNKS, class Block> __device__ APART void layer_norm_backward(const LayerNormBackward& a, Run run, Block block) {
+    const float *x = read(a.x, a.step), *dy = read(a.dy, a.step);
     int width = a.width;
-    constexpr int TOGETHER = rows_together<CHUNKS>();
     Row<CHUNKS> dgamma = {}, dbeta = {};
-    known(is_wide(x, width) && is_wide(dy, width) && is_wide(dx, width), [&](auto wide) {
+    bool weights_wide = is_wide(a.gamma, width) && is_wide(a.beta, width);
+    known(weights_wide && is_wide(x, width) && is_wide(dy, width) && is_wide(write(a.dx), width), [&](auto wide) {
+        constexpr int TOGETHER = wide ? rows_together<CHUNKS>() : 1;
         for (int first = run.first + warp(); first < run.end; first += 8 * TOGETHER) {
+            const float* kept = write(a.kept);
+            float* dx = write(a.dx);
             Row<CHUNKS> values[TOGETHER], g[TOGETHER], old[TOGETHER];
             NormStatistics s[TOGETHER];
 #pragma unroll
@@ -135,7 +135,9 @@ template <int CHUNKS> __device__ APART void layer_norm_backward(const LayerNormB
                 s[i] = {kept[2 * at], kept[2 * at + 1]};
             }
 #pragma unroll
-            for (int i = 0; i < TOGETHER; i++) layer_norm_gradient(values[i], g[i], s[i], a.gamma, a.beta, a.relu, width, dgamma, dbeta);
+            for (int i = 0; i < TOGETHER; i++) layer_norm_gradient(values[i], g[i], s[i], a.gamma, a.beta, a.relu, width, wide, dgamma, dbeta);
+            forget(first); // no registers for the places of dx meanwhile
+            dx = write(a.dx);
 #pragma unroll
             for (int i = 0; i < TOGETHER; i++) {
                 int row = first + 8 * i;
@@ -145,7 +147,7 @@ template <int CHUNKS> __device__ APART void layer_norm_backward(const LayerNormB
             }
         }
     });
-    float* partial = a.partials + size_t(block) * 2 * width;
+    float* partial = a.partials + size_t(block()) * 2 * width;
     for (int c = 0; c < CHUNKS; c++)
         join_warps(dgamma.chunk(c), dbeta.chunk(c), [&](int row, int column, float sum) {
             if (c * CHUNK + column < width) partial[row * width + c * CHUNK + column] = sum;

@@ -38,8 +38,9 @@ struct LinearDwGroup {
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dw(const LinearDwGroup& group) {
     int4 of = group.tiles[blockIdx.x];
     const LinearDw& a = group.problems[of.x];
-    using A = Operand<Shape::M, false>;
-    using B = Operand<Shape::N, false>;
+    using A = Operand<Shape::M, false, Shape::DEPTH>;
+    using B = Operand<Shape::N, false, Shape::DEPTH>;
+    constexpr int DEPTH = Shape::DEPTH;
     SHARED(float, memory);
     Run run(resolve(a.rows, a.step), of.z, of.w);
     int tiles = (a.k + Shape::N - 1) / Shape::N, row = of.y / tiles * Shape::M, column = of.y % tiles * Shape::N;
@@ -47,13 +48,15 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
     View x(read(a.x, a.step), run.end, a.k, a.k, a.x.format);
     bool biased = a.biased && column == 0;
     constexpr int FLOATS = A::FLOATS + B::FLOATS;
+    SlopeCopies<A, Shape::THREADS> d_copies;
+    Copies<B, Shape::THREADS> x_copies;
     float db = 0;
     typename Shape::Sums sums;
     product<MULTIPLY, Shape, A, B>(
         sums, memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), (run.size() + DEPTH - 1) / DEPTH,
         [&](float* left, float* right, int step) {
-            d.template copy<A, Shape::THREADS>(left, left + FLOATS, row, run.first + step * DEPTH);
-            B::template copy<Shape::THREADS>(right, x, column, run.first + step * DEPTH);
+            if (step == 0) d.begin(d_copies, row, run.first), x_copies.begin(x, column, run.first);
+            d.copy(d_copies, left, left + FLOATS, row, run.first + step * DEPTH), x_copies.next(right, x, column, run.first + step * DEPTH);
         },
         [&](float* left, int step) {
             d.template ready<A, Shape::THREADS>(left, left + FLOATS, row, run.first + step * DEPTH);

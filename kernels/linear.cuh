@@ -27,14 +27,16 @@ template <bool ALONE> struct LinearForwardTiles {
     // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier.
     template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
-        using A = Operand<Shape::M, true>;
-        using B = Weights<MULTIPLY, Shape::N, true>;
+        using A = Operand<Shape::M, true, Shape::DEPTH>;
+        using B = Weights<MULTIPLY, Shape::N, true, Shape::DEPTH>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
+        Copies<A, Shape::THREADS> x_copies;
+        Copies<B, Shape::THREADS> w_copies;
         products<MULTIPLY, Shape, A, B>(
-            memory, FLOATS, tiles, (a.k + DEPTH - 1) / DEPTH, first, next,
+            memory, FLOATS, tiles, (a.k + Shape::DEPTH - 1) / Shape::DEPTH, first, next,
             [&](float* left, float* right, Place at, int step) {
-                A::template copy<Shape::THREADS>(left, x, at.row, step * DEPTH);
-                B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
+                if (step == 0) x_copies.begin(x, at.row, 0), w_copies.begin(w, at.column, 0);
+                x_copies.next(left, x, at.row, step * Shape::DEPTH), w_copies.next(right, w, at.column, step * Shape::DEPTH);
             },
             [&](float* left, Place, int) { x.template ready<A, Shape::THREADS>(left); }, [](const float*, int) {},
             [&](typename Shape::Sums& sums, Place at) { start<Shape>(sums, at.row, at.column); },
@@ -99,16 +101,18 @@ template <bool ALONE> struct LinearDxTiles {
     // Tiles from the first one on; `memory` may be used again after a barrier.
     template <Multiply MULTIPLY, class Shape, class Next, class Start, class Done>
     __device__ __forceinline__ void multiply(float* memory, int tiles, Place first, Next next, Start start, Done done) const {
-        using A = Operand<Shape::M, true>;
-        using B = Weights<MULTIPLY, Shape::N, false>;
+        using A = Operand<Shape::M, true, Shape::DEPTH>;
+        using B = Weights<MULTIPLY, Shape::N, false, Shape::DEPTH>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
+        SlopeCopies<A, Shape::THREADS> d_copies;
+        Copies<B, Shape::THREADS> w_copies;
         products<MULTIPLY, Shape, A, B>(
-            memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), tiles, (a.n + DEPTH - 1) / DEPTH, first, next,
+            memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), tiles, (a.n + Shape::DEPTH - 1) / Shape::DEPTH, first, next,
             [&](float* left, float* right, Place at, int step) {
-                d.template copy<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH);
-                B::template copy<Shape::THREADS>(right, w, at.column, step * DEPTH);
+                if (step == 0) d.begin(d_copies, at.row, 0), w_copies.begin(w, at.column, 0);
+                d.copy(d_copies, left, left + FLOATS, at.row, step * Shape::DEPTH), w_copies.next(right, w, at.column, step * Shape::DEPTH);
             },
-            [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * DEPTH); },
+            [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * Shape::DEPTH); },
             [](const float*, int) {}, start, done);
     }
     template <Multiply MULTIPLY, class Shape, class Next>

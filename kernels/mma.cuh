@@ -11,9 +11,13 @@
 #ifdef __CUDACC__
 // The compiler knows no more what x is: what follows from it is computed again, instead of kept in registers from before.
 __device__ __forceinline__ void forget(int& x) { asm volatile("" : "+r"(x)); }
-// 1 / x and 2^x to about the last place; results below the smallest normal number are 0.
+// 1 / x, 1 / sqrt(x) and 2^x to about the last place; results below the smallest normal number are 0.
 __device__ __forceinline__ float reciprocal(float x) {
     asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
+    return x;
+}
+__device__ __forceinline__ float reciprocal_root(float x) {
+    asm("rsqrt.approx.ftz.f32 %0, %0;" : "+f"(x));
     return x;
 }
 __device__ __forceinline__ float power_of_2(float x) {
@@ -64,6 +68,12 @@ __device__ __forceinline__ float2 unpack_f16(unsigned bits) {
 }
 
 __device__ __forceinline__ unsigned shared_address(const void* pointer) { return unsigned(__cvta_generic_to_shared(pointer)); }
+// The same place in shared memory, whose address the compiler keeps instead of finding it again.
+__device__ __forceinline__ float* held(float* shared) {
+    unsigned address = shared_address(shared);
+    asm volatile("" : "+r"(address));
+    return static_cast<float*>(__cvta_shared_to_generic(address));
+}
 
 // Matrices of 8 rows of 16 bytes in shared memory: lane l gives the address of row l % 8 of matrix l / 8 and gets, of each matrix,
 // 4 bytes at column 4 (l % 4) of row l / 4. `trans`: the 16-bit elements (2t, g) and (2t + 1, g).

@@ -7,7 +7,7 @@
 extern "C" __global__ void __launch_bounds__(256) layer_norm_forward(LayerNormForward a) { layer_norm_forward<8>(a, Run(resolve(a.rows, a.step))); }
 KERNEL(layer_norm_forward, LayerNormForward)
 extern "C" __global__ void __launch_bounds__(256) layer_norm_backward(LayerNormBackward a) {
-    layer_norm_backward<8>(a, Run(resolve(a.rows, a.step)), int(blockIdx.x));
+    layer_norm_backward<8>(a, Run(resolve(a.rows, a.step)), [] { return int(blockIdx.x); });
 }
 KERNEL(layer_norm_backward, LayerNormBackward)
 

@@ -1,11 +1,12 @@
 // Operands of products: their tiles in shared memory, how these are copied, and the fragments that go to tensor cores.
 //
-// Operands pass through shared memory, DEPTH of the dimension that is summed over at a time, by copies in the background. An operand is "along" if
+// Operands pass through shared memory, some of the dimension that is summed over at a time, by copies in the background. An operand is "along" if
 // the summed dimension is contiguous in it (x and W in x Wᵀ), else "across" (W in dy W, both in dyᵀ x).
 #pragma once
 #include "storage.cuh"
 
-constexpr int DEPTH = 16;
+// Of the summed dimension: what is multiplied at a time. Tiles have a multiple of it.
+constexpr int SLICE = 16;
 
 // Fragments of the tf32 step m16n8k8, as f32.
 using Left = float[4];
@@ -71,47 +72,89 @@ template <class Tile, int THREADS> __device__ __forceinline__ void View::ready(f
     });
 }
 
-// A tile of an operand in shared memory: SIZE rows or columns of the result. Neither copies nor fragments meet in a bank: pieces of 16
-// bytes of along tiles are exchanged within their row, rows of across tiles are padded.
-template <int SIZE, bool ALONG_> struct Operand {
+// A tile of an operand in shared memory: SIZE rows or columns of the result, DEPTH of the summed dimension. Neither copies nor fragments meet in a
+// bank: pieces of 16 bytes of along tiles are exchanged within their row, in the same way every 8 rows; rows of across tiles are padded.
+template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Operand {
     static constexpr bool ALONG = ALONG_, PACKED = false;
-    static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE;
+    static constexpr int DEPTH = DEPTH_, ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE;
+    static constexpr int STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE, BYTES = 4; // of an element
+    static_assert(!ALONG || DEPTH == 16 || DEPTH == 32, "other rows meet in banks");
 
     static __device__ __forceinline__ int at(int row, int column) {
-        return ALONG ? row * STRIDE + (column ^ (row / 2 % 2 * 8 + row / 4 % 2 * 4)) : row * STRIDE + column;
-    }
-    // Part `depth` of the summed dimension, part `start` of the other.
-    template <int THREADS> static __device__ __forceinline__ void copy(float* tile, const View& m, int start, int depth) {
-        int row = ALONG ? start : depth;
-        copy_tile<Operand, THREADS>(tile, m, ALONG ? depth : start, [&](int r) { return row + r; });
+        int first = DEPTH == 16 ? row / 2 % 2 * 8 : row % 4 * 8;
+        return row * STRIDE + (ALONG ? column ^ (first + row / 4 % 2 * 4) : column);
     }
 };
 
 // The same of weights in 16 bits, the right factors of products in 16 bits: rows of the matrix are multiples of 16 bytes, with zeros behind the last
 // column (`pack_weights`).
-template <int SIZE, bool ALONG_> struct Packed {
+template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Packed {
     static constexpr bool ALONG = ALONG_, PACKED = true;
-    static constexpr int ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE, STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE / 2;
+    static constexpr int DEPTH = DEPTH_, ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE;
+    static constexpr int STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE / 2, BYTES = 2;
+    static_assert(!ALONG || DEPTH == 16 || DEPTH == 32, "other rows meet in banks");
 
     static __device__ __forceinline__ int at(int row, int column) {
-        return ALONG ? row * STRIDE + (column ^ (row / 4 % 2 * 8)) : row * STRIDE + column;
+        return row * STRIDE + (ALONG ? column ^ (DEPTH == 16 ? row / 4 % 2 * 8 : row / 2 % 4 * 8) : column);
     }
-    template <int THREADS> static __device__ __forceinline__ void copy(float* tile, const View& m, int start, int depth) {
-        int row = ALONG ? start : depth, column = ALONG ? depth : start;
-        each_part<Packed, THREADS, 8>([&](int e, int r, int c) {
-            bool valid = row + r < m.rows && column + c < m.columns;
-            size_t from = valid ? size_t(row + r) * m.stride + column + c : 0;
-            cp_async16(reinterpret_cast<unsigned short*>(tile) + e, reinterpret_cast<const unsigned short*>(m.data) + from, valid);
-        });
-    }
-    // Columns column .. + 16 of the result, all of the tile's summed dimension.
-    static __device__ __forceinline__ void fragments(unsigned (&first)[2], unsigned (&second)[2], const float* tile, int column) {
+    // Columns column .. + 16 of the result, SLICE of the summed dimension from `depth` on.
+    static __device__ __forceinline__ void fragments(unsigned (&first)[2], unsigned (&second)[2], const float* tile, int column, int depth) {
         const unsigned short* halves = reinterpret_cast<const unsigned short*>(tile);
-        int own = lane() % 8, next = lane() / 8 % 2 * 8, other = column + lane() / 16 * 8;
+        int own = lane() % 8, next = depth + lane() / 8 % 2 * 8, other = column + lane() / 16 * 8;
         unsigned bits[4];
         if constexpr (ALONG) ldmatrix_x4(bits, halves + at(other + own, next));
         else ldmatrix_x4_trans(bits, halves + at(next + own, other));
         first[0] = bits[0], first[1] = bits[1], second[0] = bits[2], second[1] = bits[3];
+    }
+};
+
+// This thread's copies of an operand's tiles, which follow each other along the summed dimension. Its place is kept from tile to tile, so that a
+// step of a product has next to no addresses to find.
+template <class Tile, int THREADS> struct Copies {
+    static constexpr int PART = Tile::PACKED ? 8 : 4, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS, OWN = (Tile::ROWS + STEP - 1) / STEP;
+    static_assert(Tile::ROWS % STEP == 0 || OWN == 1, "every thread has as many, or one or none");
+    static_assert(!Tile::ALONG || STEP % 8 == 0, "pieces of all parts are exchanged alike");
+
+    const unsigned char* from; // its first part
+    int left, others;          // of the matrix from there on: of the summed dimension, and of the other
+
+    // The first tile has part `depth` of the summed dimension, part `start` of the other.
+    __device__ __forceinline__ void begin(const View& m, int start, int depth) {
+        if (!Tile::PACKED && !m.wide) return;
+        int row = (Tile::ALONG ? start : depth) + int(threadIdx.x) / PARTS, column = (Tile::ALONG ? depth : start) + part_column<Tile, PART>();
+        int stride = m.stride;
+        forget(stride); // or its extension to 64 bits is kept, and the product is one of 64 bits
+        from = reinterpret_cast<const unsigned char*>(m.data) + (ptrdiff_t(row) * stride + column) * bytes(m);
+        left = Tile::ALONG ? m.columns - column : m.rows - row, others = Tile::ALONG ? m.rows - row : m.columns - column;
+        if (others <= 0) left = 0;
+    }
+    // Begins to copy the next tile, which has these parts; zeros outside of the matrix.
+    __device__ __forceinline__ void next(float* tile, const View& m, int start, int depth) {
+        if constexpr (Tile::PACKED) {
+            parts(tile, m, [](void* to, const void* from, bool valid) { cp_async16(to, from, valid); });
+        } else if (m.format != IN_F32) { // half of its room
+            parts(tile, m, [](void* to, const void* from, bool valid) { cp_async8(to, from, valid); });
+        } else if (m.wide) {
+            parts(tile, m, [](void* to, const void* from, bool valid) { cp_async16(to, from, valid); });
+        } else {
+            int row = Tile::ALONG ? start : depth;
+            copy_tile<Tile, THREADS>(tile, m, Tile::ALONG ? depth : start, [=](int r) { return row + r; });
+        }
+    }
+
+  private:
+    static __device__ __forceinline__ int bytes(const View& m) { return Tile::PACKED || m.format != IN_F32 ? 2 : 4; }
+    template <class Copy> __device__ __forceinline__ void parts(float* tile, const View& m, Copy copy) {
+        int first = int(threadIdx.x) / PARTS, between = STEP * m.stride * bytes(m);
+        if (Tile::ROWS >= STEP || first < Tile::ROWS) {
+            unsigned char* to = reinterpret_cast<unsigned char*>(tile) + Tile::at(first, part_column<Tile, PART>()) * Tile::BYTES;
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                bool valid = Tile::ALONG ? left > 0 && (i == 0 || others > i * STEP) : left > i * STEP;
+                copy(to + i * STEP * Tile::STRIDE * Tile::BYTES, from + ptrdiff_t(i) * between, valid);
+            }
+        }
+        from += Tile::DEPTH * (Tile::ALONG ? 1 : m.stride) * bytes(m), left -= Tile::DEPTH;
     }
 };
 

@@ -16,7 +16,8 @@ enum Multiply {
 template <Multiply MULTIPLY> constexpr bool IN_HALVES = MULTIPLY == BF16 || MULTIPLY == F16;
 
 // Tiles of weights: right factors.
-template <Multiply MULTIPLY, int SIZE, bool ALONG> using Weights = std::conditional_t<IN_HALVES<MULTIPLY>, Packed<SIZE, ALONG>, Operand<SIZE, ALONG>>;
+template <Multiply MULTIPLY, int SIZE, bool ALONG, int DEPTH>
+using Weights = std::conditional_t<IN_HALVES<MULTIPLY>, Packed<SIZE, ALONG, DEPTH>, Operand<SIZE, ALONG, DEPTH>>;
 
 // Of 16 bits: two as one register, and d += a b.
 template <Multiply MULTIPLY> __device__ __forceinline__ unsigned pack(float low, float high) {
@@ -100,29 +101,32 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
     }
 }
 
-// sums += a b, with b packed, of the tiles' parts for `Shape`'s warp.
+// sums += a b, with b packed, of the tiles' parts for `Shape`'s warp, SLICE of the summed dimension from `depth` on.
 template <Multiply MULTIPLY, class Shape, class A, class B>
-__device__ __forceinline__ void multiply_by_packed(typename Shape::Sums& sums, const float* left, const float* right) {
+__device__ __forceinline__ void multiply_by_packed(typename Shape::Sums& sums, const float* left, const float* right, int depth) {
     static_assert(A::ALONG, "two columns that follow each other are read as one");
     unsigned b[Shape::COLUMNS][2];
 #pragma unroll
-    for (int j = 0; j < Shape::COLUMNS; j += 2) B::fragments(b[j], b[j + 1], right, Shape::column() + 8 * j);
+    for (int j = 0; j < Shape::COLUMNS; j += 2) B::fragments(b[j], b[j + 1], right, Shape::column() + 8 * j, depth);
+    // Columns are exchanged in the same way every 8 rows.
+    const float* begin = left + A::at(Shape::row() + lane() / 4, depth + lane() % 4 * 2);
+    const float* second = left + A::at(Shape::row() + lane() / 4, depth + lane() % 4 * 2 + 8);
 #pragma unroll
     for (int i = 0; i < Shape::ROWS; i++) {
-        auto pair = [&](int row, int column) {
-            float2 x = *reinterpret_cast<const float2*>(left + A::at(Shape::row() + 16 * i + lane() / 4 + row, lane() % 4 * 2 + column));
+        auto pair = [&](const float* column, int row) {
+            float2 x = *reinterpret_cast<const float2*>(column + (16 * i + row) * A::STRIDE);
             return pack<MULTIPLY>(x.x, x.y);
         };
-        unsigned a[4] = {pair(0, 0), pair(8, 0), pair(0, 8), pair(8, 8)};
+        unsigned a[4] = {pair(begin, 0), pair(begin, 8), pair(second, 0), pair(second, 8)};
 #pragma unroll
         for (int j = 0; j < Shape::COLUMNS; j++) multiply_packed<MULTIPLY>(sums[i][j], a, b[j]);
     }
 }
 
-// A block's tile of the result, how its warps share it, how many blocks must fit on a multiprocessor, and how many steps have their operands in
-// shared memory: the one that is computed, those whose copies are under way.
-template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3> struct Shape {
-    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_;
+// A block's tile of the result, how its warps share it, how many blocks must fit on a multiprocessor, how many steps have their operands in
+// shared memory: the one that is computed, those whose copies are under way; how much of the summed dimension a step has.
+template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3, int DEPTH_ = SLICE> struct Shape {
+    static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_, DEPTH = DEPTH_;
     static constexpr int THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
     using Sums = float[ROWS][COLUMNS][4];
 
@@ -198,40 +202,51 @@ struct Place {
 template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Copy, class Ready, class Present, class Start, class Done>
 __device__ __forceinline__ void products(float* memory, int floats, int tiles, int steps, Place first, Next next, Copy copy, Ready ready,
                                          Present present, Start start, Done done) {
+    memory = held(memory);
+    int now = 0, to = 0; // the stage of this step, and that of what is copied next, in bytes
+    int bytes = floats * int(sizeof(float));
+    auto stage = [&](int at) { return reinterpret_cast<float*>(reinterpret_cast<unsigned char*>(memory) + at); };
+    auto move = [&](int& at) { at = at == (Shape::STAGES - 1) * bytes ? 0 : at + bytes; };
     Place coming = first;
-    int to_come = tiles, coming_step = 0; // of what is to be copied next
-    auto begin = [&](float* stage) {
-        if (to_come > 0 && steps > 0) {
-            copy(stage, stage + A::FLOATS, coming, coming_step);
+    int to_come = steps > 0 ? tiles : 0, coming_step = 0; // of what is copied next
+    auto begin = [&] {
+        if (to_come > 0) {
+            copy(stage(to), stage(to) + A::FLOATS, coming, coming_step);
             if (++coming_step == steps) {
                 coming_step = 0, to_come--;
                 next(coming);
             }
         }
         cp_async_commit();
+        move(to);
     };
-    for (int stage = 0; stage < Shape::STAGES - 1; stage++) begin(memory + stage * floats);
+#pragma unroll 1
+    for (int stage = 0; stage < Shape::STAGES - 1; stage++) begin();
     Place place = first;
-    int now = 0; // stage of this step
 #pragma unroll 1
     for (; tiles > 0; tiles--) {
         typename Shape::Sums sums;
         start(sums, place);
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
-            float *left = memory + now * floats, *right = left + A::FLOATS;
+            float *left = stage(now), *right = left + A::FLOATS;
             cp_async_wait<Shape::STAGES - 2>();
             ready(left, place, step);
             __syncthreads();
-            begin(memory + (now == 0 ? Shape::STAGES - 1 : now - 1) * floats); // of the step before, which all threads have read
-            now = now + 1 == Shape::STAGES ? 0 : now + 1;
+            begin(); // in the stage of the step before, which all threads have read
+            move(now);
             present(left, step);
-            if constexpr (B::PACKED)
-                multiply_by_packed<MULTIPLY, Shape, A, B>(sums, left, right);
-            else
-                multiply<MULTIPLY, true>(
-                    sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, 8 * half); },
-                    [&](Right& b, Right& next, int j, int half) { right_fragments<B>(b, next, right, Shape::column() + 8 * j, 8 * half); });
+#pragma unroll
+            for (int depth = 0; depth < Shape::DEPTH; depth += SLICE) {
+                if constexpr (B::PACKED)
+                    multiply_by_packed<MULTIPLY, Shape, A, B>(sums, left, right, depth);
+                else
+                    multiply<MULTIPLY, true>(
+                        sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, depth + 8 * half); },
+                        [&](Right& b, Right& next, int j, int half) {
+                            right_fragments<B>(b, next, right, Shape::column() + 8 * j, depth + 8 * half);
+                        });
+            }
         }
         forget(place.row), forget(place.column);
         done(sums, place);

@@ -69,9 +69,14 @@ template <int CHUNKS> struct Row {
     }
 };
 
+// Room for two rows of 128 columns from each warp, the same for all that call.
+template <int WARPS> __device__ inline float4 (&room_of_warps())[WARPS][64] {
+    __shared__ float4 room[WARPS][64];
+    return room;
+}
 // Sums of 4 columns of each of two rows over the warps of a block: put(row, column, sum) for each. All threads must call.
 template <int WARPS = 8, class F> __device__ __forceinline__ void join_warps(float4 first, float4 second, F put) {
-    __shared__ float4 sums[WARPS][64];
+    float4(&sums)[WARPS][64] = room_of_warps<WARPS>();
     sums[warp()][lane()] = first;
     sums[warp()][32 + lane()] = second;
     __syncthreads();

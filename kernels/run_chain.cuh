@@ -12,12 +12,12 @@
 
 // As many rows as a block should have: `Square` for chains of many rows, of which two blocks share a multiprocessor. With fewer rows one step waits
 // for the other and for its operands: wide tiles take fewer steps, more stages wait less. `Full` has a block for each multiprocessor, `Wide` is for
-// chains of fewer rows than that.
-using Square = Shape<64, 64, 2, 4, 2>;
-using Full = Shape<64, 128, 2, 4, 1, 4>;
-using Wide = Shape<32, 128, 2, 4, 2, 4>;
-constexpr int THREADS = Square::THREADS;
-static_assert(Full::THREADS == THREADS && Wide::THREADS == THREADS, "links know one number");
+// chains of fewer rows than that. Products in 16 bits have few instructions for each step's barrier and copies: their steps are twice as deep.
+template <Multiply MULTIPLY> constexpr int CHAIN_DEPTH = IN_HALVES<MULTIPLY> ? 2 * SLICE : SLICE;
+template <Multiply MULTIPLY> using Square = Shape<64, 64, 2, 4, 2, 3, CHAIN_DEPTH<MULTIPLY>>;
+template <Multiply MULTIPLY> using Full = Shape<64, 128, 2, 4, 1, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
+template <Multiply MULTIPLY> using Wide = Shape<32, 128, 2, 4, 2, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
+constexpr int THREADS = 256; // of each of them: links know one number
 
 template <Multiply MULTIPLY, class Shape, class Tiles>
 __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
@@ -36,6 +36,7 @@ template <Multiply MULTIPLY, class Shape> __device__ APART void linear_dx(const 
 }
 
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_chain(const Chain& a) {
+    static_assert(Shape::THREADS == THREADS, "links know one number");
     SHARED(float, memory);
     // Every thread has these, but no registers for them over the links.
     __shared__ Link links[2]; // the one that runs and the one that comes next
@@ -56,11 +57,14 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
             cp_async16(reinterpret_cast<int4*>(&links[number % 2]) + threadIdx.x, reinterpret_cast<const int4*>(a.links + number) + threadIdx.x);
         cp_async_commit();
     };
+    auto block = [] { return share.block; }; // takes no register
     fetch(first);
     cp_async_wait<0>();
     __syncthreads();
     for (int number = first; number < end; number++) {
-        fetch(number + 1);
+        int coming = number + 1;
+        forget(coming); // no registers for its address over the links
+        fetch(coming);
         const Link& link = links[number % 2];
         switch (link.kind) {
 #define LINK(kind, Arguments, ...)                                        \
@@ -74,8 +78,8 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
             LINK(LINEAR_DX, LinearDx, linear_dx<MULTIPLY, Shape>(args, share[args.rows], memory))
             LINK(LAYER_NORM_FORWARD, LayerNormForward, layer_norm_forward<1>(args, share[args.rows]))
             LINK(LAYER_NORM_FORWARD_WIDE, LayerNormForward, layer_norm_forward<2>(args, share[args.rows]))
-            LINK(LAYER_NORM_BACKWARD, LayerNormBackward, layer_norm_backward<1>(args, share[args.rows], share.block))
-            LINK(LAYER_NORM_BACKWARD_WIDE, LayerNormBackward, layer_norm_backward<2>(args, share[args.rows], share.block))
+            LINK(LAYER_NORM_BACKWARD, LayerNormBackward, layer_norm_backward<1>(args, share[args.rows], block))
+            LINK(LAYER_NORM_BACKWARD_WIDE, LayerNormBackward, layer_norm_backward<2>(args, share[args.rows], block))
             LINK(FOURIER_FORWARD, FourierForward, fourier_forward(args, share[args.rows]))
             LINK(FOURIER_BACKWARD, FourierBackward, fourier_backward(args, share[args.rows], share.block))
             LINK(NEIGHBORHOOD_FORWARD, NeighborhoodForward, neighborhood_forward(args, share[args.a.rows], memory))
@@ -108,7 +112,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
 }
 
 #define CHAIN_KERNEL(name, Shape, MODE)                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS, Shape::BLOCKS) name(Chain a) { run_chain<MODE, Shape>(a); } \
+    extern "C" __global__ void __launch_bounds__(THREADS, Shape<MODE>::BLOCKS) name(Chain a) { run_chain<MODE, Shape<MODE>>(a); } \
     KERNEL(name, Chain)
 #define CHAIN_KERNELS(shape, Shape)                     \
     CHAIN_KERNEL(chain_##shape##_tf32x3, Shape, TF32X3) \

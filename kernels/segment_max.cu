@@ -116,9 +116,9 @@ struct LinearMaxForward {
 };
 template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const LinearMaxForward& a) {
     using Shape = Large<MULTIPLY>;
-    using A = Operand<Shape::M, true>;
-    using B = Weights<MULTIPLY, Shape::N, true>;
-    constexpr int M = Shape::M, N = Shape::N;
+    using A = Operand<Shape::M, true, Shape::DEPTH>;
+    using B = Weights<MULTIPLY, Shape::N, true, Shape::DEPTH>;
+    constexpr int M = Shape::M, N = Shape::N, DEPTH = Shape::DEPTH;
     SHARED(float, memory); // stages of tiles, then the product [M, N]
     __shared__ int begins[MOST_SEGMENTS + 1], starts[MOST_SEGMENTS], zeros[MOST_SEGMENTS]; // place of the first row among the tiles' rows
     __shared__ int row_of[M];
@@ -152,12 +152,14 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void linear_max(const Li
                 row_of[thread] = s < group ? starts[s] + place - begins[s] : -1;
             }
             __syncthreads();
+            Copies<B, Shape::THREADS> w_copies;
             typename Shape::Sums sums;
             product<MULTIPLY, Shape, A, B>(
                 sums, memory, A::FLOATS + B::FLOATS, (a.k + DEPTH - 1) / DEPTH,
                 [&](float* left, float* right, int step) {
+                    if (step == 0) w_copies.begin(w, column, 0);
                     copy_tile<A, Shape::THREADS>(left, x, step * DEPTH, [&](int r) { return row_of[r]; });
-                    B::template copy<Shape::THREADS>(right, w, column, step * DEPTH);
+                    w_copies.next(right, w, column, step * DEPTH);
                 },
                 [&](float* left, int step) {
                     x.ready<A, Shape::THREADS>(left);

@@ -16,33 +16,43 @@ struct Slope {
     int kind, stride; // floats between rows of dy and by
 };
 
+// Copies of a slope's tiles.
+template <class Tile, int THREADS> struct SlopeCopies {
+    Copies<Tile, THREADS> dy, by;
+};
+
 // d [rows, columns]. ALONE in a launch, not as a link of a chain: also of maxima and of tensors in 16 bits.
 template <bool ALONE> struct Slopes {
-    const Slope& a;
+    int kind;
     View dy, by;
     MaximaView maxima;
 
     __device__ Slopes(const Slope& a, const StepBlock* step, int rows, int columns)
-        : a(a), dy(read(a.dy, step), rows, columns, a.stride, ALONE ? a.dy.format : IN_F32),
+        : kind(a.kind), dy(read(a.dy, step), rows, columns, a.stride, ALONE ? a.dy.format : IN_F32),
           by(a.by.data ? read(a.by, step) : dy.data, rows, columns, a.stride, ALONE ? a.by.format : IN_F32),
           maxima(a.maxima, step, dy.data, columns) {
         dy.wide = by.wide = dy.wide && by.wide && (!ALONE || a.kind != OF_MAXIMA || maxima.wide);
     }
-    // As Operand::copy; `other` is room for a tile more, which all but PLAIN use.
-    template <class Tile, int THREADS> __device__ __forceinline__ void copy(float* tile, float* other, int start, int depth) const {
+    // As those of `Copies`; `other` is room for a tile more, which all but PLAIN use.
+    template <class Tile, int THREADS> __device__ __forceinline__ void begin(SlopeCopies<Tile, THREADS>& copies, int start, int depth) const {
+        copies.dy.begin(dy, start, depth);
+        if (kind != PLAIN) copies.by.begin(by, start, depth);
+    }
+    template <class Tile, int THREADS>
+    __device__ __forceinline__ void copy(SlopeCopies<Tile, THREADS>& copies, float* tile, float* other, int start, int depth) const {
         if constexpr (ALONE)
-            if (a.kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, other, start, depth);
-        Tile::template copy<THREADS>(tile, dy, start, depth);
-        if (a.kind != PLAIN) Tile::template copy<THREADS>(other, by, start, depth);
+            if (kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, other, start, depth);
+        copies.dy.next(tile, dy, start, depth);
+        if (kind != PLAIN) copies.by.next(other, by, start, depth);
     }
     // What this thread has copied becomes d.
     template <class Tile, int THREADS> __device__ __forceinline__ void ready(float* tile, float* other, int start, int depth) const {
         if constexpr (ALONE)
-            if (a.kind == OF_MAXIMA) return ready_maxima<Tile, THREADS>(tile, other, Tile::ALONG ? start : depth);
+            if (kind == OF_MAXIMA) return ready_maxima<Tile, THREADS>(tile, other, Tile::ALONG ? start : depth);
         dy.template ready<Tile, THREADS>(tile);
-        if (a.kind == PLAIN) return;
+        if (kind == PLAIN) return;
         by.template ready<Tile, THREADS>(other);
-        auto slope = [&](float dy, float by) { return a.kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
+        auto slope = [&](float dy, float by) { return kind == OF_GELU ? dy * gelu_slope(by) : by > 0 ? dy : 0; };
         if (dy.wide) {
             each_part<Tile, THREADS, 4>([&](int e, int, int) {
                 float4 d = *reinterpret_cast<float4*>(tile + e), b = *reinterpret_cast<const float4*>(other + e);

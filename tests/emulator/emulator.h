@@ -225,7 +225,9 @@ inline void mma_m16n8k16_f16(float (&d)[4], const unsigned (&a)[4], const unsign
     emulator::mma_f16(d, a, b, site);
 }
 inline void forget(int&) {}
+inline float* held(float* shared) { return shared; }
 inline float reciprocal(float x) { return 1 / x; }
+inline float reciprocal_root(float x) { return 1 / sqrtf(x); }
 inline float power_of_2(float x) { return exp2f(x); }
 inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
     emulator::mma_tf32(d, a, b, site);

@@ -251,6 +251,7 @@ void fill_table() {
 
     table["rcp.approx.ftz.f32"] = OPERATION { set<float>(f, i.o[0], flush(1 / flush(get<float>(f, i.o[1])))); };
     table["rcp.approx.ftz.f64"] = OPERATION { set<u64>(f, i.o[0], bits<u64>(1 / get<double>(f, i.o[1])) & ~u64(0xffffffffu)); };
+    table["rsqrt.approx.ftz.f32"] = OPERATION { set<float>(f, i.o[0], flush(1 / std::sqrt(flush(get<float>(f, i.o[1]))))); };
     table["ex2.approx.ftz.f32"] = OPERATION { set<float>(f, i.o[0], flush(exp2f(flush(get<float>(f, i.o[1]))))); };
     table["brev.b32"] = OPERATION {
         u32 x = get<u32>(f, i.o[1]), reversed = 0;

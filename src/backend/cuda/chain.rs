@@ -1,8 +1,10 @@
 //! Chains of operations that work row by row, each chain one launch; see `graph::schedule`.
 
 use super::{
+    Multiply,
     device::{Address, MULTIPROCESSORS},
     partials::{self, PartialSum},
+    product::SLICE,
     recorder::{Recorder, RowCount},
 };
 use crate::{
@@ -63,12 +65,16 @@ impl Shape {
             Self::Full | Self::Wide => 128,
         }
     }
-    /// Steps whose operands are in shared memory.
-    pub fn stages(self) -> usize {
+    /// Steps of a product whose operands are in shared memory.
+    pub fn stages(self, multiply: Multiply) -> usize {
         match self {
-            Self::Square => 3,
-            Self::Full | Self::Wide => 4,
+            Self::Full | Self::Wide if multiply.half() == 0 => 4,
+            _ => 3,
         }
+    }
+    /// Elements of the summed dimension that a step has.
+    pub fn depth(self, multiply: Multiply) -> usize {
+        if multiply.half() == 0 { SLICE } else { 2 * SLICE }
     }
     /// Blocks that a large device runs at a time.
     fn places(self) -> usize {

@@ -11,8 +11,8 @@ use super::{
 use crate::graph::Vector;
 use bytemuck::{Pod, Zeroable};
 
-/// Elements of the summed dimension that a block has at a time; mirrors `operand.cuh`.
-const DEPTH: usize = 16;
+/// Elements of the summed dimension that are multiplied at a time; mirrors `operand.cuh`. A step of a [`Tile`] has as many.
+pub const SLICE: usize = 16;
 /// How many times both shapes of a [`Tile`] have them.
 const STAGES: usize = 3;
 /// Warps along the rows of a tile of any shape.
@@ -59,11 +59,11 @@ impl Tile {
     }
     /// Floats of a stage of x Wᵀ.
     pub fn forward(self, multiply: Multiply) -> usize {
-        let along = along(self.side());
+        let along = along(self.side(), SLICE);
         along + of_weights(along, multiply)
     }
     fn across(self) -> usize {
-        across(self.side())
+        across(self.side(), SLICE)
     }
     fn kernel(self, name: &str, r: &Recorder) -> String {
         let size = if self == Self::Large { "large" } else { "small" };
@@ -71,12 +71,12 @@ impl Tile {
     }
 }
 
-/// Floats of a tile of an operand with so many rows or columns of the result, along the summed dimension or across it.
-fn along(size: usize) -> usize {
-    size * DEPTH
+/// Floats of a tile of an operand with so many rows or columns of the result and so much of the summed dimension, along it or across it.
+fn along(size: usize, depth: usize) -> usize {
+    size * depth
 }
-fn across(size: usize) -> usize {
-    DEPTH * (size + 8)
+fn across(size: usize, depth: usize) -> usize {
+    depth * (size + 8)
 }
 /// Floats of such a tile of weights.
 fn of_weights(floats: usize, multiply: Multiply) -> usize {
@@ -149,8 +149,10 @@ fn launch_forward(r: &mut Recorder, tile: Tile, capacity: usize, a: &Forward) {
 
 /// As [`forward`] without z and halves, as a link of a chain.
 pub fn chain_forward(r: &mut Recorder, a: &Forward) {
-    let shape = r.chain_shape();
-    r.link(Kind::LinearForward, 4 * shape.stages() * (along(shape.rows()) + of_weights(along(shape.columns()), r.multiply)), a);
+    let (shape, multiply) = (r.chain_shape(), r.multiply);
+    let depth = shape.depth(multiply);
+    let floats = along(shape.rows(), depth) + of_weights(along(shape.columns(), depth), multiply);
+    r.link(Kind::LinearForward, 4 * shape.stages(multiply) * floats, a);
 }
 
 /// What d is; mirrors `SlopeKind`.
@@ -222,9 +224,10 @@ impl Dx {
         let [k, n, weight_stride] = [weight.columns, weight.rows, weight.stride].map(|n| n as i32);
         Self { step: r.step(), weight: weight.at, slope, dx, rows, k, n, weight_stride, accumulate: i32::from(accumulate) }
     }
-    /// Floats of a stage for tiles of so many rows and columns.
-    fn floats(&self, multiply: Multiply, rows: usize, columns: usize) -> usize {
-        along(rows) + of_weights(across(columns), multiply) + if self.slope.of_two() { along(rows) } else { 0 }
+    /// Floats of a stage for tiles of so many rows and columns, and so much of the summed dimension.
+    fn floats(&self, multiply: Multiply, [rows, columns, depth]: [usize; 3]) -> usize {
+        let left = along(rows, depth);
+        left + of_weights(across(columns, depth), multiply) + if self.slope.of_two() { left } else { 0 }
     }
 }
 
@@ -237,7 +240,7 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
         &tile.kernel("linear_dx", r),
         grid,
         tile.threads(r.multiply),
-        stages(arguments.floats(r.multiply, tile.side(), tile.side())),
+        stages(arguments.floats(r.multiply, [tile.side(), tile.side(), SLICE])),
         &arguments,
     );
 }
@@ -245,8 +248,9 @@ pub fn dx(r: &mut Recorder, (rows, capacity): (RowCount, usize), slope: Slope, w
 /// As [`dx`], as a link of a chain.
 pub fn chain_dx(r: &mut Recorder, rows: RowCount, slope: Slope, weight: Weight, dx: (Reference, bool)) {
     let arguments = Dx::new(r, rows, slope, weight, dx);
-    let shape = r.chain_shape();
-    r.link(Kind::LinearDx, 4 * shape.stages() * arguments.floats(r.multiply, shape.rows(), shape.columns()), &arguments);
+    let (shape, multiply) = (r.chain_shape(), r.multiply);
+    let floats = arguments.floats(multiply, [shape.rows(), shape.columns(), shape.depth(multiply)]);
+    r.link(Kind::LinearDx, 4 * shape.stages(multiply) * floats, &arguments);
 }
 
 /// The gradient through a batch norm, given that of its result, d W; mirrors `NormDx`.
@@ -277,7 +281,7 @@ pub fn norm_dx(
     let partials = r.scratch(2 * count * weight.columns);
     let mut arguments = NormDx { product, x: r.input(0), norm, partials, totals: 0 };
     let grid = [tile.count(weight.columns) as u32, count as u32, 1];
-    let shared = stages(product.floats(r.multiply, tile.side(), tile.side())).max(whole(tile));
+    let shared = stages(product.floats(r.multiply, [tile.side(), tile.side(), SLICE])).max(whole(tile));
     r.launch(&format!("norm_sums_{}", r.multiply.suffix()), grid, tile.threads(r.multiply), shared, &arguments);
     let totals = partials::add_to_gradients(r, partials, count, &parameters);
     if dx.is_some() {
@@ -368,7 +372,7 @@ pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<Part
     let blocks = |run: usize| group.iter().map(|g| g.tiles(tile) * g.runs(run)).sum::<usize>();
     let longest = group.iter().map(|g| g.capacity).max().unwrap_or(0);
     let least = group.iter().map(|g| g.work(tile)).sum::<usize>().div_ceil(ROUNDS).max(RUN);
-    let run = (least..longest).step_by(DEPTH).find(|&run| blocks(run) <= ROUNDS).unwrap_or(longest.max(RUN));
+    let run = (least..longest).step_by(SLICE).find(|&run| blocks(run) <= ROUNDS).unwrap_or(longest.max(RUN));
     let (mut sums, mut tiles) = (Vec::new(), Vec::new());
     for (i, gradient) in group.iter_mut().enumerate() {
         let Sums { n, k, weight, bias, totals } = gradient.sums;
