@@ -81,8 +81,8 @@ template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Operand {
     static_assert(!ALONG || DEPTH == 16 || DEPTH == 32, "other rows meet in banks");
 
     static __device__ __forceinline__ int at(int row, int column) {
-        int first = DEPTH == 16 ? row / 2 % 2 * 8 : row % 4 * 8;
-        return row * STRIDE + (ALONG ? column ^ (first + row / 4 % 2 * 4) : column);
+        int exchange = (row & 4) + (DEPTH == 16 ? (row & 2) * 4 : (row & 3) * 8);
+        return row * STRIDE + (ALONG ? column ^ exchange : column);
     }
 };
 
@@ -95,7 +95,8 @@ template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Packed {
     static_assert(!ALONG || DEPTH == 16 || DEPTH == 32, "other rows meet in banks");
 
     static __device__ __forceinline__ int at(int row, int column) {
-        return row * STRIDE + (ALONG ? column ^ (DEPTH == 16 ? row / 4 % 2 * 8 : row / 2 % 4 * 8) : column);
+        int exchange = DEPTH == 16 ? (row & 4) * 2 : (row & 6) * 4;
+        return row * STRIDE + (ALONG ? column ^ exchange : column);
     }
     // Columns column .. + 16 of the result, SLICE of the summed dimension from `depth` on.
     static __device__ __forceinline__ void fragments(unsigned (&first)[2], unsigned (&second)[2], const float* tile, int column, int depth) {

@@ -203,10 +203,9 @@ template <Multiply MULTIPLY, class Shape, class A, class B, class Next, class Co
 __device__ __forceinline__ void products(float* memory, int floats, int tiles, int steps, Place first, Next next, Copy copy, Ready ready,
                                          Present present, Start start, Done done) {
     memory = held(memory);
-    int now = 0, to = 0; // the stage of this step, and that of what is copied next, in bytes
-    int bytes = floats * int(sizeof(float));
+    int to = 0, bytes = floats * int(sizeof(float)); // the stage that is copied to next, as what lies before it
     auto stage = [&](int at) { return reinterpret_cast<float*>(reinterpret_cast<unsigned char*>(memory) + at); };
-    auto move = [&](int& at) { at = at == (Shape::STAGES - 1) * bytes ? 0 : at + bytes; };
+    auto following = [&](int at) { return at == (Shape::STAGES - 1) * bytes ? 0 : at + bytes; };
     Place coming = first;
     int to_come = steps > 0 ? tiles : 0, coming_step = 0; // of what is copied next
     auto begin = [&] {
@@ -218,10 +217,9 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
             }
         }
         cp_async_commit();
-        move(to);
     };
 #pragma unroll 1
-    for (int stage = 0; stage < Shape::STAGES - 1; stage++) begin();
+    for (int i = 0; i < Shape::STAGES - 1; i++, to = following(to)) begin();
     Place place = first;
 #pragma unroll 1
     for (; tiles > 0; tiles--) {
@@ -229,12 +227,13 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
         start(sums, place);
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
+            int now = following(to); // the copies begun longest ago
             float *left = stage(now), *right = left + A::FLOATS;
             cp_async_wait<Shape::STAGES - 2>();
             ready(left, place, step);
             __syncthreads();
             begin(); // in the stage of the step before, which all threads have read
-            move(now);
+            to = now;
             present(left, step);
 #pragma unroll
             for (int depth = 0; depth < Shape::DEPTH; depth += SLICE) {

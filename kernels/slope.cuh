@@ -42,6 +42,7 @@ template <bool ALONE> struct Slopes {
     __device__ __forceinline__ void copy(SlopeCopies<Tile, THREADS>& copies, float* tile, float* other, int start, int depth) const {
         if constexpr (ALONE)
             if (kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, other, start, depth);
+        copies.by.left = copies.dy.left, copies.by.others = copies.dy.others; // no registers for what is the same
         copies.dy.next(tile, dy, start, depth);
         if (kind != PLAIN) copies.by.next(other, by, start, depth);
     }
