@@ -57,18 +57,21 @@ template <bool ALONE> struct LinearForwardTiles {
         });
     }
     template <class Shape> __device__ __forceinline__ void finish(typename Shape::Sums& sums, int row, int column, float* memory) const {
-        Pairs before(write(a.before), a.n, a.n, false);
         if (a.bias) {
-            Shape::each(sums, [&](int, int j, float& first, float& second) {
-                int c = column + j;
-                first += a.bias[min(c, a.n - 1)], second += a.bias[min(c + 1, a.n - 1)];
+            const float* bias = a.bias + column;
+            int last = a.n - 1 - column;
+            known(last >= Shape::N - 1, [&](auto whole) { // most often: no column has to be looked at
+                Shape::each(sums, [&](int, int j, float& first, float& second) {
+                    first += bias[whole ? j : min(j, last)], second += bias[whole ? j + 1 : min(j + 1, last)];
+                });
             });
         }
-        if (a.activation == GELU) before.template put_tile<Shape>(sums, row, column, rows - row);
-        Shape::each(sums, [&](int, int, float& first, float& second) {
-            first = a.activation == GELU ? gelu(first) : a.activation == RELU ? relu(first) : first;
-            second = a.activation == GELU ? gelu(second) : a.activation == RELU ? relu(second) : second;
-        });
+        if (a.activation == GELU) {
+            Pairs(write(a.before), a.n, a.n, false).template put_tile<Shape>(sums, row, column, rows - row);
+            Shape::each(sums, [&](int, int, float& first, float& second) { first = gelu(first), second = gelu(second); });
+        } else if (a.activation == RELU) {
+            Shape::each(sums, [&](int, int, float& first, float& second) { first = relu(first), second = relu(second); });
+        }
         y().template put_tile<Shape>(sums, row, column, rows - row);
         if (ALONE && a.statistics) {
             float* partial = a.statistics + size_t(row / Shape::M) * 2 * a.n + column;

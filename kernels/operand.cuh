@@ -27,14 +27,14 @@ struct View {
 
 // The column of all parts of a tile that this thread copies; see `each_part`.
 template <class Tile, int PART> __device__ __forceinline__ int part_column() {
-    return int(threadIdx.x) % (Tile::COLUMNS / PART) * PART;
+    return int(threadIdx.x % (Tile::COLUMNS / PART)) * PART;
 }
 // Calls f(element of the tile, row, column) for the parts of a tile that this thread copies: PART columns of a row. Always
 // the same parts, so that a thread can work on what it has copied before others see it.
 template <class Tile, int THREADS, int PART, class F> __device__ __forceinline__ void each_part(F f) {
     constexpr int PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS, OWN = (Tile::ROWS + STEP - 1) / STEP;
     static_assert(THREADS % PARTS == 0 && (Tile::ROWS % STEP == 0 || OWN == 1), "every thread has as many, or one or none");
-    int first = int(threadIdx.x) / PARTS, column = part_column<Tile, PART>();
+    int first = int(threadIdx.x / PARTS), column = part_column<Tile, PART>();
     if (Tile::ROWS < STEP && first >= Tile::ROWS) return;
 #pragma unroll(PART > 1 ? OWN : 1) // matrices that are not aligned are rare and small: no registers for them
     for (int i = 0; i < OWN; i++) f(Tile::at(first + i * STEP, column), first + i * STEP, column);
@@ -122,7 +122,7 @@ template <class Tile, int THREADS> struct Copies {
     // The first tile has part `depth` of the summed dimension, part `start` of the other.
     __device__ __forceinline__ void begin(const View& m, int start, int depth) {
         if (!Tile::PACKED && !m.wide) return;
-        int row = (Tile::ALONG ? start : depth) + int(threadIdx.x) / PARTS, column = (Tile::ALONG ? depth : start) + part_column<Tile, PART>();
+        int row = (Tile::ALONG ? start : depth) + int(threadIdx.x / PARTS), column = (Tile::ALONG ? depth : start) + part_column<Tile, PART>();
         int stride = m.stride;
         forget(stride); // or its extension to 64 bits is kept, and the product is one of 64 bits
         from = reinterpret_cast<const unsigned char*>(m.data) + (ptrdiff_t(row) * stride + column) * bytes(m);
@@ -146,7 +146,7 @@ template <class Tile, int THREADS> struct Copies {
   private:
     static __device__ __forceinline__ int bytes(const View& m) { return Tile::PACKED || m.format != IN_F32 ? 2 : 4; }
     template <class Copy> __device__ __forceinline__ void parts(float* tile, const View& m, Copy copy) {
-        int first = int(threadIdx.x) / PARTS, between = STEP * m.stride * bytes(m);
+        int first = int(threadIdx.x / PARTS), between = STEP * m.stride * bytes(m);
         if (Tile::ROWS >= STEP || first < Tile::ROWS) {
             unsigned char* to = reinterpret_cast<unsigned char*>(tile) + Tile::at(first, part_column<Tile, PART>()) * Tile::BYTES;
 #pragma unroll
