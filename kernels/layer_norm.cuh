@@ -34,7 +34,10 @@ template <int CHUNKS> __device__ constexpr int rows_together() { return CHUNKS =
 struct NormWeights {
     Row<1> gamma, beta;
     __device__ NormWeights(const float* gamma, const float* beta, int chunk, int width, bool wide)
-        : gamma(Row<1>::load(gamma + chunk * CHUNK, width - chunk * CHUNK, wide)), beta(Row<1>::load(beta + chunk * CHUNK, width - chunk * CHUNK, wide)) {}
+        : gamma(part(gamma, chunk, width, wide)), beta(part(beta, chunk, width, wide)) {}
+    __device__ static Row<1> part(const float* row, int chunk, int width, bool wide) {
+        return Row<1>::load(row + chunk * CHUNK, width - chunk * CHUNK, wide);
+    }
 };
 
 // With h = (x - mean) scale and g = gamma dy where the result was positive (or no ReLU follows), turns g, which is dy before, into

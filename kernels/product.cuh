@@ -32,8 +32,9 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void multiply_packed(flo
 // give the factors of row tile i and column tiles j, j + 1. Any order of the summed dimension is right as long as both factors have the
 // same: that is why the pairs of 16 bits may be columns t and t + 4.
 // LONG sums of three products are added outside of the tensor cores, which round to zero (Ootomo & Yokota, "Recovering single precision accuracy
-// from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022); their halves are a loop then, for want of registers.
-template <Multiply MULTIPLY, bool LONG = false, int ROWS, int COLUMNS, class LeftOf, class RightOf>
+// from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022); their halves are a loop then, for want of registers, as where
+// there is a LOOP.
+template <Multiply MULTIPLY, bool LONG = false, bool LOOP = false, int ROWS, int COLUMNS, class LeftOf, class RightOf>
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
     if constexpr (IN_HALVES<MULTIPLY>) {
         unsigned right[COLUMNS][2];
@@ -65,7 +66,7 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
             if constexpr (MULTIPLY == TF32X3) rest = to_tf32(x - __uint_as_float(main & 0xffffe000u));
         };
         constexpr bool OUTSIDE = LONG && MULTIPLY == TF32X3;
-#pragma unroll(OUTSIDE ? 1 : 2)
+#pragma unroll(OUTSIDE || LOOP ? 1 : 2)
         for (int half = 0; half < 2; half++) {
             unsigned right[COLUMNS][2], right_rest[COLUMNS][2];
 #pragma unroll
@@ -240,7 +241,7 @@ __device__ __forceinline__ void products(float* memory, int floats, int tiles, i
                 if constexpr (B::PACKED)
                     multiply_by_packed<MULTIPLY, Shape, A, B>(sums, left, right, depth);
                 else
-                    multiply<MULTIPLY, true>(
+                    multiply<MULTIPLY, true, !A::ALONG && Shape::ROWS * Shape::COLUMNS == 32>(
                         sums, [&](Left& a, int i, int half) { left_fragment<A>(a, left, Shape::row() + 16 * i, depth + 8 * half); },
                         [&](Right& b, Right& next, int j, int half) {
                             right_fragments<B>(b, next, right, Shape::column() + 8 * j, depth + 8 * half);
