@@ -32,8 +32,8 @@ template <Multiply MULTIPLY> __device__ __forceinline__ void multiply_packed(flo
 // give the factors of row tile i and column tiles j, j + 1. Any order of the summed dimension is right as long as both factors have the
 // same: that is why the pairs of 16 bits may be columns t and t + 4.
 // LONG sums of three products are added outside of the tensor cores, which round to zero (Ootomo & Yokota, "Recovering single precision accuracy
-// from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022); their halves are a loop then, for want of registers, as where
-// there is a LOOP.
+// from Tensor Cores while surpassing the FP32 theoretical peak performance", 2022); their halves are a loop then, for want of registers, as with
+// LOOP.
 template <Multiply MULTIPLY, bool LONG = false, bool LOOP = false, int ROWS, int COLUMNS, class LeftOf, class RightOf>
 __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf left_of, RightOf right_of) {
     if constexpr (IN_HALVES<MULTIPLY>) {
