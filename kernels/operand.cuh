@@ -74,7 +74,7 @@ template <class Tile, int THREADS> __device__ __forceinline__ void View::ready(f
 
 // A tile of an operand in shared memory: SIZE rows or columns of the result, DEPTH of the summed dimension. Neither copies nor fragments meet in a
 // bank: pieces of 16 bytes of along tiles are exchanged within their row, in the same way every 8 rows; rows of across tiles are padded.
-template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Operand {
+template <int SIZE, bool ALONG_, int DEPTH_> struct Operand {
     static constexpr bool ALONG = ALONG_, PACKED = false;
     static constexpr int DEPTH = DEPTH_, ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE;
     static constexpr int STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE, BYTES = 4; // of an element
@@ -88,7 +88,7 @@ template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Operand {
 
 // The same of weights in 16 bits, the right factors of products in 16 bits: rows of the matrix are multiples of 16 bytes, with zeros behind the last
 // column (`pack_weights`).
-template <int SIZE, bool ALONG_, int DEPTH_ = SLICE> struct Packed {
+template <int SIZE, bool ALONG_, int DEPTH_> struct Packed {
     static constexpr bool ALONG = ALONG_, PACKED = true;
     static constexpr int DEPTH = DEPTH_, ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE;
     static constexpr int STRIDE = COLUMNS + (ALONG ? 0 : 8), FLOATS = ROWS * STRIDE / 2, BYTES = 2;
@@ -116,8 +116,9 @@ template <class Tile, int THREADS> struct Copies {
     static_assert(Tile::ROWS % STEP == 0 || OWN == 1, "every thread has as many, or one or none");
     static_assert(!Tile::ALONG || STEP % 8 == 0, "pieces of all parts are exchanged alike");
 
-    const unsigned char* from; // its first part
-    int left, others;          // of the matrix from there on: of the summed dimension, and of the other
+    // Of the first part; of matrices that are not wide nothing is kept.
+    const unsigned char* from;
+    int left, others; // of the matrix from there on: of the summed dimension, and of the other
 
     // The first tile has part `depth` of the summed dimension, part `start` of the other.
     __device__ __forceinline__ void begin(const View& m, int start, int depth) {
@@ -127,7 +128,7 @@ template <class Tile, int THREADS> struct Copies {
         forget(stride); // or its extension to 64 bits is kept, and the product is one of 64 bits
         from = reinterpret_cast<const unsigned char*>(m.data) + (ptrdiff_t(row) * stride + column) * bytes(m);
         left = Tile::ALONG ? m.columns - column : m.rows - row, others = Tile::ALONG ? m.rows - row : m.columns - column;
-        if (others <= 0) left = 0;
+        if (others <= 0) left = 0; // nor is any part after the first there
     }
     // Begins to copy the next tile, which has these parts; zeros outside of the matrix.
     __device__ __forceinline__ void next(float* tile, const View& m, int start, int depth) {
