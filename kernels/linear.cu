@@ -3,19 +3,26 @@
 #include "linear.cuh"
 #include "normalise.cuh"
 
-// All tiles of a block, most often one.
-template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void compute(const Tiles& tiles) {
-    SHARED(float, memory);
-    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M) {
-        tiles.template compute<MULTIPLY, Shape>(memory, 1, Place{row, int(blockIdx.x) * Shape::N}, [](Place&) {});
+// Calls f(place) for all tiles of a block, most often one.
+template <class Shape, class F> __device__ __forceinline__ void for_tiles(int rows, F f) {
+    for (int row = int(blockIdx.y) * Shape::M; row < rows; row += int(gridDim.y) * Shape::M) {
+        f(Place{row, int(blockIdx.x) * Shape::N});
         __syncthreads();
     }
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
-    compute<MULTIPLY, Shape>(LinearForwardTiles<true>(a, resolve(a.rows, a.step)));
+    SHARED(float, memory);
+    LinearForwardTiles<true> tiles(a, resolve(a.rows, a.step));
+    auto compute = [&](auto left) {
+        for_tiles<Shape>(tiles.rows, [&](Place at) { tiles.template compute<MULTIPLY, Shape, decltype(left)>(memory, 1, at, [](Place&) {}); });
+    };
+    if (are_packed<MULTIPLY>(a.x)) compute(Packed<Shape::M, true, Shape::DEPTH>());
+    else compute(Operand<Shape::M, true, Shape::DEPTH>());
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dx(const LinearDx& a) {
-    compute<MULTIPLY, Shape>(LinearDxTiles<true>(a, resolve(a.rows, a.step)));
+    SHARED(float, memory);
+    LinearDxTiles<true> tiles(a, resolve(a.rows, a.step));
+    for_tiles<Shape>(tiles.rows, [&](Place at) { tiles.template compute<MULTIPLY, Shape>(memory, 1, at, [](Place&) {}); });
 }
 
 // ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A
@@ -35,11 +42,9 @@ struct LinearDwGroup {
     const LinearDw* problems;
     const int4* tiles; // by block: problem, tile, run, number of runs
 };
-template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dw(const LinearDwGroup& group) {
-    int4 of = group.tiles[blockIdx.x];
-    const LinearDw& a = group.problems[of.x];
+// B: tiles of x.
+template <Multiply MULTIPLY, class Shape, class B> __device__ __forceinline__ void linear_dw(const LinearDw& a, int4 of) {
     using A = Operand<Shape::M, false, Shape::DEPTH>;
-    using B = Operand<Shape::N, false, Shape::DEPTH>;
     constexpr int DEPTH = Shape::DEPTH;
     SHARED(float, memory);
     Run run(resolve(a.rows, a.step), of.z, of.w);
@@ -61,7 +66,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
         [&](float* left, int step) {
             d.template ready<A, Shape::THREADS>(left, left + FLOATS, row, run.first + step * DEPTH);
             x.template ready<B, Shape::THREADS>(left + A::FLOATS);
-            a.norm.template ready<B, Shape::THREADS>(left + A::FLOATS, a.step, column, a.k, x.wide);
+            if constexpr (!B::PACKED) a.norm.template ready<B, Shape::THREADS>(left + A::FLOATS, a.step, column, a.k, x.wide);
         },
         [&](const float* left, int step) {
             if (biased && int(threadIdx.x) < Shape::M) {
@@ -77,6 +82,12 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear
     Pairs(partial, a.k, a.k, false).template put_tile<Shape>(sums, row, column, a.n - row);
     int c = row + int(threadIdx.x);
     if (biased && int(threadIdx.x) < Shape::M && c < a.n) partial[a.n * a.k + c] = db;
+}
+template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dw(const LinearDwGroup& group) {
+    int4 of = group.tiles[blockIdx.x];
+    const LinearDw& a = group.problems[of.x];
+    if (are_packed<MULTIPLY>(a.x) && !a.norm.gamma) linear_dw<MULTIPLY, Shape, Packed<Shape::N, false, Shape::DEPTH>>(a, of);
+    else linear_dw<MULTIPLY, Shape, Operand<Shape::N, false, Shape::DEPTH>>(a, of);
 }
 
 #define LINEAR_KERNEL(name, function, Arguments, mode, MODE, size, Size)                                            \

@@ -24,14 +24,13 @@ template <bool ALONE> struct LinearForwardTiles {
         : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, ALONE ? a.x.format : IN_F32),
           w(a.weight, a.n, a.k, a.weight_stride) {}
 
-    // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier.
-    template <Multiply MULTIPLY, class Shape, class Next>
+    // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier. A: tiles of x.
+    template <Multiply MULTIPLY, class Shape, class A = Operand<Shape::M, true, Shape::DEPTH>, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
-        using A = Operand<Shape::M, true, Shape::DEPTH>;
         using B = Weights<MULTIPLY, Shape::N, true, Shape::DEPTH>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
-        Copies<A, Shape::THREADS> x_copies;
-        Copies<B, Shape::THREADS> w_copies;
+        Copies<A, Shape::THREADS, !ALONE> x_copies;
+        Copies<B, Shape::THREADS, !ALONE> w_copies;
         products<MULTIPLY, Shape, A, B>(
             memory, FLOATS, tiles, (a.k + Shape::DEPTH - 1) / Shape::DEPTH, first, next,
             [&](float* left, float* right, Place at, int step) {
@@ -107,8 +106,8 @@ template <bool ALONE> struct LinearDxTiles {
         using A = Operand<Shape::M, true, Shape::DEPTH>;
         using B = Weights<MULTIPLY, Shape::N, false, Shape::DEPTH>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
-        SlopeCopies<A, Shape::THREADS> d_copies;
-        Copies<B, Shape::THREADS> w_copies;
+        SlopeCopies<A, Shape::THREADS, !ALONE> d_copies;
+        Copies<B, Shape::THREADS, !ALONE> w_copies;
         products<MULTIPLY, Shape, A, B>(
             memory, FLOATS + (a.slope.kind == PLAIN ? 0 : A::FLOATS), tiles, (a.n + Shape::DEPTH - 1) / Shape::DEPTH, first, next,
             [&](float* left, float* right, Place at, int step) {

@@ -65,7 +65,7 @@ template <class Tile, int THREADS, class F> __device__ __forceinline__ void copy
     }
 }
 template <class Tile, int THREADS> __device__ __forceinline__ void View::ready(float* tile) const {
-    if (format == IN_F32) return;
+    if (Tile::PACKED || format == IN_F32) return;
     each_part<Tile, THREADS, 4>([&](int e, int, int) {
         float4* at = reinterpret_cast<float4*>(tile + e);
         *at = widen(*reinterpret_cast<uint2*>(at), format);
@@ -86,8 +86,8 @@ template <int SIZE, bool ALONG_, int DEPTH_> struct Operand {
     }
 };
 
-// The same of weights in 16 bits, the right factors of products in 16 bits: rows of the matrix are multiples of 16 bytes, with zeros behind the last
-// column (`pack_weights`).
+// The same of matrices in 16 bits, in products of 16 bits: rows of the matrix are multiples of 16 bytes, with zeros behind the last column of weights
+// (`pack_weights`).
 template <int SIZE, bool ALONG_, int DEPTH_> struct Packed {
     static constexpr bool ALONG = ALONG_, PACKED = true;
     static constexpr int DEPTH = DEPTH_, ROWS = ALONG ? SIZE : DEPTH, COLUMNS = ALONG ? DEPTH : SIZE;
@@ -98,10 +98,18 @@ template <int SIZE, bool ALONG_, int DEPTH_> struct Packed {
         int exchange = DEPTH == 16 ? (row & 4) * 2 : (row & 6) * 4;
         return row * STRIDE + (ALONG ? column ^ exchange : column);
     }
-    // Columns column .. + 16 of the result, SLICE of the summed dimension from `depth` on.
+    // Rows row .. + 16 of the result, SLICE of the summed dimension from `depth` on.
+    static __device__ __forceinline__ void left_fragment(unsigned (&bits)[4], const float* tile, int row, int depth) {
+        static_assert(ALONG, "of rows");
+        ldmatrix_x4(bits, reinterpret_cast<const unsigned short*>(tile) + at(row + lane() % 16, depth + lane() / 16 * 8));
+    }
+    // Columns column .. + 16 of the result. SPREAD: pairs of the summed dimension are not 2t and 2t + 1 of each 8, but t and t + 4.
+    template <bool SPREAD = false>
     static __device__ __forceinline__ void fragments(unsigned (&first)[2], unsigned (&second)[2], const float* tile, int column, int depth) {
+        static_assert(!ALONG || !SPREAD, "pairs along rows are neighbours");
         const unsigned short* halves = reinterpret_cast<const unsigned short*>(tile);
         int own = lane() % 8, next = depth + lane() / 8 % 2 * 8, other = column + lane() / 16 * 8;
+        if (SPREAD) own = own / 2 + own % 2 * 4;
         unsigned bits[4];
         if constexpr (ALONG) ldmatrix_x4(bits, halves + at(other + own, next));
         else ldmatrix_x4_trans(bits, halves + at(next + own, other));
@@ -110,8 +118,9 @@ template <int SIZE, bool ALONG_, int DEPTH_> struct Packed {
 };
 
 // This thread's copies of an operand's tiles, which follow each other along the summed dimension. Its place is kept from tile to tile, so that a
-// step of a product has next to no addresses to find.
-template <class Tile, int THREADS> struct Copies {
+// step of a product has next to no addresses to find. NEAR: a block copies it for several tiles of the result, one behind the other: through the cache
+// of the multiprocessor.
+template <class Tile, int THREADS, bool NEAR = false> struct Copies {
     static constexpr int PART = Tile::PACKED ? 8 : 4, PARTS = Tile::COLUMNS / PART, STEP = THREADS / PARTS, OWN = (Tile::ROWS + STEP - 1) / STEP;
     static_assert(Tile::ROWS % STEP == 0 || OWN == 1, "every thread has as many, or one or none");
     static_assert(!Tile::ALONG || STEP % 8 == 0, "pieces of all parts are exchanged alike");
@@ -133,11 +142,11 @@ template <class Tile, int THREADS> struct Copies {
     // Begins to copy the next tile, which has these parts; zeros outside of the matrix.
     __device__ __forceinline__ void next(float* tile, const View& m, int start, int depth) {
         if constexpr (Tile::PACKED) {
-            parts(tile, m, [](void* to, const void* from, bool valid) { cp_async16(to, from, valid); });
+            parts(tile, m, [](void* to, const void* from, bool valid) { NEAR ? cp_async16_near(to, from, valid) : cp_async16(to, from, valid); });
         } else if (m.format != IN_F32) { // half of its room
             parts(tile, m, [](void* to, const void* from, bool valid) { cp_async8(to, from, valid); });
         } else if (m.wide) {
-            parts(tile, m, [](void* to, const void* from, bool valid) { cp_async16(to, from, valid); });
+            parts(tile, m, [](void* to, const void* from, bool valid) { NEAR ? cp_async16_near(to, from, valid) : cp_async16(to, from, valid); });
         } else {
             int row = Tile::ALONG ? start : depth;
             copy_tile<Tile, THREADS>(tile, m, Tile::ALONG ? depth : start, [=](int r) { return row + r; });

@@ -19,6 +19,9 @@ template <Multiply MULTIPLY> constexpr bool IN_HALVES = MULTIPLY == BF16 || MULT
 template <Multiply MULTIPLY, int SIZE, bool ALONG, int DEPTH>
 using Weights = std::conditional_t<IN_HALVES<MULTIPLY>, Packed<SIZE, ALONG, DEPTH>, Operand<SIZE, ALONG, DEPTH>>;
 
+// Whether a matrix can be copied as packed tiles.
+template <Multiply MULTIPLY> __device__ __forceinline__ bool are_packed(const Reference& m) { return IN_HALVES<MULTIPLY> && m.format != IN_F32; }
+
 // Of 16 bits: two as one register, and d += a b.
 template <Multiply MULTIPLY> __device__ __forceinline__ unsigned pack(float low, float high) {
     return MULTIPLY == F16 ? pack_f16(low, high) : pack_bf16(low, high);
@@ -105,20 +108,31 @@ __device__ __forceinline__ void multiply(float (&sums)[ROWS][COLUMNS][4], LeftOf
 // sums += a b, with b packed, of the tiles' parts for `Shape`'s warp, SLICE of the summed dimension from `depth` on.
 template <Multiply MULTIPLY, class Shape, class A, class B>
 __device__ __forceinline__ void multiply_by_packed(typename Shape::Sums& sums, const float* left, const float* right, int depth) {
-    static_assert(A::ALONG, "two columns that follow each other are read as one");
     unsigned b[Shape::COLUMNS][2];
 #pragma unroll
-    for (int j = 0; j < Shape::COLUMNS; j += 2) B::fragments(b[j], b[j + 1], right, Shape::column() + 8 * j, depth);
+    for (int j = 0; j < Shape::COLUMNS; j += 2) B::template fragments<!A::ALONG>(b[j], b[j + 1], right, Shape::column() + 8 * j, depth);
     // Columns are exchanged in the same way every 8 rows.
     const float* begin = left + A::at(Shape::row() + lane() / 4, depth + lane() % 4 * 2);
     const float* second = left + A::at(Shape::row() + lane() / 4, depth + lane() % 4 * 2 + 8);
 #pragma unroll
     for (int i = 0; i < Shape::ROWS; i++) {
-        auto pair = [&](const float* column, int row) {
-            float2 x = *reinterpret_cast<const float2*>(column + (16 * i + row) * A::STRIDE);
-            return pack<MULTIPLY>(x.x, x.y);
-        };
-        unsigned a[4] = {pair(begin, 0), pair(begin, 8), pair(second, 0), pair(second, 8)};
+        unsigned a[4];
+        if constexpr (A::PACKED) {
+            A::left_fragment(a, left, Shape::row() + 16 * i, depth);
+        } else if constexpr (A::ALONG) {
+            auto pair = [&](const float* column, int row) {
+                float2 x = *reinterpret_cast<const float2*>(column + (16 * i + row) * A::STRIDE);
+                return pack<MULTIPLY>(x.x, x.y);
+            };
+            a[0] = pair(begin, 0), a[1] = pair(begin, 8), a[2] = pair(second, 0), a[3] = pair(second, 8);
+        } else {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                Left x;
+                left_fragment<A>(x, left, Shape::row() + 16 * i, depth + 8 * half);
+                a[2 * half] = pack<MULTIPLY>(x[0], x[2]), a[2 * half + 1] = pack<MULTIPLY>(x[1], x[3]);
+            }
+        }
 #pragma unroll
         for (int j = 0; j < Shape::COLUMNS; j++) multiply_packed<MULTIPLY>(sums[i][j], a, b[j]);
     }

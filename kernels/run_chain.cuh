@@ -14,8 +14,11 @@
 // for the other and for its operands: wide tiles take fewer steps, more stages wait less. `Full` has a block for each multiprocessor, `Wide` is for
 // chains of fewer rows than that. Products in 16 bits have few instructions for each step's barrier and copies: their steps are twice as deep.
 template <Multiply MULTIPLY> constexpr int CHAIN_DEPTH = IN_HALVES<MULTIPLY> ? 2 * SLICE : SLICE;
-template <Multiply MULTIPLY> using Square = Shape<64, 64, 2, 4, 2, 3, CHAIN_DEPTH<MULTIPLY>>;
-template <Multiply MULTIPLY> using Full = Shape<64, 128, 2, 4, 1, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
+// Warps along the rows of 64: each is to look at few rows of left factors that take twice the room of right ones, and are converted.
+template <Multiply MULTIPLY> constexpr int ROW_WARPS = IN_HALVES<MULTIPLY> ? 4 : 2;
+template <Multiply MULTIPLY> using Square = Shape<64, 64, ROW_WARPS<MULTIPLY>, 8 / ROW_WARPS<MULTIPLY>, 2, 3, CHAIN_DEPTH<MULTIPLY>>;
+template <Multiply MULTIPLY>
+using Full = Shape<64, 128, ROW_WARPS<MULTIPLY>, 8 / ROW_WARPS<MULTIPLY>, 1, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
 template <Multiply MULTIPLY> using Wide = Shape<32, 128, 2, 4, 2, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
 constexpr int THREADS = 256; // of each of them: links know one number
 

@@ -17,8 +17,8 @@ struct Slope {
 };
 
 // Copies of a slope's tiles.
-template <class Tile, int THREADS> struct SlopeCopies {
-    Copies<Tile, THREADS> dy, by;
+template <class Tile, int THREADS, bool NEAR = false> struct SlopeCopies {
+    Copies<Tile, THREADS, NEAR> dy, by;
 };
 
 // d [rows, columns]. ALONE in a launch, not as a link of a chain: also of maxima and of tensors in 16 bits.
@@ -34,12 +34,13 @@ template <bool ALONE> struct Slopes {
         dy.wide = by.wide = dy.wide && by.wide && (!ALONE || a.kind != OF_MAXIMA || maxima.wide);
     }
     // As those of `Copies`; `other` is room for a tile more, which all but PLAIN use.
-    template <class Tile, int THREADS> __device__ __forceinline__ void begin(SlopeCopies<Tile, THREADS>& copies, int start, int depth) const {
+    template <class Tile, int THREADS, bool NEAR>
+    __device__ __forceinline__ void begin(SlopeCopies<Tile, THREADS, NEAR>& copies, int start, int depth) const {
         copies.dy.begin(dy, start, depth);
         if (kind != PLAIN) copies.by.begin(by, start, depth);
     }
-    template <class Tile, int THREADS>
-    __device__ __forceinline__ void copy(SlopeCopies<Tile, THREADS>& copies, float* tile, float* other, int start, int depth) const {
+    template <class Tile, int THREADS, bool NEAR>
+    __device__ __forceinline__ void copy(SlopeCopies<Tile, THREADS, NEAR>& copies, float* tile, float* other, int start, int depth) const {
         if constexpr (ALONE)
             if (kind == OF_MAXIMA) return copy_maxima<Tile, THREADS>(tile, other, start, depth);
         copies.by.left = copies.dy.left, copies.by.others = copies.dy.others; // no registers for what is the same

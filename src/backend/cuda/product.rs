@@ -361,14 +361,33 @@ impl Gradient {
     }
 }
 
-/// Appends gradients in one launch: blocks have runs of rows, all about as long, and leave partial sums, which are to be added up.
-pub fn partial_gradients(r: &mut Recorder, mut group: Vec<Gradient>) -> Vec<PartialSum> {
+/// Whether large tiles suit gradients: not much more of them is empty.
+fn suits_large(group: &[Gradient]) -> bool {
+    let area = |tile: Tile| group.iter().map(|g| g.work(tile)).sum::<usize>() * tile.side() * tile.side();
+    4 * area(Tile::Large) <= 5 * area(Tile::Small)
+}
+
+/// Appends gradients in a launch, or in one for each size of tiles if one does not suit all: blocks have runs of rows, all about as long, and leave
+/// partial sums, which are to be added up.
+pub fn partial_gradients(r: &mut Recorder, group: Vec<Gradient>) -> Vec<PartialSum> {
+    let (large, small) = if suits_large(&group) {
+        (group, Vec::new())
+    } else {
+        group.into_iter().partition::<Vec<_>, _>(|gradient| suits_large(std::slice::from_ref(gradient)))
+    };
+    let blocks = |g: &Gradient| g.tiles(Tile::Large) * g.capacity.div_ceil(RUN).min(RUNS);
+    let mut parts = [(Tile::Large, large), (Tile::Small, small)];
+    if parts[0].1.iter().map(blocks).sum::<usize>() < MANY {
+        let few = std::mem::take(&mut parts[0].1);
+        parts[1].1.extend(few);
+    }
+    parts.into_iter().flat_map(|(tile, group)| gradients_in_tiles(r, tile, group)).collect()
+}
+
+fn gradients_in_tiles(r: &mut Recorder, tile: Tile, mut group: Vec<Gradient>) -> Vec<PartialSum> {
     if group.is_empty() {
         return Vec::new();
     }
-    let area = |tile: Tile| group.iter().map(|g| g.work(tile)).sum::<usize>() * tile.side() * tile.side();
-    let many = group.iter().map(|g| g.tiles(Tile::Large) * g.capacity.div_ceil(RUN).min(RUNS)).sum::<usize>() >= MANY;
-    let tile = if many && 4 * area(Tile::Large) <= 5 * area(Tile::Small) { Tile::Large } else { Tile::Small };
     let blocks = |run: usize| group.iter().map(|g| g.tiles(tile) * g.runs(run)).sum::<usize>();
     let longest = group.iter().map(|g| g.capacity).max().unwrap_or(0);
     let least = group.iter().map(|g| g.work(tile)).sum::<usize>().div_ceil(ROUNDS).max(RUN);
