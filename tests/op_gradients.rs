@@ -24,13 +24,17 @@ fn linear() {
     }
 }
 
-/// So many that devices cut them into larger tiles.
+/// So many that devices cut them into larger tiles, but those of the gradient of a small weight.
 #[test]
 fn linear_of_many_rows() {
-    let (k, n) = (68, 72);
+    let (k, n, last) = (68, 72, 5);
     let mut case = Case::new(&[16_400]);
     case.many().parameter("l.weight", &[n, k]).parameter("l.bias", &[n]);
-    case.check(k, |b, p, x| b.linear(x, &p.at("l"), Activation::Gelu).unwrap());
+    case.parameter("s.weight", &[last, n]).parameter("s.bias", &[last]);
+    case.check(k, |b, p, x| {
+        let y = b.linear(x, &p.at("l"), Activation::Gelu).unwrap();
+        b.linear(y, &p.at("s"), Activation::None).unwrap()
+    });
 }
 
 #[test]
