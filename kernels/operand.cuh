@@ -141,12 +141,13 @@ template <class Tile, int THREADS, bool NEAR = false> struct Copies {
     }
     // Begins to copy the next tile, which has these parts; zeros outside of the matrix.
     __device__ __forceinline__ void next(float* tile, const View& m, int start, int depth) {
+        auto copy16 = [](void* to, const void* from, bool valid) { NEAR ? cp_async16_near(to, from, valid) : cp_async16(to, from, valid); };
         if constexpr (Tile::PACKED) {
-            parts(tile, m, [](void* to, const void* from, bool valid) { NEAR ? cp_async16_near(to, from, valid) : cp_async16(to, from, valid); });
+            parts(tile, m, copy16);
         } else if (m.format != IN_F32) { // half of its room
             parts(tile, m, [](void* to, const void* from, bool valid) { cp_async8(to, from, valid); });
         } else if (m.wide) {
-            parts(tile, m, [](void* to, const void* from, bool valid) { NEAR ? cp_async16_near(to, from, valid) : cp_async16(to, from, valid); });
+            parts(tile, m, copy16);
         } else {
             int row = Tile::ALONG ? start : depth;
             copy_tile<Tile, THREADS>(tile, m, Tile::ALONG ? depth : start, [=](int r) { return row + r; });

@@ -370,18 +370,16 @@ fn suits_large(group: &[Gradient]) -> bool {
 /// Appends gradients in a launch, or in one for each size of tiles if one does not suit all: blocks have runs of rows, all about as long, and leave
 /// partial sums, which are to be added up.
 pub fn partial_gradients(r: &mut Recorder, group: Vec<Gradient>) -> Vec<PartialSum> {
-    let (large, small) = if suits_large(&group) {
+    let (mut large, mut small) = if suits_large(&group) {
         (group, Vec::new())
     } else {
         group.into_iter().partition::<Vec<_>, _>(|gradient| suits_large(std::slice::from_ref(gradient)))
     };
     let blocks = |g: &Gradient| g.tiles(Tile::Large) * g.capacity.div_ceil(RUN).min(RUNS);
-    let mut parts = [(Tile::Large, large), (Tile::Small, small)];
-    if parts[0].1.iter().map(blocks).sum::<usize>() < MANY {
-        let few = std::mem::take(&mut parts[0].1);
-        parts[1].1.extend(few);
+    if large.iter().map(blocks).sum::<usize>() < MANY {
+        small.append(&mut large);
     }
-    parts.into_iter().flat_map(|(tile, group)| gradients_in_tiles(r, tile, group)).collect()
+    [(Tile::Large, large), (Tile::Small, small)].into_iter().flat_map(|(tile, group)| gradients_in_tiles(r, tile, group)).collect()
 }
 
 fn gradients_in_tiles(r: &mut Recorder, tile: Tile, mut group: Vec<Gradient>) -> Vec<PartialSum> {
