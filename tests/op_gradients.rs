@@ -464,6 +464,28 @@ fn unfold_and_mix() {
     }
 }
 
+/// So many rows, and then so few to each unit, that devices cut the chain in two, forward and backward.
+#[test]
+fn a_chain_whose_rows_become_few() {
+    let mut case = Case::new(&[850]);
+    case.many()
+        .parameter("first.weight", &[9, 5])
+        .parameter("unfolded.weight", &[8, 27])
+        .parameter("n.weight", &[8])
+        .parameter("n.bias", &[8]);
+    (0..4).for_each(|i| _ = case.parameter(&format!("{i}.weight"), &[8, 8]).parameter(&format!("{i}.bias"), &[8]));
+    case.check_rows(N.times(12), 5, |b, p, x| {
+        let y = b.linear(x, &p.at("first"), Activation::Gelu).unwrap();
+        let few = b.unfold(y, 12, vec![2, 7, 11]).unwrap();
+        let few = b.linear(few, &p.at("unfolded"), Activation::None).unwrap();
+        let few = b.layer_norm(few, &p.at("n"), Activation::None).unwrap();
+        (0..4).fold(few, |sum, i| {
+            let z = b.linear(few, &p.at(&i.to_string()), Activation::Gelu).unwrap();
+            b.add(sum, z, RowMap::Same).unwrap()
+        })
+    });
+}
+
 #[test]
 fn interleave_and_join_steps() {
     for count in [0, 1, 33] {

@@ -11,7 +11,9 @@ use training_engine::{
         Backend, Buffer, LossScale, cpu,
         cuda::{self, Multiply, device::Device},
     },
-    graph::{Activation, Builder, Feed, Mode, Op, Parameters, Plan, Reals, Rows, Scalar, Scope, Step, Symbol, TensorId, autodiff},
+    graph::{
+        Activation, Builder, Feed, Graph, Mode, Node, Op, Parameters, Plan, Reals, Rows, Scalar, Scope, Step, Symbol, TensorId, autodiff,
+    },
 };
 
 /// Numbers in (-1.5, 1.5) that depend on the seed alone.
@@ -166,7 +168,9 @@ impl Case {
             [(Multiply::Tf32x3, 1e-5, 1e-4), (Multiply::Tf32, 3e-3, 1e-2), (Multiply::Bf16, 2e-2, 1e-1), (Multiply::F16, 3e-3, 1e-2)];
         let multiplies = has(&["linear", "linear_max", "linear_pair", "attention"]);
         for (multiply, bound, gradient_bound) in &modes[..if multiplies { 4 } else { 1 }] {
-            let plan = &Plan::grouped(plan.graph.clone(), plan.capacity.clone(), |_, _| false, &cuda::halves(&plan.graph, *multiply));
+            // Every node by itself; many rows in chains, whose tiles and launches depend on them.
+            let local = |graph: &Graph, node: &Node| self.many && cuda::runs_in_groups(graph, node);
+            let plan = &Plan::grouped(plan.graph.clone(), plan.capacity.clone(), local, &cuda::halves(&plan.graph, *multiply));
             let open = |device: Box<dyn Device>| {
                 cuda::with_device(device, *multiply, self.parameters.len(), self.parameters.statistics_len()).unwrap()
             };

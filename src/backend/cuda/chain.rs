@@ -10,18 +10,19 @@ use super::{
 use crate::{
     error::Result,
     graph::{
-        Graph, Node, Op, Pass, Rows,
+        Graph, Node, Op, Pass, Plan, Rows,
         schedule::{self, Group},
     },
 };
 use bytemuck::{Pod, Zeroable};
+use std::ops::Range;
 
 /// Threads of a block.
 pub const BLOCK: u32 = 256;
 /// Rows of a launch, of each branch's tensor with the most, up to which tiles are wide: in blocks of 32 they fill a large device about once.
 const FEW: usize = 10_000;
 /// Rows of a branch of more than [`LONG`] nodes from which blocks of 64 are enough to keep it busy.
-const ENOUGH: usize = 4096;
+const ENOUGH: usize = 6144;
 const LONG: usize = 4;
 /// Most blocks of a branch.
 const MOST_BLOCKS: usize = 4096;
@@ -43,11 +44,12 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// For branches of so many rows and nodes.
-    fn of(branches: impl Iterator<Item = (usize, usize)> + Clone) -> Self {
-        if branches.clone().map(|(rows, _)| rows).sum::<usize>() > FEW {
+    /// For branches.
+    fn of(branches: &[Units], plan: &Plan) -> Self {
+        let rows = |share: &Units| share.units.resolve(&plan.capacity) * share.most;
+        if branches.iter().map(rows).sum::<usize>() > FEW {
             Self::Square
-        } else if branches.clone().any(|(rows, nodes)| rows >= ENOUGH && nodes > LONG) {
+        } else if branches.iter().any(|share| rows(share) >= ENOUGH && share.nodes > LONG) {
             Self::Full
         } else {
             Self::Wide
@@ -207,7 +209,7 @@ impl Chain {
     }
 }
 
-/// How a branch is shared out among blocks: its units, most rows that one has in a tensor, and its nodes.
+/// How a branch is shared out among blocks: its units, most rows that one has in a product, or in any tensor, and its nodes.
 #[derive(Debug, Clone, Copy)]
 pub struct Units {
     units: Rows,
@@ -226,21 +228,65 @@ impl Units {
     }
 }
 
-/// Records a group of nodes that [`takes`] accepts.
+/// Records a group of nodes that [`takes`] accepts: as one launch, or two.
 pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Recorder<'a>, usize) -> Result<()>) -> Result<()> {
-    let graph = &r.plan.graph;
-    let units = |nodes: &Vec<usize>| {
-        let symbol = schedule::symbol(graph, &graph.nodes[nodes[0]]);
-        let tensors = nodes.iter().map(|&n| &graph.nodes[n]).flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten();
-        let rows = tensors.map(|&id| graph.tensor(id).rows).filter(|rows| rows.symbol == symbol).map(|rows| rows.times);
-        Units { units: Rows { symbol, times: 1 }, most: rows.max().unwrap_or(1).max(1), nodes: nodes.len() }
-    };
+    let plan = r.plan;
     // Blocks begin in their order: the longest branch should not wait for others.
-    let mut branches: Vec<&Vec<usize>> = group.branches.iter().collect();
+    let mut branches: Vec<&[usize]> = group.branches.iter().map(Vec::as_slice).collect();
     branches.sort_by_key(|nodes| std::cmp::Reverse(nodes.len()));
-    let shares: Vec<Units> = branches.iter().copied().map(units).collect();
-    let shape = Shape::of(shares.iter().map(|share| (share.units.resolve(&r.plan.capacity) * share.most, share.nodes)));
-    launch(r, shape, &shares, |r, branch| branches[branch].iter().try_for_each(|&n| node(r, n)))
+    let record = |r: &mut Recorder<'a>, branches: &[&[usize]]| {
+        let shares = shares(plan, branches);
+        launch(r, Shape::of(&shares, plan), &shares, |r, branch| branches[branch].iter().try_for_each(|&n| node(r, n)))
+    };
+    let square = Shape::of(&shares(plan, &branches), plan) == Shape::Square;
+    match few_rows(&plan.graph, branches[0]).filter(|_| square) {
+        Some(few) if few.start == 0 => {
+            let (first, rest) = branches[0].split_at(few.end);
+            branches[0] = rest;
+            record(r, &[first])?;
+            record(r, &branches)
+        }
+        Some(few) => {
+            let (first, rest) = branches[0].split_at(few.start);
+            branches[0] = first;
+            record(r, &branches)?;
+            record(r, &[rest])
+        }
+        None => record(r, &branches),
+    }
+}
+
+/// How branches are shared out.
+fn shares(plan: &Plan, branches: &[&[usize]]) -> Vec<Units> {
+    let graph = &plan.graph;
+    let share = |nodes: &&[usize]| {
+        let nodes = || nodes.iter().map(|&n| &graph.nodes[n]);
+        let symbol = nodes().next().and_then(|node| schedule::symbol(graph, node));
+        let tensors = nodes().flat_map(|node| node.inputs.iter().chain(&node.outputs)).flatten();
+        let rows = tensors.map(|&id| graph.tensor(id).rows).filter(|rows| rows.symbol == symbol).map(|rows| rows.times);
+        let products = nodes().filter_map(|node| product_rows(graph, node));
+        let most = products.max().or(rows.max()).unwrap_or(1).max(1);
+        Units { units: Rows { symbol, times: 1 }, most, nodes: nodes().len() }
+    };
+    branches.iter().map(share).collect()
+}
+
+/// Rows that a unit has in a node's product, if it is one.
+fn product_rows(graph: &Graph, node: &Node) -> Option<usize> {
+    let result = if node.pass == Pass::Backward { *node.inputs.last()? } else { node.outputs[0] };
+    matches!(node.op, Op::Linear { .. }).then(|| result.map(|id| graph.tensor(id).rows.times)).flatten()
+}
+
+/// The first or the last of a branch's nodes, in whose products a unit has so few rows that a block with a tile of rows for the others would
+/// fill no more than half of one.
+fn few_rows(graph: &Graph, nodes: &[usize]) -> Option<Range<usize>> {
+    let products: Vec<(usize, usize)> =
+        nodes.iter().enumerate().filter_map(|(i, &n)| Some((i, product_rows(graph, &graph.nodes[n])?))).collect();
+    let most = products.iter().map(|&(_, rows)| rows).max()?;
+    let many = |&(_, rows): &(usize, usize)| rows > most / 4;
+    let (first, last) = (products.iter().position(many)?, products.iter().rposition(many)?);
+    let behind = products.len() - 1 - last;
+    (first.max(behind) > LONG).then(|| if first > behind { 0..products[first].0 } else { products[last].0 + 1..nodes.len() })
 }
 
 /// Records branches whose links `links` appends.
