@@ -215,19 +215,24 @@ fn a_step_with_batch_32_takes_less_than_a_gigabyte() {
     });
 }
 
-/// Every launch of a step finds the shared memory that it needs, static and dynamic, on the architectures that have least.
+/// Every launch of a step finds the shared memory, static and dynamic, and the registers that a block needs, on the architectures that have
+/// least.
 #[test]
-fn shared_memory_is_there_on_every_architecture() {
-    const LEAST: u32 = 99 << 10;
+fn a_block_of_every_launch_fits_every_architecture() {
+    const SHARED: u32 = 99 << 10;
+    const REGISTERS: u32 = 64 << 10;
     let usages = resources::of_kernels();
     each_precision(|multiply, log| {
         let (mut most, mut known) = (0, 0);
         for launch in &log.launches {
             most = most.max(launch.shared);
-            assert!(launch.shared <= LEAST, "{} asks for {} bytes", launch.kernel, launch.shared);
+            assert!(launch.shared <= SHARED, "{} asks for {} bytes", launch.kernel, launch.shared);
             for usage in usages.iter().filter(|usage| usage.kernel == launch.kernel) {
                 let (all, architecture) = (usage.shared + launch.shared, &usage.architecture);
-                assert!(all <= LEAST, "{} needs {all} bytes on {architecture}", launch.kernel);
+                assert!(all <= SHARED, "{} needs {all} bytes on {architecture}", launch.kernel);
+                // A warp's come in units of 256.
+                let registers = launch.block.next_multiple_of(32) * usage.registers.next_multiple_of(8);
+                assert!(registers <= REGISTERS, "{} needs {registers} registers on {architecture}", launch.kernel);
                 known += 1;
             }
         }

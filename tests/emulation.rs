@@ -245,6 +245,20 @@ fn wrong_launches_and_faults_are_errors_and_the_device_lives_on() {
     }
 }
 
+#[test]
+fn a_compiled_kernel_takes_no_more_threads_than_it_was_compiled_for() {
+    if emulator::build::nvcc().is_none() {
+        println!("skipped: no nvcc");
+        return;
+    }
+    let device = Emulator::compiled();
+    let (x, sum) = (upload(&device, &values(1, 256)), device.allocate(1024).unwrap());
+    let add = |block| launch(&device, "sample_add", [2, 1, 1], block, 0, &Add { x, y: x, sum, count: 256, pad: 0 });
+    add(128).unwrap();
+    let error = add(160).unwrap_err().to_string();
+    assert!(error.contains("sample_add") && error.contains("160 threads"), "{error}");
+}
+
 /// Launches a faulty kernel on checked devices of every schedule: each reports, and nothing but what is expected.
 #[track_caller]
 fn finds<A: Pod>(kernel: &str, grid: [u32; 3], block: u32, shared: u32, arguments: impl Fn(&Emulator) -> A, expected: &[&str]) {

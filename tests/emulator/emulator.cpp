@@ -307,7 +307,8 @@ std::string launch(Device& d, const char* name, const unsigned grid[3], unsigned
     if (!kernel) return refuse("no kernel has this name");
     // Arguments come filled up to a multiple of 8 bytes.
     if ((kernel->bytes + 7) / 8 != (bytes + 7) / 8) return refuse("takes " + std::to_string(kernel->bytes) + " bytes of arguments, not " + std::to_string(bytes));
-    if (threads == 0 || threads > MAXIMAL_THREADS) return refuse(std::to_string(threads) + " threads a block");
+    unsigned most = kernel->kind == Kind::Compiled ? threads_of(*kernel) : MAXIMAL_THREADS;
+    if (threads == 0 || threads > most) return refuse(std::to_string(threads) + " threads a block");
     if (shared > MAXIMAL_SHARED) return refuse(std::to_string(shared) + " bytes of shared memory");
     if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0 || grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535 ||
         uint64_t(grid[0]) * grid[1] * grid[2] > 0xffffffffu)

@@ -14,8 +14,9 @@ using std::string;
 struct Compiled : Kernel {
     const Function* function;
     unsigned shared; // bytes that its file declares
-    Compiled(const string& name, size_t bytes, const Function* function, unsigned shared)
-        : Kernel(strdup(name.c_str()), bytes, Kind::Compiled, start, nullptr), function(function), shared(shared) {}
+    unsigned threads; // of a block, at most
+    Compiled(const string& name, size_t bytes, const Function* function, unsigned shared, unsigned threads)
+        : Kernel(strdup(name.c_str()), bytes, Kind::Compiled, start, nullptr), function(function), shared(shared), threads(threads) {}
     static void start(const void* arguments) {
         device->current().depth = 0;
         ptx::run(*static_cast<const Compiled*>(device->kernel)->function, arguments);
@@ -222,6 +223,8 @@ struct Reader {
             bool is_kernel = s.find(".entry ") != string::npos;
             size_t open = s.find('(', s.find(is_kernel ? ".entry " : ".func ")), close = s.find(')', open);
             string name = words(s.substr(0, open), " ").back();
+            size_t bound = s.find(".maxntid ");
+            unsigned threads = bound == string::npos ? MAXIMAL_THREADS : unsigned(std::stoul(s.substr(bound + strlen(".maxntid "))));
             Function*& known = functions[name];
             function = known ? known : known = new Function;
             symbols.clear();
@@ -237,13 +240,14 @@ struct Reader {
             }
             if (end == ';') continue; // declared, not defined
             body();
-            if (is_kernel) new Compiled(name, bytes, function, shared_end);
+            if (is_kernel) new Compiled(name, bytes, function, shared_end, threads);
         }
     }
 };
 } // namespace ptx
 
 unsigned shared_of(const Kernel& kernel) { return static_cast<const ptx::Compiled&>(kernel).shared; }
+unsigned threads_of(const Kernel& kernel) { return static_cast<const ptx::Compiled&>(kernel).threads; }
 
 std::string load_compiled(const char* path) {
     try {

@@ -105,6 +105,7 @@ std::string launch(Device& device, const char* kernel, const unsigned grid[3], u
 // ptx.cpp
 std::string load_compiled(const char* path); // the kernels of a file, or why they cannot be had
 unsigned shared_of(const Kernel& kernel);   // bytes of shared memory that a compiled kernel's file declares
+unsigned threads_of(const Kernel& kernel);  // most threads of a block that a compiled kernel was compiled for
 
 // memory.cpp
 void* allocate(Device& device, size_t bytes); // null: `error` says why
