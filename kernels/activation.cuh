@@ -1,7 +1,6 @@
 // What is applied to results of products, and its slopes.
 #pragma once
-#include "mma.cuh"
-#include "row.cuh"
+#include "storage.cuh"
 
 enum Activation { NONE, RELU, GELU };
 
@@ -38,12 +37,12 @@ struct Gelu {
 };
 __device__ APART inline void gelu_rows(const Gelu& a, Run run) {
     const float* x = read(a.x, a.step);
-    float* y = write(a.y);
     int width = a.width;
-    known(is_wide(x, width) && is_wide(y, width), [&](auto wide) {
+    Stored y(a.y, a.step, width);
+    known(is_wide(x, width) && y.wide, [&](auto wide) {
         for_blocks(run, width, [&](int row, int column) { return load4(x + size_t(row) * width, column, width, wide); },
                    [&](int row, int column, float4 v) {
-                       store4(y + size_t(row) * width, column, width, wide, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)));
+                       y.put(row, column, make_float4(gelu(v.x), gelu(v.y), gelu(v.z), gelu(v.w)), false);
                    });
     });
 }

@@ -1,7 +1,7 @@
 // Layer normalisation: a warp has a row, a block of 8 warps a run of rows.
 #pragma once
 #include "mma.cuh"
-#include "row.cuh"
+#include "storage.cuh"
 
 constexpr float NORM_EPSILON = 1e-5f;
 
@@ -75,6 +75,7 @@ template <int CHUNKS> __device__ APART void layer_norm_forward(const LayerNormFo
     const float* x = read(a.x, a.step);
     float *y = write(a.y), *kept = write(a.kept);
     int width = a.width;
+    Stored narrowed(a.y, a.step, width);
     known(is_wide(x, width) && is_wide(y, width) && is_wide(a.gamma, width) && is_wide(a.beta, width), [&](auto wide) {
         constexpr int TOGETHER = wide ? rows_together<CHUNKS>() : 1;
         for (int first = run.first + warp(); first < run.end; first += 8 * TOGETHER) {
@@ -100,7 +101,8 @@ template <int CHUNKS> __device__ APART void layer_norm_forward(const LayerNormFo
             for (int i = 0; i < TOGETHER; i++) {
                 int row = first + 8 * i;
                 if (row >= run.end) break;
-                values[i].store(y + size_t(row) * width, width, wide);
+                if (a.y.format == IN_F32) values[i].store(y + size_t(row) * width, width, wide);
+                else narrowed.put_row(row, values[i]);
                 if (lane() < 2) kept[2 * size_t(row) + lane()] = lane() == 0 ? s[i].mean : s[i].scale;
             }
         }
@@ -122,7 +124,8 @@ template <int CHUNKS, class Block> __device__ APART void layer_norm_backward(con
     Row<CHUNKS> dgamma = {}, dbeta = {};
     bool weights_wide = is_wide(a.gamma, width) && is_wide(a.beta, width);
     known(weights_wide && is_wide(x, width) && is_wide(dy, width) && is_wide(write(a.dx), width), [&](auto wide) {
-        constexpr int TOGETHER = wide ? rows_together<CHUNKS>() : 1;
+        // There are no registers for two of the widest rows.
+        constexpr int TOGETHER = wide && CHUNKS == 1 ? rows_together<CHUNKS>() : 1;
         for (int first = run.first + warp(); first < run.end; first += 8 * TOGETHER) {
             const float* kept = write(a.kept);
             float* dx = write(a.dx);

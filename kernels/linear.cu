@@ -3,26 +3,21 @@
 #include "linear.cuh"
 #include "normalise.cuh"
 
-// Calls f(place) for all tiles of a block, most often one.
-template <class Shape, class F> __device__ __forceinline__ void for_tiles(int rows, F f) {
-    for (int row = int(blockIdx.y) * Shape::M; row < rows; row += int(gridDim.y) * Shape::M) {
-        f(Place{row, int(blockIdx.x) * Shape::N});
+// All tiles of a block, most often one.
+template <Multiply MULTIPLY, class Shape, class A, class Tiles> __device__ __forceinline__ void compute(const Tiles& tiles) {
+    SHARED(float, memory);
+    for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M) {
+        tiles.template compute<MULTIPLY, Shape, A>(memory, 1, Place{row, int(blockIdx.x) * Shape::N}, [](Place&) {});
         __syncthreads();
     }
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
-    SHARED(float, memory);
     LinearForwardTiles<true> tiles(a, resolve(a.rows, a.step));
-    auto compute = [&](auto left) {
-        for_tiles<Shape>(tiles.rows, [&](Place at) { tiles.template compute<MULTIPLY, Shape, decltype(left)>(memory, 1, at, [](Place&) {}); });
-    };
-    if (are_packed<MULTIPLY>(a.x)) compute(Packed<Shape::M, true, Shape::DEPTH>());
-    else compute(Operand<Shape::M, true, Shape::DEPTH>());
+    if (are_packed<MULTIPLY>(a.x)) compute<MULTIPLY, Shape, Packed<Shape::M, true, Shape::DEPTH>>(tiles);
+    else compute<MULTIPLY, Shape, Operand<Shape::M, true, Shape::DEPTH>>(tiles);
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dx(const LinearDx& a) {
-    SHARED(float, memory);
-    LinearDxTiles<true> tiles(a, resolve(a.rows, a.step));
-    for_tiles<Shape>(tiles.rows, [&](Place at) { tiles.template compute<MULTIPLY, Shape>(memory, 1, at, [](Place&) {}); });
+    compute<MULTIPLY, Shape, void>(LinearDxTiles<true>(a, resolve(a.rows, a.step)));
 }
 
 // ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A

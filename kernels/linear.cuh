@@ -14,18 +14,18 @@ struct LinearForward {
     Rows rows;
     int k, n, weight_stride, y_stride, activation, accumulate;
 };
-// What is the same for all tiles; `rows` end the matrix. ALONE in a launch: with z, statistics and tensors in 16 bits.
+// What is the same for all tiles; `rows` end the matrix. ALONE in a launch: with z and statistics.
 template <bool ALONE> struct LinearForwardTiles {
     const LinearForward& a;
     int rows;
     View x, w;
 
     __device__ LinearForwardTiles(const LinearForward& a, int rows)
-        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, ALONE ? a.x.format : IN_F32),
+        : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, a.x.format),
           w(a.weight, a.n, a.k, a.weight_stride) {}
 
     // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier. A: tiles of x.
-    template <Multiply MULTIPLY, class Shape, class A = Operand<Shape::M, true, Shape::DEPTH>, class Next>
+    template <Multiply MULTIPLY, class Shape, class A, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         using B = Weights<MULTIPLY, Shape::N, true, Shape::DEPTH>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
@@ -43,7 +43,7 @@ template <bool ALONE> struct LinearForwardTiles {
     }
 
   private:
-    __device__ __forceinline__ Pairs y() const { return Pairs(write(a.y), a.n, a.y_stride, a.accumulate, ALONE ? a.y.format : IN_F32); }
+    __device__ __forceinline__ Pairs y() const { return Pairs(write(a.y), a.n, a.y_stride, a.accumulate, a.y.format); }
 
     template <class Shape> __device__ __forceinline__ void start(typename Shape::Sums& sums, int row, int column) const {
         if (!ALONE || !a.z.data) return y().template start_tile<Shape>(sums, row, column, rows - row);
@@ -117,7 +117,7 @@ template <bool ALONE> struct LinearDxTiles {
             [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * Shape::DEPTH); },
             [](const float*, int) {}, start, done);
     }
-    template <Multiply MULTIPLY, class Shape, class Next>
+    template <Multiply MULTIPLY, class Shape, class, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         Pairs dx(write(a.dx), a.k, a.k, a.accumulate, ALONE ? a.dx.format : IN_F32);
         multiply<MULTIPLY, Shape>(

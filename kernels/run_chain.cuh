@@ -22,20 +22,24 @@ using Full = Shape<64, 128, ROW_WARPS<MULTIPLY>, 8 / ROW_WARPS<MULTIPLY>, 1, IN_
 template <Multiply MULTIPLY> using Wide = Shape<32, 128, 2, 4, 2, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
 constexpr int THREADS = 256; // of each of them: links know one number
 
-template <Multiply MULTIPLY, class Shape, class Tiles>
+template <Multiply MULTIPLY, class Shape, class A, class Tiles>
 __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
     int count = (run.size() + Shape::M - 1) / Shape::M * ((columns + Shape::N - 1) / Shape::N);
-    tiles.template compute<MULTIPLY, Shape>(memory, count, Place{run.first, 0}, [=](Place& at) {
+    tiles.template compute<MULTIPLY, Shape, A>(memory, count, Place{run.first, 0}, [=](Place& at) {
         at.column += Shape::N;
         if (at.column >= columns) at.column = 0, at.row += Shape::M;
     });
     __syncthreads();
 }
-template <Multiply MULTIPLY, class Shape> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
-    for_tiles<MULTIPLY, Shape>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);
+template <Multiply MULTIPLY, class Shape, class A> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
+    for_tiles<MULTIPLY, Shape, A>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);
+}
+template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a, Run run, float* memory) {
+    if (are_packed<MULTIPLY>(a.x)) linear_forward<MULTIPLY, Shape, Packed<Shape::M, true, Shape::DEPTH>>(a, run, memory);
+    else linear_forward<MULTIPLY, Shape, Operand<Shape::M, true, Shape::DEPTH>>(a, run, memory);
 }
 template <Multiply MULTIPLY, class Shape> __device__ APART void linear_dx(const LinearDx& a, Run run, float* memory) {
-    for_tiles<MULTIPLY, Shape>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
+    for_tiles<MULTIPLY, Shape, void>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
 }
 
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_chain(const Chain& a) {
@@ -44,31 +48,37 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
     // Every thread has these, but no registers for them over the links.
     __shared__ Link links[2]; // the one that runs and the one that comes next
     __shared__ Share share;
-    __shared__ int first, end;
+    __shared__ int numbers[THREADS / 32], end; // of the link that each warp runs; behind the last
+    auto number = [&]() -> int& {
+        int mine = warp();
+        forget(mine);
+        return numbers[mine];
+    };
     if (threadIdx.x == 0) {
         int own = 0;
         while (own + 1 < a.count && a.branches[own + 1].first_block <= int(blockIdx.x)) own++;
         const Branch& branch = a.branches[own];
         int block = int(blockIdx.x) - branch.first_block;
         Run units(resolve(branch.units, a.step), block, branch.blocks);
-        share = {units.first, units.end, block}, first = branch.first_link, end = first + branch.links;
+        share = {units.first, units.end, block}, end = branch.first_link + branch.links;
+        for (int& number : numbers) number = branch.first_link;
     }
     __syncthreads();
-    auto fetch = [&](int number) {
+    auto fetch = [&](int coming) {
         constexpr int PARTS = sizeof(Link) / 16;
-        if (number < end && int(threadIdx.x) < PARTS)
-            cp_async16(reinterpret_cast<int4*>(&links[number % 2]) + threadIdx.x, reinterpret_cast<const int4*>(a.links + number) + threadIdx.x);
+        if (coming < end && int(threadIdx.x) < PARTS)
+            cp_async16(reinterpret_cast<int4*>(&links[coming % 2]) + threadIdx.x, reinterpret_cast<const int4*>(a.links + coming) + threadIdx.x);
         cp_async_commit();
     };
-    auto block = [] { return share.block; }; // takes no register
-    fetch(first);
+    // These take no register.
+    auto own = [] { return share; };
+    auto block = [] { return share.block; };
+    fetch(number());
     cp_async_wait<0>();
     __syncthreads();
-    for (int number = first; number < end; number++) {
-        int coming = number + 1;
-        forget(coming); // no registers for its address over the links
-        fetch(coming);
-        const Link& link = links[number % 2];
+    while (number() < end) {
+        fetch(number() + 1);
+        const Link& link = links[number() % 2];
         switch (link.kind) {
 #define LINK(kind, Arguments, ...)                                        \
     case kind: {                                                          \
@@ -87,8 +97,8 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
             LINK(FOURIER_BACKWARD, FourierBackward, fourier_backward(args, share[args.rows], share.block))
             LINK(NEIGHBORHOOD_FORWARD, NeighborhoodForward, neighborhood_forward(args, share[args.a.rows], memory))
             LINK(NEIGHBORHOOD_BACKWARD, NeighborhoodBackward, neighborhood_backward(args, share[args.a.rows], share.block, memory))
-            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, share[args.of.rows], memory))
-            LINK(GROUP_ATTENTION_BACKWARD, GroupAttentionBackward, group_attention_backward(args, share[args.of.rows], memory))
+            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, own, memory))
+            LINK(GROUP_ATTENTION_BACKWARD, GroupAttentionBackward, group_attention_backward(args, own, memory))
             LINK(DROPOUT, Dropout, dropout(args, share[args.rows]))
             LINK(RESIDUAL_FORWARD, ResidualForward, residual_forward(args, share[args.rows]))
             LINK(RESIDUAL_BACKWARD, ResidualBackward, residual_backward(args, share[args.rows]))
@@ -111,6 +121,8 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
         }
         cp_async_wait<0>();
         __syncthreads(); // the next link is there, and what was written is there for it
+        if (lane() == 0) number()++;
+        __syncwarp();
     }
 }
 

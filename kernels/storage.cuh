@@ -1,4 +1,4 @@
-// Tensors that are stored in 16 bits: what takes part in a product only, where products are of 16 bits. Their rows are a multiple of 16 bytes.
+// Tensors that are stored in 16 bits: what takes part in products only, where these are of 16 bits. Their rows are a multiple of 16 bytes.
 #pragma once
 #include "mma.cuh"
 #include "row.cuh"
@@ -47,6 +47,12 @@ struct Stored {
             if (accumulate) x = widen(*to, format) + x;
             *to = make_uint2(narrow(x.x, x.y, format), narrow(x.z, x.w, format));
         }
+    }
+
+    // A warp's row, of a matrix in 16 bits.
+    template <int CHUNKS> __device__ __forceinline__ void put_row(int row, const Row<CHUNKS>& x) const {
+#pragma unroll
+        for (int c = 0; c < CHUNKS; c++) put(row, Row<CHUNKS>::column(c), x.chunk(c), false);
     }
 
   private:

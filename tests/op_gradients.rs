@@ -294,6 +294,25 @@ fn halves_between_products() {
     }
 }
 
+/// A norm and two layers: what comes of the norm and of GELU is stored in 16 bits where products are of 16 bits, if rows of it are whole pieces.
+#[test]
+fn halves_between_norms_and_layers() {
+    for count in [1, 70, 150] {
+        for (k, m, n, activation) in [(24, 40, 9, Activation::Gelu), (200, 136, 3, Activation::Gelu), (16, 12, 8, Activation::Relu)] {
+            let mut case = Case::new(&[count]);
+            for (layer, rows, columns) in [("0", m, k), ("1", n, m)] {
+                case.parameter(&format!("{layer}.weight"), &[rows, columns]).parameter(&format!("{layer}.bias"), &[rows]);
+            }
+            case.parameter("n.weight", &[k]).parameter("n.bias", &[k]);
+            case.check(k, |b, p, x| {
+                let y = b.layer_norm(x, &p.at("n"), Activation::None).unwrap();
+                let y = b.linear(y, &p.at("0"), activation).unwrap();
+                b.linear(y, &p.at("1"), Activation::None).unwrap()
+            });
+        }
+    }
+}
+
 #[test]
 fn add_and_outer() {
     for count in [0, 1, 33] {

@@ -2,7 +2,7 @@
 //! A step's time goes to bytes.
 
 use super::recorder::Multiply;
-use crate::graph::{Element, Graph, Node, Op, Pass, Place, TensorId};
+use crate::graph::{Activation, Element, Graph, Node, Op, Pass, Place, TensorId};
 use half::{
     bf16, f16,
     slice::{HalfBitsSliceExt, HalfFloatSliceExt},
@@ -36,7 +36,10 @@ pub fn of(graph: &Graph, multiply: Multiply) -> Vec<TensorId> {
 /// Inputs and outputs of a node that may be halves, by their places in its lists.
 fn places(node: &Node) -> (&'static [usize], &'static [usize]) {
     match (&node.op, node.pass) {
-        (Op::LinearNorm { .. }, Pass::Forward) => (&[], &[0]),
+        (Op::LayerNorm { .. } | Op::LinearNorm { .. }, Pass::Forward) => (&[], &[0]),
+        // Only what GELU gives: gradients do not look at it.
+        (Op::Linear { activation: Activation::Gelu, .. }, Pass::Forward | Pass::Again) => (&[0], &[0]),
+        (Op::Linear { .. }, Pass::Forward | Pass::Backward) => (&[0], &[]),
         // y and its gradient
         (Op::LinearNorm { .. }, Pass::Backward) => (&[1, 3], &[]),
         (Op::LinearMax { .. } | Op::NormLinearMax { .. }, Pass::Forward) => (&[0], &[]),
