@@ -499,7 +499,7 @@ fn a_chain_whose_rows_become_few() {
         let few = b.linear(few, &p.at("unfolded"), Activation::None).unwrap();
         let few = b.layer_norm(few, &p.at("n"), Activation::None).unwrap();
         (0..4).fold(few, |sum, i| {
-            let z = b.linear(few, &p.at(&i.to_string()), Activation::Gelu).unwrap();
+            let z = b.linear(few, &p.at(i.to_string()), Activation::Gelu).unwrap();
             b.add(sum, z, RowMap::Same).unwrap()
         })
     });
