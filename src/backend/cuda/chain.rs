@@ -15,11 +15,10 @@ use crate::{
     },
 };
 use bytemuck::{Pod, Zeroable};
-use std::ops::Range;
 
 /// Threads of a block.
 pub const BLOCK: u32 = 256;
-/// Rows of a launch, of each branch's tensor with the most, up to which tiles are wide: in blocks of 32 they fill a large device about once.
+/// Rows of a launch, of each branch's product with the most, up to which tiles are wide: in blocks of 32 they fill a large device about once.
 const FEW: usize = 10_000;
 /// Rows of a branch of more than [`LONG`] nodes from which blocks of 64 are enough to keep it busy.
 const ENOUGH: usize = 6144;
@@ -239,21 +238,11 @@ pub fn record<'a>(r: &mut Recorder<'a>, group: &Group, node: impl Fn(&mut Record
         launch(r, Shape::of(&shares, plan), &shares, |r, branch| branches[branch].iter().try_for_each(|&n| node(r, n)))
     };
     let square = Shape::of(&shares(plan, &branches), plan) == Shape::Square;
-    match few_rows(&plan.graph, branches[0]).filter(|_| square) {
-        Some(few) if few.start == 0 => {
-            let (first, rest) = branches[0].split_at(few.end);
-            branches[0] = rest;
-            record(r, &[first])?;
-            record(r, &branches)
-        }
-        Some(few) => {
-            let (first, rest) = branches[0].split_at(few.start);
-            branches[0] = first;
-            record(r, &branches)?;
-            record(r, &[rest])
-        }
-        None => record(r, &branches),
-    }
+    let Some((few, rest, first)) = few_rows(&plan.graph, branches[0]).filter(|_| square) else { return record(r, &branches) };
+    branches[0] = rest;
+    let (few, others) = (&[few][..], &branches[..]);
+    let launches = if first { [few, others] } else { [others, few] };
+    launches.into_iter().try_for_each(|branches| record(r, branches))
 }
 
 /// How branches are shared out.
@@ -278,15 +267,23 @@ fn product_rows(graph: &Graph, node: &Node) -> Option<usize> {
 }
 
 /// The first or the last of a branch's nodes, in whose products a unit has so few rows that a block with a tile of rows for the others would
-/// fill no more than half of one.
-fn few_rows(graph: &Graph, nodes: &[usize]) -> Option<Range<usize>> {
+/// fill no more than half of one; the others; and whether the few come first.
+fn few_rows<'a>(graph: &Graph, nodes: &'a [usize]) -> Option<(&'a [usize], &'a [usize], bool)> {
     let products: Vec<(usize, usize)> =
         nodes.iter().enumerate().filter_map(|(i, &n)| Some((i, product_rows(graph, &graph.nodes[n])?))).collect();
     let most = products.iter().map(|&(_, rows)| rows).max()?;
     let many = |&(_, rows): &(usize, usize)| rows > most / 4;
     let (first, last) = (products.iter().position(many)?, products.iter().rposition(many)?);
     let behind = products.len() - 1 - last;
-    (first.max(behind) > LONG).then(|| if first > behind { 0..products[first].0 } else { products[last].0 + 1..nodes.len() })
+    if first.max(behind) <= LONG {
+        None
+    } else if first > behind {
+        let (few, rest) = nodes.split_at(products[first].0);
+        Some((few, rest, true))
+    } else {
+        let (rest, few) = nodes.split_at(products[last].0 + 1);
+        Some((few, rest, false))
+    }
 }
 
 /// Records branches whose links `links` appends.
