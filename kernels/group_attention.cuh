@@ -13,10 +13,10 @@ struct GroupAttention : Heads {
 
     // Columns of a head in a row.
     __device__ size_t at(int operand, int row, int head) const { return size_t(row) * strides[operand] + columns[operand] + head * width; }
-    // Calls f(first row, head) for what this warp has of own()[rows].
-    template <class Own, class F> __device__ void each(Own own, F f) const {
-        for (int item = warp(); item < own()[rows].size() / size * heads; item += int(blockDim.x / 32))
-            f(own()[rows].first + item / heads * size, item % heads);
+    // Calls f(first row, head) for what this warp has of units(), the block's `Share`.
+    template <class Units, class F> __device__ void each(Units units, F f) const {
+        for (int item = warp(); item < units()[rows].size() / size * heads; item += int(blockDim.x / 32))
+            f(units()[rows].first + item / heads * size, item % heads);
     }
     // Calls f(query, key, whether there is such a key) for this lane's elements of a matrix.
     template <class F> __device__ __forceinline__ void pairs(F f) const {
@@ -74,27 +74,27 @@ struct GroupAttentionForward {
     GroupAttention of;
     Reference y, lse;
 };
-template <class Own> __device__ APART void group_attention_forward(const GroupAttentionForward& args, Own own, float* memory) {
+template <class Units> __device__ APART void group_attention_forward(const GroupAttentionForward& args, Units units, float* memory) {
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
     float *y = write(args.y), *lse = write(args.lse);
     Scores weights{memory + warp() * Scores::FLOATS};
-    a.each(own, [&](int first, int head) {
+    a.each(units, [&](int first, int head) {
         a.pairs([&](int query, int key, bool there) {
             weights(query, key) = there ? dot(q + a.at(0, first + query, head), k + a.at(1, first + key, head), a.width) * a.scale : -INFINITY;
         });
         __syncwarp();
-        int mine = lane(), query = a.heads * (first + mine) + head;
-        if (mine < a.size) {
+        int own = lane(), query = a.heads * (first + own) + head;
+        if (own < a.size) {
             float row[MOST_GROUP], most = -INFINITY, total = 0;
-            weights.row(mine, [&](int key, float score) { row[key] = score, most = fmaxf(most, score); });
+            weights.row(own, [&](int key, float score) { row[key] = score, most = fmaxf(most, score); });
 #pragma unroll
             for (int i = 0; i < MOST_GROUP; i++) total += row[i] = expf(row[i] - most);
 #pragma unroll
             for (int i = 0; i < MOST_GROUP; i += 4) {
                 float4 factor = factors(a.dropout, a.step, query, i / 4);
                 float4 part = make_float4(row[i], row[i + 1], row[i + 2], row[i + 3]) * factor;
-                *reinterpret_cast<float4*>(&weights(mine, i)) = make_float4(part.x / total, part.y / total, part.z / total, part.w / total);
+                *reinterpret_cast<float4*>(&weights(own, i)) = make_float4(part.x / total, part.y / total, part.z / total, part.w / total);
             }
             lse[query] = most + logf(total);
         }
@@ -119,15 +119,15 @@ struct GroupAttentionBackward {
     Reference lse, dy, gradients[3];
     int accumulate[3], pad;
 };
-template <class Own> __device__ APART void group_attention_backward(const GroupAttentionBackward& args, Own own, float* memory) {
+template <class Units> __device__ APART void group_attention_backward(const GroupAttentionBackward& args, Units units, float* memory) {
     const GroupAttention& a = args.of;
     const float *q = read(a.operands[0], a.step), *k = read(a.operands[1], a.step), *v = read(a.operands[2], a.step);
     const float *lse = read(args.lse, a.step), *dy = read(args.dy, a.step);
     auto gradient = [&](int i) { return write(args.gradients[i]); }; // read where it is used: no registers for three pointers
-    float* matrices = memory + warp() * 3 * Scores::FLOATS;
+    float* own = memory + warp() * 3 * Scores::FLOATS;
     // Probabilities p, then the slopes of the scores; p times dropout's factor; the slopes of p. Zeros behind the keys.
-    Scores slopes{matrices}, weights{matrices + Scores::FLOATS}, of_weights{matrices + 2 * Scores::FLOATS};
-    a.each(own, [&](int first, int head) {
+    Scores slopes{own}, weights{own + Scores::FLOATS}, of_weights{own + 2 * Scores::FLOATS};
+    a.each(units, [&](int first, int head) {
         auto row_of_dy = [&](int query) { return dy + (size_t(first + query) * a.heads + head) * a.width; };
         a.pairs([&](int query, int key, bool there) {
             slopes(query, key) = weights(query, key) = of_weights(query, key) = 0;

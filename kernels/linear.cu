@@ -4,20 +4,20 @@
 #include "normalise.cuh"
 
 // All tiles of a block, most often one.
-template <Multiply MULTIPLY, class Shape, class A, class Tiles> __device__ __forceinline__ void compute(const Tiles& tiles) {
+template <Multiply MULTIPLY, class Shape, class Tiles> __device__ __forceinline__ void compute(const Tiles& tiles) {
     SHARED(float, memory);
     for (int row = int(blockIdx.y) * Shape::M; row < tiles.rows; row += int(gridDim.y) * Shape::M) {
-        tiles.template compute<MULTIPLY, Shape, A>(memory, 1, Place{row, int(blockIdx.x) * Shape::N}, [](Place&) {});
+        tiles.template compute<MULTIPLY, Shape>(memory, 1, Place{row, int(blockIdx.x) * Shape::N}, [](Place&) {});
         __syncthreads();
     }
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a) {
-    LinearForwardTiles<true> tiles(a, resolve(a.rows, a.step));
-    if (are_packed<MULTIPLY>(a.x)) compute<MULTIPLY, Shape, Packed<Shape::M, true, Shape::DEPTH>>(tiles);
-    else compute<MULTIPLY, Shape, Operand<Shape::M, true, Shape::DEPTH>>(tiles);
+    int rows = resolve(a.rows, a.step);
+    if (are_packed<MULTIPLY>(a.x)) compute<MULTIPLY, Shape>(LinearForwardTiles<true, Packed<Shape::M, true, Shape::DEPTH>>(a, rows));
+    else compute<MULTIPLY, Shape>(LinearForwardTiles<true, Operand<Shape::M, true, Shape::DEPTH>>(a, rows));
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_dx(const LinearDx& a) {
-    compute<MULTIPLY, Shape, void>(LinearDxTiles<true>(a, resolve(a.rows, a.step)));
+    compute<MULTIPLY, Shape>(LinearDxTiles<true>(a, resolve(a.rows, a.step)));
 }
 
 // ---- dW = dᵀ x (x normalised if there is a norm) and db = sum of the rows of d, each times its factor if there are any, of several layers. A

@@ -14,8 +14,8 @@ struct LinearForward {
     Rows rows;
     int k, n, weight_stride, y_stride, activation, accumulate;
 };
-// What is the same for all tiles; `rows` end the matrix. ALONE in a launch: with z and statistics.
-template <bool ALONE> struct LinearForwardTiles {
+// What is the same for all tiles; `rows` end the matrix. ALONE in a launch: with z and statistics. A: tiles of x.
+template <bool ALONE, class A> struct LinearForwardTiles {
     const LinearForward& a;
     int rows;
     View x, w;
@@ -24,8 +24,8 @@ template <bool ALONE> struct LinearForwardTiles {
         : a(a), rows(rows), x(read(a.x, a.step), rows, a.k, a.k, a.x.format),
           w(a.weight, a.n, a.k, a.weight_stride) {}
 
-    // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier. A: tiles of x.
-    template <Multiply MULTIPLY, class Shape, class A, class Next>
+    // Tiles from the first one on, and what lies behind the stages in `memory`, for statistics; both may be used again after a barrier.
+    template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         using B = Weights<MULTIPLY, Shape::N, true, Shape::DEPTH>;
         constexpr int FLOATS = A::FLOATS + B::FLOATS;
@@ -117,7 +117,7 @@ template <bool ALONE> struct LinearDxTiles {
             [&](float* left, Place at, int step) { d.template ready<A, Shape::THREADS>(left, left + FLOATS, at.row, step * Shape::DEPTH); },
             [](const float*, int) {}, start, done);
     }
-    template <Multiply MULTIPLY, class Shape, class, class Next>
+    template <Multiply MULTIPLY, class Shape, class Next>
     __device__ __forceinline__ void compute(float* memory, int tiles, Place first, Next next) const {
         Pairs dx(write(a.dx), a.k, a.k, a.accumulate, ALONE ? a.dx.format : IN_F32);
         multiply<MULTIPLY, Shape>(

@@ -22,24 +22,24 @@ using Full = Shape<64, 128, ROW_WARPS<MULTIPLY>, 8 / ROW_WARPS<MULTIPLY>, 1, IN_
 template <Multiply MULTIPLY> using Wide = Shape<32, 128, 2, 4, 2, IN_HALVES<MULTIPLY> ? 3 : 4, CHAIN_DEPTH<MULTIPLY>>;
 constexpr int THREADS = 256; // of each of them: links know one number
 
-template <Multiply MULTIPLY, class Shape, class A, class Tiles>
+template <Multiply MULTIPLY, class Shape, class Tiles>
 __device__ __forceinline__ void for_tiles(const Tiles& tiles, Run run, int columns, float* memory) {
     int count = (run.size() + Shape::M - 1) / Shape::M * ((columns + Shape::N - 1) / Shape::N);
-    tiles.template compute<MULTIPLY, Shape, A>(memory, count, Place{run.first, 0}, [=](Place& at) {
+    tiles.template compute<MULTIPLY, Shape>(memory, count, Place{run.first, 0}, [=](Place& at) {
         at.column += Shape::N;
         if (at.column >= columns) at.column = 0, at.row += Shape::M;
     });
     __syncthreads();
 }
 template <Multiply MULTIPLY, class Shape, class A> __device__ APART void linear_forward(const LinearForward& a, Run run, float* memory) {
-    for_tiles<MULTIPLY, Shape, A>(LinearForwardTiles<false>(a, run.end), run, a.n, memory);
+    for_tiles<MULTIPLY, Shape>(LinearForwardTiles<false, A>(a, run.end), run, a.n, memory);
 }
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void linear_forward(const LinearForward& a, Run run, float* memory) {
     if (are_packed<MULTIPLY>(a.x)) linear_forward<MULTIPLY, Shape, Packed<Shape::M, true, Shape::DEPTH>>(a, run, memory);
     else linear_forward<MULTIPLY, Shape, Operand<Shape::M, true, Shape::DEPTH>>(a, run, memory);
 }
 template <Multiply MULTIPLY, class Shape> __device__ APART void linear_dx(const LinearDx& a, Run run, float* memory) {
-    for_tiles<MULTIPLY, Shape, void>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
+    for_tiles<MULTIPLY, Shape>(LinearDxTiles<false>(a, run.end), run, a.k, memory);
 }
 
 template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_chain(const Chain& a) {
@@ -61,7 +61,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
         int block = int(blockIdx.x) - branch.first_block;
         Run units(resolve(branch.units, a.step), block, branch.blocks);
         share = {units.first, units.end, block}, end = branch.first_link + branch.links;
-        for (int& number : numbers) number = branch.first_link;
+        for (int& of_warp : numbers) of_warp = branch.first_link;
     }
     __syncthreads();
     auto fetch = [&](int coming) {
@@ -71,7 +71,7 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
         cp_async_commit();
     };
     // These take no register.
-    auto own = [] { return share; };
+    auto units = [] { return share; };
     auto block = [] { return share.block; };
     fetch(number());
     cp_async_wait<0>();
@@ -97,8 +97,8 @@ template <Multiply MULTIPLY, class Shape> __device__ __forceinline__ void run_ch
             LINK(FOURIER_BACKWARD, FourierBackward, fourier_backward(args, share[args.rows], share.block))
             LINK(NEIGHBORHOOD_FORWARD, NeighborhoodForward, neighborhood_forward(args, share[args.a.rows], memory))
             LINK(NEIGHBORHOOD_BACKWARD, NeighborhoodBackward, neighborhood_backward(args, share[args.a.rows], share.block, memory))
-            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, own, memory))
-            LINK(GROUP_ATTENTION_BACKWARD, GroupAttentionBackward, group_attention_backward(args, own, memory))
+            LINK(GROUP_ATTENTION_FORWARD, GroupAttentionForward, group_attention_forward(args, units, memory))
+            LINK(GROUP_ATTENTION_BACKWARD, GroupAttentionBackward, group_attention_backward(args, units, memory))
             LINK(DROPOUT, Dropout, dropout(args, share[args.rows]))
             LINK(RESIDUAL_FORWARD, ResidualForward, residual_forward(args, share[args.rows]))
             LINK(RESIDUAL_BACKWARD, ResidualBackward, residual_backward(args, share[args.rows]))
