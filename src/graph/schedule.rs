@@ -5,7 +5,7 @@
 //! operands alone. Local operations that follow one another can be done unit by unit, one block of threads having some units all the
 //! way, with no wait for other blocks. A group is such a run of nodes; chains in it that have nothing to do with each other are its branches.
 
-use super::{Graph, Node, Op, Pass, RowMap, Symbol, TensorId};
+use super::{Graph, Node, Op, Pass, RowMap, Rows, Symbol, TensorId};
 use std::{
     collections::{BTreeSet, HashMap},
     ops::Range,
@@ -167,10 +167,15 @@ impl Waiting {
     }
 }
 
+/// Rows of a node's result, or backward of its gradient.
+pub fn rows(graph: &Graph, node: &Node) -> Rows {
+    let main = if node.pass == Pass::Backward { node.input(node.inputs.len() - 1) } else { node.output(0) };
+    graph.tensor(main).rows
+}
+
 /// The count whose units a node works on; none: its rows are a fixed number, which is one unit.
 pub fn symbol(graph: &Graph, node: &Node) -> Option<Symbol> {
-    let main = if node.pass == Pass::Backward { node.input(node.inputs.len() - 1) } else { node.output(0) };
-    graph.tensor(main).rows.symbol
+    rows(graph, node).symbol
 }
 
 /// Whether a node reads operand `i` unit by unit.
@@ -267,7 +272,7 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Builder, Mode, Rows};
+    use crate::graph::{Builder, Mode};
 
     #[test]
     fn local_nodes_run_together_and_in_order() {

@@ -262,8 +262,7 @@ fn shares(plan: &Plan, branches: &[&[usize]]) -> Vec<Units> {
 
 /// Rows that a unit has in a node's product, if it is one.
 fn product_rows(graph: &Graph, node: &Node) -> Option<usize> {
-    let result = if node.pass == Pass::Backward { *node.inputs.last()? } else { node.outputs[0] };
-    matches!(node.op, Op::Linear { .. }).then(|| result.map(|id| graph.tensor(id).rows.times)).flatten()
+    matches!(node.op, Op::Linear { .. }).then(|| schedule::rows(graph, node).times)
 }
 
 /// The first or the last of a branch's nodes, in whose products a unit has so few rows that a block with a tile of rows for the others would
