@@ -188,9 +188,9 @@ fn batch(state: &State) -> usize {
     if state.epoch_ended { 0 } else { state.batch }
 }
 
-/// Learning rate of the epoch that comes next.
+/// Learning rate of the updates that come next.
 fn learning_rate(config: &Config, state: &State) -> f64 {
-    schedule::warmup_cosine(state.epochs(), config.optimizer.lr, config.optimizer.epochs, config.optimizer.warmup_epochs)
+    schedule::warmup_cosine(state.module.schedule as usize, config.optimizer.lr, config.optimizer.epochs, config.optimizer.warmup_epochs)
 }
 
 fn group(p: &mut Pickler, ids: Range<usize>, weight_decay: f64, [lr, initial_lr]: [f64; 2]) {
@@ -228,14 +228,14 @@ fn scaler(p: &mut Pickler, scale: &LossScale) {
 
 /// State of the published schedule, which takes on what it finds here.
 fn scheduler(p: &mut Pickler, config: &Config, state: &State) {
-    let optimizer = &config.optimizer;
+    let (optimizer, steps) = (&config.optimizer, state.module.schedule as usize);
     p.dict(|p| {
         for (key, value) in [("min_lr", schedule::LOWEST), ("lr", optimizer.lr)] {
             p.text(key);
             p.float(value);
         }
-        let counts = [("epochs", optimizer.epochs), ("warmup_epochs", optimizer.warmup_epochs), ("last_epoch", state.epochs())];
-        for (key, value) in counts.into_iter().chain([("_step_count", state.epochs() + 1)]) {
+        let counts = [("epochs", optimizer.epochs), ("warmup_epochs", optimizer.warmup_epochs), ("last_epoch", steps)];
+        for (key, value) in counts.into_iter().chain([("_step_count", steps + 1)]) {
             p.text(key);
             p.int(value as u64);
         }

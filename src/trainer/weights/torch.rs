@@ -163,7 +163,7 @@ impl<'a> Checkpoint<'a> {
             step,
             stepped: step,
             // Steps count that the scaling of the loss has skipped; the optimiser does not know of them.
-            module: ModuleState { updates: self.updates().unwrap_or(step), schedule: epochs },
+            module: ModuleState { updates: self.updates().unwrap_or(step), schedule: self.schedule().unwrap_or(epochs) },
             ..State::default()
         })
     }
@@ -185,6 +185,12 @@ impl<'a> Checkpoint<'a> {
             growth_tracker: count("_growth_tracker")?,
         };
         scale.is_usable().then_some(Some(scale))
+    }
+
+    /// Steps that the one schedule of a Lightning run has taken, of epochs or of batches.
+    fn schedule(&self) -> Option<u64> {
+        let [schedule] = self.pickle.items(self.path(&["lr_schedulers"])?)? else { return None };
+        if let Value::Int(steps) = self.pickle.get(*schedule, "last_epoch")? { u64::try_from(steps).ok() } else { None }
     }
 
     /// Updates that the one optimiser of a Lightning run has applied.
