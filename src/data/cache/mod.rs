@@ -14,7 +14,6 @@
 mod column;
 mod entry;
 pub mod fill;
-pub mod fuzzing;
 mod index;
 mod polygons;
 mod reader;
@@ -120,7 +119,7 @@ impl FeatureCache {
     /// [`Error::Config`] for a path of object storage where this build has none; [`Error::File`] if the folder or bucket cannot
     /// be used.
     pub fn open(path: &str, builder: FeatureBuilder) -> Result<Self> {
-        Self::load(storage(path)?, builder, None)
+        Self::load(storage(path, true)?, builder, None)
     }
 
     /// As [`Self::open`], with the names of all entries.
@@ -129,7 +128,7 @@ impl FeatureCache {
     /// As [`Self::open`].
     pub fn open_with_catalogue(path: &str, builder: FeatureBuilder) -> Result<(Self, Catalogue)> {
         let mut catalogue = Catalogue::default();
-        let cache = Self::load(storage(path)?, builder, Some(&mut catalogue))?;
+        let cache = Self::load(storage(path, true)?, builder, Some(&mut catalogue))?;
         Ok((cache, catalogue))
     }
 
@@ -332,11 +331,12 @@ pub fn remove(path: &str) -> Result<()> {
 /// How a path in object storage begins.
 const S3: &str = "s3://";
 
-fn storage(path: &str) -> Result<Box<dyn Storage>> {
+/// The storage of a cache, which is made if it is not there and `make` says so.
+fn storage(path: &str, make: bool) -> Result<Box<dyn Storage>> {
     match path.starts_with(S3) {
-        false => Ok(Box::new(Local::open(Path::new(path))?)),
+        false => Ok(Box::new(Local::open(Path::new(path), make)?)),
         #[cfg(feature = "s3")]
-        true => Ok(Box::new(s3::Bucket::open(path)?)),
+        true => Ok(Box::new(s3::Bucket::open(path, make)?)),
         #[cfg(not(feature = "s3"))]
         true => Err(no_s3(path)),
     }
@@ -354,7 +354,7 @@ fn fingerprint(builder: &FeatureBuilder) -> u64 {
 }
 
 /// The key of an entry: all that it depends on.
-fn key(fingerprint: u64, name: &Name) -> u64 {
+pub(super) fn key(fingerprint: u64, name: &Name) -> u64 {
     hash(&[&format!("{fingerprint:016x}"), name.token, name.log_name, name.scenario_type])
 }
 

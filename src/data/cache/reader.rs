@@ -249,7 +249,7 @@ mod tests {
         const EACH: usize = 4;
         const BYTES: usize = 100_000;
         let folder = tempfile::tempdir().unwrap();
-        let storage = Local::open(folder.path()).unwrap();
+        let storage = Local::open(folder.path(), true).unwrap();
         let mut writer = ShardWriter::begin(&storage, new_name, 1, &Origin::default(), 0).unwrap();
         let tokens: Vec<String> = (0..ENTRIES).map(|i| i.to_string()).collect();
         let mut places = Vec::new();

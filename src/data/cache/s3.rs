@@ -54,21 +54,26 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Connects to `s3://bucket/prefix`. Endpoint, region and credentials come from the usual variables (`AWS_ENDPOINT_URL`,
-    /// `AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). Shards that an earlier process could not upload are uploaded now.
+    /// `AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...). Shards that an earlier process could not upload are uploaded now, and what is here of
+    /// shards that are no longer in the bucket is removed. With `make` an empty prefix is made a cache.
     ///
     /// # Errors
-    /// [`Error::Config`] for a URL or variables that cannot be used; [`Error::File`] if the bucket cannot be read, holds other
-    /// things under the prefix, or a folder cannot be made.
-    pub(super) fn open(url: &str) -> Result<Self> {
+    /// [`Error::Config`] for a URL or variables that cannot be used; [`Error::File`] if the bucket cannot be read, is no cache under
+    /// the prefix and holds other things there or shall not be made one, or a folder cannot be made.
+    pub(super) fn open(url: &str, make: bool) -> Result<Self> {
         let bucket = Self::connect(url)?;
-        fs::create_dir_all(&bucket.writing).map_err(|e| Error::file(&bucket.writing, e))?;
         let names = bucket.names()?;
         if !names.iter().any(|name| name == storage::MARK) {
+            if !make {
+                return Err(bucket.fail("", storage::NO_CACHE));
+            }
             if let Some(name) = names.iter().find(|name| storage::kind_of(name).is_none()) {
-                return Err(bucket.fail("", format!("is no cache of this library and not empty (it holds '{name}')")));
+                return Err(bucket.fail("", format!("{} and not empty (it holds '{name}')", storage::NO_CACHE)));
             }
             bucket.upload_bytes(storage::MARK, storage::MARK_TEXT.as_bytes().to_vec())?;
         }
+        fs::create_dir_all(&bucket.writing).map_err(|e| Error::file(&bucket.writing, e))?;
+        bucket.remove_outdated(&names)?;
         bucket.upload_abandoned()?;
         Ok(bucket)
     }
@@ -198,6 +203,13 @@ impl Bucket {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.fail(name, error)),
         }
+    }
+
+    /// Removes what was downloaded of shards that were packed into others since, and what killed downloads left. Who reads one goes on.
+    fn remove_outdated(&self, names: &[String]) -> Result<()> {
+        files::remove_abandoned(&self.here);
+        let outdated = |name: &&String| storage::kind_of(name).is_some() && !names.contains(name);
+        storage::names(&self.here)?.iter().filter(outdated).try_for_each(|name| files::remove(&self.here.join(name)))
     }
 
     /// Uploads shards that no process of this machine is writing to.

@@ -15,6 +15,8 @@ use std::{
 pub(super) const SHARD: &str = "shard";
 /// Ends the name of a shard's index.
 pub(super) const INDEX: &str = "index";
+/// Said of a place that does not have [`MARK`].
+pub(super) const NO_CACHE: &str = "is no cache of this library";
 /// The file that makes a folder a cache of ours.
 pub(super) const MARK: &str = "te-cache.json";
 pub(super) const MARK_TEXT: &str = "{\"what\": \"feature cache of training_engine\", \"format\": 1}\n";
@@ -41,17 +43,20 @@ pub(super) struct Local {
 }
 
 impl Local {
-    /// Opens a folder, which is made and marked as a cache if it is not there or empty.
+    /// Opens a folder, which with `make` is made and marked as a cache if it is not there or empty.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be made, or holds other things and is no cache of ours.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    /// [`Error::File`] if it cannot be made, or is no cache of ours and holds other things or shall not be made one.
+    pub(super) fn open(folder: &Path, make: bool) -> Result<Self> {
         if !is_cache(folder) {
+            if !make {
+                return Err(Error::file(folder, NO_CACHE));
+            }
+            fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
             // Another process may just be making it: its mark may come under a temporary name first.
             let foreign = |name: &str| name != MARK && !name.starts_with('.') && kind_of(name).is_none();
             if let Some(name) = names(folder)?.into_iter().find(|name| foreign(name)) {
-                return Err(Error::file(folder, format!("is no cache of this library and not empty (it holds '{name}')")));
+                return Err(Error::file(folder, format!("{NO_CACHE} and not empty (it holds '{name}')")));
             }
             write_atomically(&folder.join(MARK), MARK_TEXT.as_bytes())?;
         }
@@ -196,17 +201,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
         remove(&path).unwrap();
-        Local::open(&path).unwrap();
+        Local::open(&path, true).unwrap();
         let name = new_name();
         for file in [&name, &name.replace(SHARD, INDEX)] {
             fs::write(path.join(file), "x").unwrap();
         }
-        assert_eq!(Local::open(&path).unwrap().list().unwrap(), [name]);
+        assert_eq!(Local::open(&path, true).unwrap().list().unwrap(), [name]);
         fs::write(path.join("precious.shard"), "x").unwrap();
         remove(&path).unwrap();
         assert_eq!(names(&path).unwrap(), ["precious.shard"]);
         assert!(remove(&path).unwrap_err().to_string().contains("no cache of this library"));
-        assert!(Local::open(&path).unwrap_err().to_string().contains("precious.shard"));
+        assert!(Local::open(&path, true).unwrap_err().to_string().contains("precious.shard"));
     }
 
     #[test]
@@ -215,7 +220,7 @@ mod tests {
         let path = folder.path().join("cache");
         let leave = || fs::write(path.join(crate::files::temporary(&path).unwrap().keep().unwrap().1), "x").unwrap();
         for _ in 0..2 {
-            Local::open(&path).unwrap();
+            Local::open(&path, true).unwrap();
             leave();
             remove(&path).unwrap();
             assert!(!path.exists());
@@ -225,13 +230,13 @@ mod tests {
         leave();
         remove(&path).unwrap();
         assert_eq!(names(&path).unwrap().len(), 1);
-        Local::open(&path).unwrap();
+        Local::open(&path, true).unwrap();
     }
 
     #[test]
     fn what_cannot_be_locked_is_not_said_to_be_in_use() {
         let folder = tempfile::tempdir().unwrap();
-        Local::open(folder.path()).unwrap();
+        Local::open(folder.path(), true).unwrap();
         let path = folder.path().join(new_name());
         fs::write(&path, "x").unwrap();
         // Some file systems lock only what can be written to.
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn a_cache_in_use_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let storage = Local::open(folder.path()).unwrap();
+        let storage = Local::open(folder.path(), true).unwrap();
         let writing = File::create(folder.path().join(new_name())).unwrap();
         writing.try_lock().unwrap();
         assert!(remove(folder.path()).unwrap_err().to_string().contains("a process is writing"));

@@ -1,7 +1,7 @@
 //! Looking at a cache from outside: what it holds, whether it is whole, packing it anew, taking features out of it.
 
 use super::{
-    Name, S3,
+    Name,
     column::{Damaged, Read, Reader},
     entry::{self, Encoded},
     index::Index,
@@ -116,10 +116,7 @@ impl Open {
 
 /// The storage of a cache that is there.
 fn existing(cache: &str) -> Result<Box<dyn Storage>> {
-    if !cache.starts_with(S3) && !storage::is_cache(Path::new(cache)) {
-        return Err(Error::file(cache, "is no cache of this library"));
-    }
-    super::storage(cache)
+    super::storage(cache, false)
 }
 
 fn open(storage: &dyn Storage) -> Result<Vec<Open>> {
@@ -225,14 +222,13 @@ pub fn compact(cache: &str) -> Result<Compaction> {
     let storage = existing(cache)?;
     let storage = &*storage;
     let mut result = Compaction::default();
-    // Held until the end, so that nobody else compacts the shards.
-    let mut locks = Vec::new();
     // Shards on both sides of one that is being written are not packed together: which of two entries is the later one stays so.
     let mut groups: BTreeMap<(u64, usize), Vec<Open>> = BTreeMap::new();
     let mut empty = Vec::new();
-    for (name, path, file) in open_all(storage)? {
-        match storage::lock(&path) {
-            Ok(Some(lock)) => locks.push(lock),
+    for (name, path, _) in open_all(storage)? {
+        // Locked until the end, so that nobody else compacts the shards.
+        let file = match storage::lock(&path) {
+            Ok(Some(file)) => file,
             Ok(None) => {
                 result.in_use += 1;
                 continue;
@@ -240,12 +236,12 @@ pub fn compact(cache: &str) -> Result<Compaction> {
             // Another process has just packed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::file(path, format!("cannot be locked: {error}"))),
-        }
+        };
         // Only now: until it was locked it may have grown.
         let open = read(name, path, file, false)?;
         match open.index.fingerprint {
             Some(fingerprint) => groups.entry((fingerprint, result.in_use)).or_default().push(open),
-            None if open.bytes == 0 => empty.push(open.name),
+            None if open.bytes == 0 => empty.push(open),
             None => result.unknown += 1,
         }
     }
@@ -253,8 +249,7 @@ pub fn compact(cache: &str) -> Result<Compaction> {
         result.before += shards.iter().map(|open| open.bytes).sum::<u64>();
         pack(storage, fingerprint, shards, &mut result)?;
     }
-    let packed = groups.values().flatten().map(|open| &open.name);
-    packed.chain(&empty).try_for_each(|name| storage.remove(name))?;
+    groups.values().flatten().chain(&empty).try_for_each(|open| storage.remove(&open.name))?;
     Ok(result)
 }
 

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_shard_that_is_removed_before_it_is_locked_is_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let storage = storage::Local::open(folder.path()).unwrap();
+        let storage = storage::Local::open(folder.path(), true).unwrap();
         let ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
