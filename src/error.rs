@@ -86,6 +86,8 @@ pub enum Rejection {
     BadRoute,
     /// The ego is on no lane of the route that leads in its direction.
     NoReferenceLine,
+    /// Another scenario before it in the source has the same token, log and type.
+    Repeated,
     /// No entry of the cache on disk can hold its features; training without one can use them.
     NotCacheable,
 }
@@ -99,7 +101,7 @@ impl Rejection {
     /// The category of a name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         use Rejection::*;
-        let all = [LeftOutByHost, Unreadable, StepCount, NotFinite, OutOfRange, BadMap, BadRoute, NoReferenceLine, NotCacheable];
+        let all = [LeftOutByHost, Unreadable, StepCount, NotFinite, OutOfRange, BadMap, BadRoute, NoReferenceLine, Repeated, NotCacheable];
         all.into_iter().find(|rejection| rejection.name() == name)
     }
 
@@ -114,6 +116,7 @@ impl Rejection {
             Self::BadMap => "bad_map",
             Self::BadRoute => "bad_route",
             Self::NoReferenceLine => "no_reference_line",
+            Self::Repeated => "repeated",
             Self::NotCacheable => "not_cacheable",
         }
     }

@@ -10,7 +10,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use training_engine::{
@@ -18,7 +18,7 @@ use training_engine::{
         Catalogue,
         cache::{Check, FeatureCache, Lookup, Name, fill, tool},
         memory_cache::MemoryCache,
-        supply::{Supply, Unwritten},
+        supply::Supply,
     },
     error::{Error, Rejection},
     features::{FeatureBuilder, Features},
@@ -373,7 +373,7 @@ fn child() {
         memory: MemoryCache::new(0),
         cache: Some(open(Path::new(folder)).with_shard_bytes(100_000)),
         force: false,
-        unwritten: Unwritten::default(),
+        unwritten: Mutex::default(),
     };
     for index in (first.parse().unwrap()..SCENARIOS).step_by(stride.parse().unwrap()) {
         fill::fill(&supply, &[index], 1, |filled| {

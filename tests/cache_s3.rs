@@ -40,6 +40,8 @@ fn child() {
         Ok("faults") => faults(),
         Ok("leave") => leave(),
         Ok("mend") => mend(),
+        Ok("pack") => pack(),
+        Ok("packed") => packed(),
         Ok("clean") => clean(),
         _ => {}
     }
@@ -112,6 +114,10 @@ fn faults() {
     let foreign = refused("s3://features/foreign");
     assert!(foreign.contains("is no cache of this library") && foreign.contains("precious.txt"), "{foreign}");
     assert!(cache::remove("s3://features/foreign").unwrap_err().to_string().contains("no cache of this library"));
+    // Who looks at a place makes no cache of it.
+    for _ in 0..2 {
+        assert!(tool::verify("s3://features/runs").unwrap_err().to_string().contains("no cache of this library"));
+    }
 }
 
 /// Writes an entry that cannot be uploaded, since the bucket is out of reach by then.
@@ -137,9 +143,24 @@ fn mend() {
     assert_eq!((cache.contents().shards, cache.check(&name(&scenario))), (3, Check::Whole));
 }
 
-fn clean() {
+fn pack() {
     let kept = tool::compact(CACHE).unwrap();
     assert_eq!((kept.kept, tool::list(CACHE).unwrap().len()), (SCENARIOS + SCENARIOS / 2 * COPIES + 1, 1));
+}
+
+/// What the other machine has packed does not stay on this one.
+fn packed() {
+    let shards = || {
+        let here = Path::new(&std::env::var_os("TE_S3_CACHE").unwrap()).join("s3").join(CACHE.strip_prefix("s3://").unwrap());
+        let names = std::fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".shard")).count()
+    };
+    assert_eq!(shards(), 3);
+    assert_eq!(FeatureCache::open(CACHE, BUILDER).unwrap().contents().shards, 1);
+    assert_eq!(shards(), 1);
+}
+
+fn clean() {
     cache::remove(CACHE).unwrap();
     assert_eq!(FeatureCache::open(CACHE, BUILDER).unwrap().contents().entries, 0);
     cache::remove(CACHE).unwrap();
@@ -302,5 +323,7 @@ fn a_bucket_serves_two_machines_over_a_link_that_fails() {
     link.down.store(false, Ordering::Relaxed);
     run("mend", port, first);
     run("mend", port, second);
+    run("pack", port, second);
+    run("packed", port, first);
     run("clean", port, second);
 }

@@ -3,7 +3,7 @@
 use super::{
     batch::BatchOptions,
     cache::{self, FeatureCache, fill::Nodes},
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Name},
     filter::{self, Survey},
     loader::{Loader, Maker, Pass, Skipped, guarded},
     memory_cache::MemoryCache,
@@ -11,16 +11,20 @@ use super::{
     sampler::{self, Plan},
     splitter::{self, Splits},
     stop::StopHandle,
-    supply::{Supply, Unwritten},
+    supply::Supply,
 };
 use crate::{
     augment,
     config::Config,
-    error::{Error, Result},
+    error::{Error, Rejection, Result},
     features::{FeatureBuilder, Features},
     scenario::{ScenarioSource, Split},
 };
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex},
+};
 
 /// Name of the list of scenarios that were left out.
 pub const REJECTED: &str = "rejected_scenarios.csv";
@@ -87,7 +91,7 @@ impl DataModule {
         let weights: Vec<f64> = catalogue.types().iter().map(weight).collect();
         let memory = MemoryCache::new(config.loader.cache_memory_mb.saturating_mul(1 << 20));
         let force = keys.force_feature_computation;
-        let supply = Supply { source, catalogue, builder, memory, cache, force, unwritten: Unwritten::default() };
+        let supply = Supply { source, catalogue, builder, memory, cache, force, unwritten: Mutex::default() };
         let rejections = Rejections::default();
         rejections.note(&[], &undescribed);
         let maker = Maker { supply, options, augmentor: augment::from_config(config), seed, rejections };
@@ -256,10 +260,19 @@ fn describe(source: &dyn ScenarioSource, undescribed: &mut Vec<Skipped>) -> Resu
     if source.is_empty() {
         return Err(Error::Data("the source has no scenario".into()));
     }
-    let mut catalogue = Catalogue::default();
+    let (mut catalogue, mut first) = (Catalogue::default(), HashMap::new());
     for index in 0..source.len() {
         match source.info(index) {
-            Ok(info) => catalogue.push(&(&info).into()),
+            Ok(info) => {
+                let name = Name::from(&info);
+                catalogue.push(&name);
+                // In a cache the two would be one.
+                if let Some(before) = first.insert(cache::key(0, &name), index) {
+                    let reason = format!("it has the token, log and type of scenario {before} of the source");
+                    undescribed.push(Skipped { index, token: info.token, rejection: Rejection::Repeated, reason });
+                    catalogue.leave_out(index);
+                }
+            }
             Err(Error::Scenario { token, rejection, reason }) => {
                 undescribed.push(Skipped { index, token, rejection, reason });
                 catalogue.push_undescribed();
@@ -277,7 +290,7 @@ fn survey(source: Option<&dyn ScenarioSource>, scenarios: &[usize], workers: usi
         return Err(Error::config(key, "needs the scenarios themselves, which are not there when the cache is used without them"));
     };
     let look = |index: &usize| match source.load(*index) {
-        Ok(scenario) => Ok(wanted.passes(&scenario)),
+        Ok(scenario) => Ok(wanted.passes(&scenario) || !scenario.has_future() || scenario.validate().is_err()),
         Err(Error::Scenario { .. }) => Ok(true),
         Err(error) => Err(error),
     };

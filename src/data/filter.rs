@@ -19,7 +19,7 @@ const SPEED_NOISE: f64 = 0.1;
 const SECOND: f64 = 1e6;
 
 /// Positions of the scenarios that the filter leaves, ordered by log, type and token. `survey` says of some scenarios whether
-/// they pass a [`Survey`]; those that cannot be loaded pass, so that they are named when they are used.
+/// they pass a [`Survey`]; those that cannot be used pass, so that they are named when they are to be.
 ///
 /// # Errors
 /// [`Error::Config`] if a key needs what a description lacks; [`Error::Data`] if nothing is left; what `survey` fails with.

@@ -110,7 +110,7 @@ impl Maker {
             });
             match made {
                 Ok(()) => {}
-                Err(Error::Scenario { token, rejection, reason }) => skipped.push(Skipped { index, token, rejection, reason }),
+                Err(Error::Scenario { rejection, reason, .. }) => skipped.push(self.supply.skipped(index, rejection, reason)),
                 Err(error) => return Err(error),
             }
         }

@@ -6,8 +6,8 @@ use super::{
     check::PROJECTIONS,
     collate::PackedRows,
 };
-use crate::{config::ModelConfig, features::Features};
-use std::{f64::consts::PI, ops::Range};
+use crate::{config::ModelConfig, features::Features, scenario::geometry::wrap_angle};
+use std::ops::Range;
 
 /// Precision of the inputs.
 pub(super) trait Real: Copy {
@@ -31,11 +31,6 @@ impl Real for f64 {
     fn of_single(value: f32) -> Self {
         value.into()
     }
-}
-
-/// Angle in [-π, π).
-fn wrap(angle: f64) -> f64 {
-    (angle + PI).rem_euclid(2.0 * PI) - PI
 }
 
 /// Row of two numbers.
@@ -193,7 +188,7 @@ impl Pack<'_> {
     }
 
     fn token_pose<T: Real>(&self, out: &mut Vec<T>) {
-        let mut put = |[x, y]: [f64; 2], heading: f64| out.extend([x, y, wrap(heading)].map(T::of));
+        let mut put = |[x, y]: [f64; 2], heading: f64| out.extend([x, y, wrap_angle(heading)].map(T::of));
         for (s, features) in self.scenarios.iter().enumerate() {
             let (agents, map, objects) = (&features.agents, &features.map, &features.static_objects);
             for row in [0].into_iter().chain(self.rows.agents.of(s).iter().copied()) {

@@ -3,6 +3,7 @@
 use super::{
     cache::{Check, FeatureCache, Lookup},
     catalogue::Catalogue,
+    loader::Skipped,
     memory_cache::MemoryCache,
 };
 use crate::{
@@ -10,9 +11,9 @@ use crate::{
     features::{FeatureBuilder, Features},
     scenario::{Scenario, ScenarioSource},
 };
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Everything that features of scenarios come from, shared by all threads.
@@ -30,18 +31,18 @@ pub struct Supply {
     /// Whether what earlier runs cached is computed again.
     pub force: bool,
     /// What could not be written to the cache.
-    pub unwritten: Unwritten,
+    pub unwritten: Mutex<Unwritten>,
 }
 
 /// Why features could not be written to the cache on disk. Training goes on without.
 #[derive(Debug, Default)]
 pub struct Unwritten {
     /// The cache cannot be written to, and no longer is.
-    pub cache: OnceLock<String>,
-    /// Of the first scenario that no entry can hold.
-    pub scenario: OnceLock<String>,
-    /// How many there are, each counted as often as it was built.
-    pub scenarios: AtomicUsize,
+    pub cache: Option<String>,
+    /// Positions of the scenarios that no entry can hold.
+    pub scenarios: HashSet<usize>,
+    /// Why not the first of them.
+    pub reason: String,
 }
 
 impl Supply {
@@ -52,8 +53,21 @@ impl Supply {
 
     /// Calls the source, unless the features can be had without.
     pub fn load(&self, index: usize) -> Option<Result<Scenario>> {
-        let source = self.source.as_ref()?;
-        if self.memory.contains(index) || self.check(index) != Check::Missing { None } else { Some(source.load(index)) }
+        if self.memory.contains(index) { None } else { self.load_unstored(index) }
+    }
+
+    /// That a scenario is left out. It bears the name that it was described by, whatever it was loaded as.
+    pub fn skipped(&self, index: usize, rejection: Rejection, reason: String) -> Skipped {
+        Skipped { index, token: self.catalogue.token(index).to_owned(), rejection, reason }
+    }
+
+    /// What could not be written since this was asked for the last time.
+    pub fn take_unwritten(&self) -> Unwritten {
+        std::mem::take(&mut *self.unwritten())
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the cache on disk has of a scenario and may be used.
@@ -106,7 +120,7 @@ impl Supply {
         let scenario = scenario.unwrap_or_else(|| self.load_anew(index, may_load))?;
         let features = self.build(&scenario);
         let stored = self.store(index, &scenario, &features);
-        if let Some(reason) = self.unwritten.cache.get() {
+        if let Some(reason) = &self.unwritten().cache {
             return Err(Error::Data(format!("the cache cannot be written to: {reason}")));
         }
         features.and(stored)
@@ -147,22 +161,26 @@ impl Supply {
     fn store(&self, index: usize, scenario: &Scenario, features: &Result<Features>) -> Result<()> {
         let name = self.catalogue.name(index);
         let described = scenario.token == name.token && scenario.log_name == name.log_name && scenario.scenario_type == name.scenario_type;
-        let Some(cache) = self.cache.as_ref().filter(|_| described && self.unwritten.cache.get().is_none()) else { return Ok(()) };
+        let Some(cache) = self.cache.as_ref().filter(|_| described && self.unwritten().cache.is_none()) else { return Ok(()) };
         let written = match features {
             Ok(features) => cache.put(&name, scenario, features),
             Err(Error::Scenario { rejection, reason, .. }) => cache.put_rejected(&name, *rejection, reason),
             Err(_) => Ok(()),
         };
-        // Only the first reasons are kept.
-        written.map_err(|error| match error {
-            Error::Data(reason) => {
-                self.unwritten.scenarios.fetch_add(1, Ordering::Relaxed);
-                let _ = self.unwritten.scenario.set(reason.clone());
-                Error::scenario(name.token, Rejection::NotCacheable, reason)
-            }
-            error => {
-                let _ = self.unwritten.cache.set(error.to_string());
-                error
+        written.map_err(|error| {
+            let mut unwritten = self.unwritten();
+            match error {
+                Error::Data(reason) => {
+                    if unwritten.scenarios.is_empty() {
+                        unwritten.reason.clone_from(&reason);
+                    }
+                    unwritten.scenarios.insert(index);
+                    Error::scenario(name.token, Rejection::NotCacheable, reason)
+                }
+                error => {
+                    unwritten.cache.get_or_insert_with(|| error.to_string());
+                    error
+                }
             }
         })
     }

@@ -9,7 +9,7 @@ use geo::{Intersects, Polygon};
 /// Half the side of the square around the ego's centre whose road-blocks count as drivable, metres.
 const DRIVABLE_HALF: f64 = 50.0;
 
-/// True for the lanes (by position in the map) of road-blocks near the ego; and these lanes in order.
+/// Positions in the map of the lanes of road-blocks near the ego, in order.
 pub(crate) fn drivable_lanes(map: &Map, center: Point) -> Vec<usize> {
     map.road_blocks_in_square(center, DRIVABLE_HALF).into_iter().flat_map(|r| map.road_blocks[r].lanes.iter().copied()).collect()
 }

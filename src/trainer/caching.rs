@@ -8,7 +8,6 @@ use crate::{
     },
     error::{Error, Result},
 };
-use std::sync::atomic::Ordering;
 
 impl Trainer {
     /// Computes the features of all scenarios of all splits that the cache lacks, on all cores (`threads`), and writes them. With
@@ -23,6 +22,7 @@ impl Trainer {
         let (Some(cache), Some(path)) = (&supply.cache, &self.config.cache.cache_path) else {
             return Err(Error::config("cache.cache_path", "must name a folder to cache features in"));
         };
+        self.stop.reset();
         let mut run = Run::new(&self.host, &self.stop);
         run.skip(data.undescribed());
         let nodes = Nodes::from_environment()?;
@@ -73,11 +73,12 @@ impl Trainer {
 pub(super) fn end(run: &Run, data: &DataModule) {
     let supply = data.supply();
     let Some(cache) = &supply.cache else { return };
-    if let Some(reason) = supply.unwritten.cache.get() {
+    let unwritten = supply.take_unwritten();
+    if let Some(reason) = unwritten.cache {
         run.log(LogLevel::Warning, &format!("features are no longer cached: {reason}"));
     }
-    if let Some(reason) = supply.unwritten.scenario.get() {
-        let count = supply.unwritten.scenarios.load(Ordering::Relaxed);
+    if !unwritten.scenarios.is_empty() {
+        let (count, reason) = (unwritten.scenarios.len(), unwritten.reason);
         run.log(LogLevel::Warning, &format!("{count} scenarios could not be written to the cache: {reason}"));
     }
     if let Err(error) = cache.finish() {

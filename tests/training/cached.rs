@@ -142,7 +142,10 @@ fn a_scenario_that_no_entry_can_hold_is_counted_and_the_others_are_cached() {
     let model = training_engine::engine::build_model(&config).unwrap();
     let data = training_engine::engine::build_datamodule(&config, Some(Arc::new(crowded())), &model, &Host::default()).unwrap();
     assert_eq!(data.features(11).unwrap().map(|features| features.static_objects.count), Some(40_000));
-    assert!(data.supply().unwritten.cache.get().is_none() && data.supply().unwritten.scenarios.load(Ordering::Relaxed) == 1);
+    assert!(data.features(11).is_ok());
+    let unwritten = data.supply().take_unwritten();
+    assert!(unwritten.cache.is_none() && unwritten.scenarios == [11].into() && unwritten.reason.contains("size"), "{unwritten:?}");
+    assert!(data.supply().take_unwritten().scenarios.is_empty());
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn filters_that_look_at_scenarios() {
         source.split = Some(Split::Train);
         source.thread_safe = thread_safe;
         source.failing.insert(7);
+        source.invalid.insert(9);
         let source = Arc::new(source);
         // The ego drives at a constant speed for 8 s.
         let distances: Vec<f64> = (0..40).map(|i| source.scenario(i).ego[0]).map(|ego| 8.0 * ego.vx.hypot(ego.vy)).collect();
@@ -51,16 +52,16 @@ fn filters_that_look_at_scenarios() {
             let filter = format!("scenario_filter.ego_displacement_minimum_m={least}");
             data(&source, &[workers, &filter]).unwrap().len(Split::Train)
         };
-        let expected = |least: f64| (0..40).filter(|&i| i == 7 || distances[i] >= least).count();
+        let expected = |least: f64| (0..40).filter(|&i| i == 7 || i == 9 || distances[i] >= least).count();
         for least in [40.0, 60.0, 80.0] {
-            assert_eq!(count(least), expected(least), "{least} m; the scenario that cannot be loaded stays");
+            assert_eq!(count(least), expected(least), "{least} m; those that cannot be used stay");
         }
         if !thread_safe {
             assert_eq!(*source.threads.lock().unwrap(), [std::thread::current().id()].into());
         }
         let len = |filter: &str| data(&source, &[workers, filter]).map(|data| data.len(Split::Train));
-        assert_eq!(len("scenario_filter.ego_start_speed_threshold=6.0"), Ok(1), "nobody but it is not known to start");
-        assert_eq!(len("scenario_filter.ego_stop_speed_threshold=6.0"), Ok(1));
+        assert_eq!(len("scenario_filter.ego_start_speed_threshold=6.0"), Ok(2), "nobody but they, of whom that is not known, starts");
+        assert_eq!(len("scenario_filter.ego_stop_speed_threshold=6.0"), Ok(2));
         assert_eq!(len("scenario_filter.ego_route_radius=10"), Ok(40), "all are on their route");
     }
 }

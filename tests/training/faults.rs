@@ -35,12 +35,13 @@ fn scenarios_that_fail_are_left_out_counted_and_named() {
     source.failing.extend([0, 11]);
     source.invalid.insert(12);
     source.undescribed.insert(15);
+    source.repeated.insert(20);
     source.split = Some(Split::Train);
     let overrides = ["epochs=2", "num_workers=2", "lightning.trainer.params.limit_val_batches=0", "drop_last=false"];
     let mut engine = engine(config(folder.path(), &overrides), source, events.host(|_| false));
     let report = engine.fit().unwrap();
-    assert_eq!(report.skipped_scenarios, 4);
-    assert_eq!(report.steps, 2 * 8, "29 described scenarios in batches of 4, none of which is lost");
+    assert_eq!(report.skipped_scenarios, 5);
+    assert_eq!(report.steps, 2 * 7, "28 described scenarios in batches of 4, none of which is lost");
     let mut named = Vec::new();
     for event in events.0.lock().unwrap().iter() {
         if let Event::ScenarioSkipped { token, reason } = event {
@@ -50,21 +51,22 @@ fn scenarios_that_fail_are_left_out_counted_and_named() {
     named.sort();
     assert_eq!(
         named.iter().map(|(token, _)| token.as_str()).collect::<Vec<_>>(),
-        ["scenario 0", "scenario 11", "scenario 12", "scenario 15"]
+        ["scenario 0", "scenario 11", "scenario 12", "scenario 15", "scenario 19"]
     );
     assert!(named[0].1.contains("left out by the host") && named[2].1.contains("route"), "{named:?}");
 
-    let by_rule = [("bad_route", 1), ("left_out_by_host", 2), ("unreadable", 1)];
+    let by_rule = [("bad_route", 1), ("left_out_by_host", 2), ("repeated", 1), ("unreadable", 1)];
     assert_eq!(report.skipped_by_rule, by_rule.into());
     let list = std::fs::read_to_string(folder.path().join("rejected_scenarios.csv")).unwrap();
     let lines: Vec<&str> = list.lines().collect();
-    assert_eq!(lines.len(), 5, "{list}");
+    assert_eq!(lines.len(), 6, "{list}");
     assert_eq!(lines[0], "token,log_name,scenario_type,split,rule,reason");
     for (line, start) in lines[1..].iter().zip([
         "scenario 0,log 0,following,training,left_out_by_host,",
         "scenario 11,log 1,following,training,left_out_by_host,",
         "scenario 12,log 2,following,training,bad_route,",
         "scenario 15,,,,unreadable,",
+        "scenario 19,log 9,following,,repeated,\"it has the token, log and type of scenario 19 ",
     ]) {
         assert!(line.starts_with(start), "{line}");
     }

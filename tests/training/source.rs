@@ -33,6 +33,8 @@ pub struct Roads {
     pub crowded: HashSet<usize>,
     /// Describing these fails.
     pub undescribed: HashSet<usize>,
+    /// These are described as the one before.
+    pub repeated: HashSet<usize>,
     /// Every third scenario has another label.
     pub labelled: bool,
     /// Everything is in this split.
@@ -89,6 +91,7 @@ impl Roads {
             panicking: HashSet::new(),
             crowded: HashSet::new(),
             undescribed: HashSet::new(),
+            repeated: HashSet::new(),
             labelled: false,
             placed: false,
             split: None,
@@ -151,6 +154,7 @@ impl ScenarioSource for Roads {
         if self.undescribed.contains(&index) {
             return Err(Error::scenario(format!("scenario {index}"), Rejection::Unreadable, "no idea"));
         }
+        let index = index - usize::from(self.repeated.contains(&index));
         Ok(ScenarioInfo {
             token: format!("scenario {index}"),
             log_name: format!("log {}", index % 10),
@@ -168,7 +172,7 @@ impl ScenarioSource for Roads {
         self.threads.lock().unwrap().insert(std::thread::current().id());
         assert!(!self.panicking.contains(&index), "scenario {index} panics");
         if self.failing.contains(&index) {
-            return Err(Error::scenario(format!("scenario {index}"), Rejection::LeftOutByHost, "left out by the host"));
+            return Err(Error::scenario("without a name", Rejection::LeftOutByHost, "left out by the host"));
         }
         if self.broken.contains(&index) {
             return Err(Error::Host { callback: "load".into(), token: format!("scenario {index}"), reason: "disk on fire".into() });

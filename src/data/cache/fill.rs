@@ -112,17 +112,17 @@ pub fn fill(supply: &Supply, indices: &[usize], threads: usize, mut each: impl F
 }
 
 fn one(supply: &Supply, index: usize, scenario: Option<Result<Scenario>>) -> Result<Filled> {
-    let skipped = |token: String, rejection, reason| Ok(Filled::Rejected(Skipped { index, token, rejection, reason }));
+    let skipped = |rejection, reason| Ok(Filled::Rejected(supply.skipped(index, rejection, reason)));
     if scenario.is_none() {
         match supply.check(index) {
             Check::Whole => return Ok(Filled::Present),
-            Check::Rejected(rejection, reason) => return skipped(supply.catalogue.token(index).to_owned(), rejection, reason),
+            Check::Rejected(rejection, reason) => return skipped(rejection, reason),
             Check::Missing => {}
         }
     }
     match supply.fill(index, scenario, supply.is_thread_safe()) {
         Ok(()) => Ok(Filled::Computed),
-        Err(Error::Scenario { token, rejection, reason }) => skipped(token, rejection, reason),
+        Err(Error::Scenario { rejection, reason, .. }) => skipped(rejection, reason),
         Err(error) => Err(error),
     }
 }
