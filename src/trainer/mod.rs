@@ -53,7 +53,7 @@ use loggers::Loggers;
 use run::Run;
 use session::Buffer;
 use state::State;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Runs the loops over a model and its data, and remembers how far it is.
 pub struct Trainer {
@@ -100,6 +100,7 @@ impl Trainer {
     /// [`Error::Data`] if a split has nothing to use; [`Error::NotFinite`] after too many steps that cannot be applied;
     /// [`Error::File`] if a checkpoint cannot be written.
     pub fn fit(&mut self, module: &mut TrainingModule, data: &DataModule) -> Result<FitReport> {
+        self.stop.reset();
         let limits = Limits::new(&self.config, data)?;
         let stage = Stage {
             config: &self.config,
@@ -146,12 +147,15 @@ impl Trainer {
         split: Split,
         checkpoint: &CheckpointSource,
     ) -> Result<EvaluationReport> {
-        let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split, None) };
+        // From here on, while a file is read too, a stop is that of this call.
+        self.stop.reset();
+        let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split) };
+        self.host.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
         let kept = [Buffer::Parameters, Buffer::Statistics, Buffer::Gradients, Buffer::PendingStatistics];
         let present = kept.map(|buffer| module.session().read(buffer).map(|values| (buffer, values)));
         let present = present.into_iter().collect::<Result<Vec<_>>>()?;
         weights::File::read(&path)?.load(module.session_mut(), &weights::LoadOptions::default())?;
-        let report = self.evaluate_present(module, data, split, Some(&path));
+        let report = self.evaluate_present(module, data, split);
         for (buffer, values) in &present {
             module.session_mut().write(*buffer, values)?;
         }
@@ -177,13 +181,7 @@ impl Trainer {
     }
 
     /// Evaluates the weights that the module holds, which may be those of a checkpoint.
-    fn evaluate_present(
-        &mut self,
-        module: &mut TrainingModule,
-        data: &DataModule,
-        split: Split,
-        checkpoint: Option<&Path>,
-    ) -> Result<EvaluationReport> {
+    fn evaluate_present(&mut self, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<EvaluationReport> {
         let limits = Limits::default();
         let mut stage = Stage {
             config: &self.config,
@@ -193,9 +191,6 @@ impl Trainer {
             loggers: &mut self.loggers,
             fitting: false,
         };
-        if let Some(path) = checkpoint {
-            stage.run.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
-        }
         stage.run.skip(data.undescribed());
         stage.loggers.open(&self.config, &stage.run, false);
         let result = Self::pass(&mut stage, &self.state, module, data, split);

@@ -15,9 +15,8 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Starts a run: an earlier request to stop is forgotten.
+    /// Starts a run.
     pub fn new(host: &'a Host, stop: &'a StopHandle) -> Self {
-        stop.reset();
         Self { host, stop, asked: false, ending: None, skipped: HashMap::new(), first_reason: None }
     }
 
