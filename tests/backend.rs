@@ -64,7 +64,7 @@ impl Run {
         let mut b = Builder::new(Mode::Train);
         let y = record(&mut b, &self.parameters);
         let plan = Plan::new(b.finish(), counts.to_vec());
-        let mut backend = cpu::new(Scalar::F64, 2, self.parameters.len(), 0);
+        let mut backend = cpu::new(Scalar::F64, 2, self.parameters.len(), 0).unwrap();
         backend.write(Buffer::Parameters, &self.values).unwrap();
         let feed = self.feed(counts);
         backend.run(&plan, &feed, &STEP).unwrap();
@@ -118,7 +118,7 @@ fn batch_norm_and_its_running_statistics() {
     let input = b.input("x", 0, N, n);
     let y = b.batch_norm(input, &parameters.root(), Activation::None).unwrap();
     let plan = Plan::new(b.finish(), vec![rows]);
-    let mut backend = cpu::new(Scalar::F64, 2, 2 * n, 2 * n);
+    let mut backend = cpu::new(Scalar::F64, 2, 2 * n, 2 * n).unwrap();
     backend.write(Buffer::Parameters, &[2.0, 2.0, 2.0, 0.5, 0.5, 0.5]).unwrap();
     backend.write(Buffer::Statistics, &[1.0, 1.0, 1.0, 3.0, 3.0, 3.0]).unwrap();
     let feed = Run::new(&[]).input(&x).feed(&[rows]);
@@ -306,9 +306,15 @@ fn with_gradient(values: &[f64]) -> (Box<dyn Backend>, Plan, Feed) {
     let mut graph = b.finish();
     autodiff::differentiate(&mut graph, loss, &parameters, &[]).unwrap();
     let plan = Plan::new(graph, vec![1]);
-    let mut backend = cpu::new(Scalar::F64, 2, values.len(), 0);
+    let mut backend = cpu::new(Scalar::F64, 2, values.len(), 0).unwrap();
     backend.write(Buffer::Parameters, values).unwrap();
     (backend, plan, Run::new(&[]).feed(&[1]))
+}
+
+#[test]
+fn more_parameters_than_memory_are_an_error() {
+    let error = cpu::new(Scalar::F32, 1, 1 << 52, 0).err().unwrap().to_string();
+    assert!(error.contains("MiB for the parameters"), "{error}");
 }
 
 #[test]
@@ -368,7 +374,7 @@ fn feeds_that_do_not_fit_are_errors() {
     let x = b.input("points", 0, N, 3);
     let y = b.add(x, x, RowMap::Same).unwrap();
     let plan = Plan::new(b.finish(), vec![4]);
-    let mut backend = cpu::new(Scalar::F64, 1, 0, 0);
+    let mut backend = cpu::new(Scalar::F64, 1, 0, 0).unwrap();
     let feed = |rows: usize, numbers: usize| Run::new(&[]).input(&vec![1.0; numbers]).feed(&[rows]);
     backend.run(&plan, &feed(4, 12), &STEP).unwrap();
     for (bad, word) in [(feed(5, 15), "room"), (feed(4, 11), "points")] {

@@ -185,7 +185,7 @@ fn only_half_precision_has_a_scale() {
     let mut backends = [Multiply::Tf32x3, Multiply::Tf32, Multiply::Bf16]
         .map(|multiply| cuda::with_device(device::open(), multiply, 3, 1).unwrap())
         .into_iter()
-        .chain([cpu::new(Scalar::F32, 1, 3, 1)]);
+        .chain([cpu::new(Scalar::F32, 1, 3, 1).unwrap()]);
     assert!(backends.all(|mut backend| {
         backend.set_loss_scale(&LossScale::default()).unwrap();
         backend.loss_scale().unwrap().is_none() && backend.update(&update(1), &[]).unwrap().loss_scale.is_none()

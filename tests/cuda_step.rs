@@ -19,7 +19,6 @@ use training_engine::{
     data::{Batch, batch::Input, collate},
     features::Features,
     graph::{Element, Op, Pass, Place, Plan, Reals, Scalar, Step, TensorId},
-    model::params,
     optim::{self, schedule::warmup_cosine},
     trainer::session::{Clip, LossScale, Rule, Session, Update},
 };
@@ -134,16 +133,15 @@ type Compared = (String, f64, f64);
 /// One training step on both backends, by one plan that keeps every tensor to the end: tensors in the order in which nodes wrote them,
 /// then gradients of parameters.
 fn compare(toy: &Toy, multiply: Multiply, bounds: &Bounds) -> Vec<Compared> {
-    let specifications = params::specifications(&toy.model);
-    let parameters = params::parameters(&specifications);
-    let (values, statistics) = params::initial(&specifications, 1);
+    let session = Session::new(&toy.model, &toy.objectives, Scalar::F64, 1, 1).unwrap();
+    let parameters = session.parameters();
     let (len, statistics_len) = (parameters.len(), parameters.statistics_len());
     let mut ours = cuda::with_device(device::open(), multiply, len, statistics_len).unwrap();
     ours.set_loss_scale(&SCALE).unwrap();
     let scale = ours.loss_scale().unwrap().map_or(1.0, |scale| scale.scale);
-    let mut theirs = cpu::new(Scalar::F64, 2, len, statistics_len);
+    let mut theirs = cpu::new(Scalar::F64, 2, len, statistics_len).unwrap();
     let [single, double] = [Scalar::F32, Scalar::F64].map(|scalar| toy.batch(scalar));
-    let mut graph = plan::training(&toy.model, &toy.objectives, &parameters, single.cost_map_size);
+    let mut graph = plan::training(&toy.model, &toy.objectives, parameters, single.cost_map_size);
     let arena = (0..graph.tensors.len()).map(TensorId).filter(|id| graph.tensor(*id).place == Place::Arena);
     let kept: Vec<_> = arena.map(|id| (format!("tensor {}", id.0), id)).collect();
     graph.results.extend(kept);
@@ -153,8 +151,9 @@ fn compare(toy: &Toy, multiply: Multiply, bounds: &Bounds) -> Vec<Compared> {
     };
     let (plan, reference) = (planned(&ours.halves(&graph)), planned(&[]));
     for (backend, plan, batch) in [(&mut ours, &plan, &single), (&mut theirs, &reference, &double)] {
-        backend.write(Buffer::Parameters, &values).unwrap();
-        backend.write(Buffer::Statistics, &statistics).unwrap();
+        for buffer in [Buffer::Parameters, Buffer::Statistics] {
+            backend.write(buffer, &session.read(buffer).unwrap()).unwrap();
+        }
         backend.run(plan, &batch.feed, &Step { seed: 3, step: 7 }).unwrap();
     }
     let behind = behind_maxima(&plan);

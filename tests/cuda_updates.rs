@@ -21,7 +21,7 @@ fn numbers(seed: usize, count: usize) -> Vec<f64> {
 fn pair(device: Box<dyn Device>, parameters: &[f64]) -> [Box<dyn Backend>; 2] {
     let len = parameters.len();
     let cuda = cuda::with_device(device, cuda::Multiply::default(), len, STATISTICS).unwrap();
-    let mut backends = [cpu::new(Scalar::F32, 1, len, STATISTICS), cuda];
+    let mut backends = [cpu::new(Scalar::F32, 1, len, STATISTICS).unwrap(), cuda];
     for backend in &mut backends {
         backend.write(Buffer::Parameters, parameters).unwrap();
         backend.write(Buffer::Statistics, &[0.5; STATISTICS]).unwrap();

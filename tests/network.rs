@@ -279,7 +279,7 @@ fn run_on(values: Vec<f64>, rows: usize, index: Vec<i32>, step: u64, record: imp
     let y = plan.graph.result("y").unwrap();
     let (reals, indexes) = (0..values.len(), 0..index.len());
     let feed = Feed { counts: vec![rows], reals: Reals::F64(values), real_slots: vec![reals], indexes: index, index_slots: vec![indexes] };
-    let mut backend: Box<dyn Backend> = cpu::new(Scalar::F64, 1, 0, 0);
+    let mut backend: Box<dyn Backend> = cpu::new(Scalar::F64, 1, 0, 0).unwrap();
     backend.run(&plan, &feed, &Step { seed: 3, step }).unwrap();
     backend.output(&plan, &feed, y).unwrap().to_vec()
 }

@@ -58,7 +58,7 @@ fn updates_follow_pytorch() {
         });
         let batches = case["batches"].as_u64().unwrap();
         let size = case["parameters"][0].as_array().unwrap().len();
-        let mut backend = cpu::new(Scalar::F64, 1, size, 0);
+        let mut backend = cpu::new(Scalar::F64, 1, size, 0).unwrap();
         backend.write(Buffer::Parameters, &(0..size).map(|i| (3.0 * i as f64).cos()).collect::<Vec<_>>()).unwrap();
         for (step, parameters) in case["parameters"].as_array().unwrap().iter().enumerate() {
             let gradient = |i: usize| {

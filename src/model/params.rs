@@ -132,38 +132,32 @@ pub fn parameters(specifications: &[Specification]) -> Parameters {
     parameters
 }
 
-/// Initial parameters and statistics. A value depends on the seed and its parameter's name, shape and rule alone, so it is
+/// Initial values of a parameter or statistic. A value depends on the seed and its parameter's name, shape and rule alone, so it is
 /// the same whatever other options the model has.
-pub fn initial(specifications: &[Specification], seed: u64) -> (Vec<f64>, Vec<f64>) {
-    let (mut parameters, mut statistics) = (Vec::new(), Vec::new());
-    for s in specifications {
-        let out = if s.statistic { &mut statistics } else { &mut parameters };
-        let mut numbers = Numbers::new(seed, &s.name);
-        let count = s.shape.iter().product();
-        let mut fill = |draw: &mut dyn FnMut() -> f64| out.extend((0..count).map(|_| draw()));
-        match s.init {
-            Init::Constant(value) => fill(&mut || value),
-            Init::Xavier => {
-                let (outputs, inputs) = (s.shape[0], s.shape[1]);
-                let bound = (6.0 / (inputs + outputs) as f64).sqrt();
-                fill(&mut || bound * (2.0 * numbers.unit() - 1.0));
-            }
-            Init::Uniform { inputs } => {
-                let bound = 1.0 / (inputs as f64).sqrt();
-                fill(&mut || bound * (2.0 * numbers.unit() - 1.0));
-            }
-            Init::Normal(deviation) => fill(&mut || deviation * numbers.normal()),
-            Init::TruncatedNormal(deviation) => fill(&mut || {
-                loop {
-                    let x = deviation * numbers.normal();
-                    if x.abs() <= 2.0 {
-                        break x;
-                    }
-                }
-            }),
+pub fn initial(s: &Specification, seed: u64) -> Vec<f64> {
+    let mut numbers = Numbers::new(seed, &s.name);
+    let fill = |draw: &mut dyn FnMut() -> f64| (0..s.shape.iter().product()).map(|_| draw()).collect();
+    match s.init {
+        Init::Constant(value) => fill(&mut || value),
+        Init::Xavier => {
+            let (outputs, inputs) = (s.shape[0], s.shape[1]);
+            let bound = (6.0 / (inputs + outputs) as f64).sqrt();
+            fill(&mut || bound * (2.0 * numbers.unit() - 1.0))
         }
+        Init::Uniform { inputs } => {
+            let bound = 1.0 / (inputs as f64).sqrt();
+            fill(&mut || bound * (2.0 * numbers.unit() - 1.0))
+        }
+        Init::Normal(deviation) => fill(&mut || deviation * numbers.normal()),
+        Init::TruncatedNormal(deviation) => fill(&mut || {
+            loop {
+                let x = deviation * numbers.normal();
+                if x.abs() <= 2.0 {
+                    break x;
+                }
+            }
+        }),
     }
-    (parameters, statistics)
 }
 
 /// Random numbers of one parameter.
@@ -295,15 +289,7 @@ mod tests {
     use super::*;
 
     fn drawn(config: &ModelConfig, seed: u64) -> Vec<(Specification, Vec<f64>)> {
-        let specifications = specifications(config);
-        let places = parameters(&specifications);
-        let (values, statistics) = initial(&specifications, seed);
-        assert_eq!((values.len(), statistics.len()), (places.len(), places.statistics_len()));
-        let of = |s: &Specification| {
-            let p = places.get(&s.name).unwrap();
-            if s.statistic { statistics[p.range()].to_vec() } else { values[p.range()].to_vec() }
-        };
-        specifications.iter().map(|s| (s.clone(), of(s))).collect()
+        specifications(config).into_iter().map(|s| (s.clone(), initial(&s, seed))).collect()
     }
 
     /// Moments of every class of parameter; the bounds are five standard errors.

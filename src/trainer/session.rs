@@ -50,9 +50,9 @@ impl Session {
     /// A network with initial parameters drawn from the seed, on the CPU. `threads` of 0 means one for each core.
     ///
     /// # Errors
-    /// [`Error::Config`] with the key of an option that does not fit.
+    /// [`Error::Config`] with the key of an option that does not fit; [`Error::Backend`] if there is not enough memory.
     pub fn new(model: &ModelConfig, objectives: &ObjectiveConfig, scalar: Scalar, threads: usize, seed: u64) -> Result<Self> {
-        Self::with_backend(model, objectives, seed, |parameters, statistics| Ok(cpu::new(scalar, threads, parameters, statistics)))
+        Self::with_backend(model, objectives, seed, |parameters, statistics| cpu::new(scalar, threads, parameters, statistics))
     }
 
     /// As [`Session::new`], on the device and in the precision that the configuration asks for.
@@ -104,8 +104,16 @@ impl Session {
             watched: false,
             trace: None,
         };
-        let (values, statistics) = params::initial(&specifications, seed);
-        session.write(Buffer::Parameters, &values)?;
+        let (mut written, mut statistics) = (0, Vec::new());
+        for specification in &specifications {
+            let values = params::initial(specification, seed);
+            if specification.statistic {
+                statistics.extend(values);
+            } else {
+                session.write_part(Buffer::Parameters, written, &values)?;
+                written += values.len();
+            }
+        }
         session.write(Buffer::Statistics, &statistics)?;
         Ok(session)
     }

@@ -30,7 +30,6 @@ use training_engine::{
     engine::{Engine, Host},
     features::Features,
     graph::{Plan, Scalar, Step},
-    model::params,
     trainer::session::{Clip, Rule, Session, Update},
 };
 use work::Row;
@@ -145,15 +144,15 @@ fn predict(name: &str, key: &str, steps: usize) {
 /// Prints what the step consists of, launched one by one.
 fn table(device: &Shared, model: &ModelConfig, multiply: Multiply, name: &str, scenarios: &[Features]) {
     let objectives = ObjectiveConfig::default();
-    let batch = batch(scenarios, &Session::new(model, &objectives, Scalar::F32, 1, 1).expect("a session"));
-    let specifications = params::specifications(model);
-    let parameters = params::parameters(&specifications);
+    let session = Session::new(model, &objectives, Scalar::F32, 1, 1).expect("a session");
+    let batch = batch(scenarios, &session);
+    let parameters = session.parameters();
     let (len, statistics_len) = (parameters.len(), parameters.statistics_len());
     let mut backend = cuda::with_device(Box::new(device.clone()), multiply, len, statistics_len).expect("a backend");
-    let (values, statistics) = params::initial(&specifications, 1);
-    backend.write(Buffer::Parameters, &values).expect("parameters");
-    backend.write(Buffer::Statistics, &statistics).expect("statistics");
-    let graph = plan::training(model, &objectives, &parameters, batch.cost_map_size);
+    for buffer in [Buffer::Parameters, Buffer::Statistics] {
+        backend.write(buffer, &session.read(buffer).expect("initial values")).expect("initial values");
+    }
+    let graph = plan::training(model, &objectives, parameters, batch.cost_map_size);
     // As a session plans it.
     let capacity = batch.feed.counts.iter().map(|n| n + n.div_ceil(16)).collect();
     let halves = backend.halves(&graph);

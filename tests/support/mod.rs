@@ -225,7 +225,7 @@ impl Case {
     }
 
     fn backend(&self, scalar: Scalar, threads: usize) -> Box<dyn Backend> {
-        cpu::new(scalar, threads, self.parameters.len(), self.parameters.statistics_len())
+        cpu::new(scalar, threads, self.parameters.len(), self.parameters.statistics_len()).unwrap()
     }
 
     fn feed(&self, scalar: Scalar) -> Feed {

@@ -35,11 +35,14 @@ use crate::{
 use std::time::Instant;
 
 /// A CPU backend with zeroed buffers. `threads` of 0 means one for each core.
-pub fn new(scalar: Scalar, threads: usize, parameters: usize, statistics: usize) -> Box<dyn Backend> {
-    match scalar {
-        Scalar::F32 => Box::new(CpuBackend::<f32>::new(threads, parameters, statistics)),
-        Scalar::F64 => Box::new(CpuBackend::<f64>::new(threads, parameters, statistics)),
-    }
+///
+/// # Errors
+/// [`Error::Backend`] if there is not enough memory for so many parameters.
+pub fn new(scalar: Scalar, threads: usize, parameters: usize, statistics: usize) -> Result<Box<dyn Backend>> {
+    Ok(match scalar {
+        Scalar::F32 => Box::new(CpuBackend::<f32>::new(threads, parameters, statistics)?),
+        Scalar::F64 => Box::new(CpuBackend::<f64>::new(threads, parameters, statistics)?),
+    })
 }
 
 /// Memory of a run and the threads that work on it.
@@ -63,15 +66,19 @@ pub struct CpuBackend<T> {
 }
 
 impl<T: Real> CpuBackend<T> {
-    fn new(threads: usize, parameters: usize, statistics: usize) -> Self {
-        let zeros = |n| vec![T::ZERO; n];
-        Self {
+    fn new(threads: usize, parameters: usize, statistics: usize) -> Result<Self> {
+        let zeros = |n| {
+            // Only asks whether there is room: of memory that is cleared on demand, as this one is, no page is used before it is written to.
+            reserve(&mut Vec::<T>::new(), n, "the parameters of this model")?;
+            Ok(vec![T::ZERO; n])
+        };
+        Ok(Self {
             pool: Pool::new(threads),
-            parameters: zeros(parameters),
-            gradients: zeros(parameters),
-            moments: [zeros(parameters), zeros(parameters)],
-            statistics: zeros(statistics),
-            pending: zeros(statistics),
+            parameters: zeros(parameters)?,
+            gradients: zeros(parameters)?,
+            moments: [zeros(parameters)?, zeros(parameters)?],
+            statistics: zeros(statistics)?,
+            pending: zeros(statistics)?,
             arena: Vec::new(),
             index_arena: Vec::new(),
             scratch: Vec::new(),
@@ -79,7 +86,7 @@ impl<T: Real> CpuBackend<T> {
             norms: Vec::new(),
             report: Report::default(),
             spoiled: false,
-        }
+        })
     }
 
     fn buffer(&mut self, buffer: Buffer) -> &mut [T] {
@@ -263,11 +270,21 @@ impl<T: Real> Backend for CpuBackend<T> {
 /// # Errors
 /// There is not enough.
 fn grow<T: Clone>(memory: &mut Vec<T>, len: usize, value: T) -> Result<()> {
-    let more = len.saturating_sub(memory.len());
-    let megabytes = (len.saturating_mul(size_of::<T>())).div_ceil(1 << 20);
-    memory.try_reserve_exact(more).map_err(|e| Error::Backend(format!("{megabytes} MiB for a batch of this size: {e}")))?;
-    memory.resize(memory.len() + more, value);
+    if memory.len() < len {
+        reserve(memory, len, "a batch of this size")?;
+        memory.resize(len, value);
+    }
     Ok(())
+}
+
+/// Makes room for `len` values in all.
+///
+/// # Errors
+/// There is not enough.
+fn reserve<T>(memory: &mut Vec<T>, len: usize, what: &str) -> Result<()> {
+    let megabytes = (len.saturating_mul(size_of::<T>())).div_ceil(1 << 20);
+    let more = len.saturating_sub(memory.len());
+    memory.try_reserve_exact(more).map_err(|e| Error::Backend(format!("{megabytes} MiB for {what}: {e}")))
 }
 
 /// Computes a node's result.

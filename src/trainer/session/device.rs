@@ -18,7 +18,7 @@ pub fn open(run: &RunConfig, parameters: usize, statistics: usize) -> Result<(Bo
     let on_cpu = |scalar, reason: &str| {
         let name = if scalar == Scalar::F32 { "32" } else { "64" };
         let description = format!("computing on the CPU in precision {name}{reason}");
-        Ok((cpu::new(scalar, run.threads, parameters, statistics), description))
+        Ok((cpu::new(scalar, run.threads, parameters, statistics)?, description))
     };
     let no_gpu = |key: &str, what: &str, reason: &str| {
         Err(Error::config(format!("lightning.trainer.params.{key}"), format!("{what}, but {reason}")))
