@@ -33,7 +33,8 @@ namespace {
     RESULT(INVALID_HANDLE, 400, "invalid resource handle")                                                                                 \
     RESULT(NOT_FOUND, 500, "named symbol not found")                                                                                       \
     RESULT(NOT_READY, 600, "device not ready")                                                                                             \
-    RESULT(ILLEGAL_ADDRESS, 700, "an illegal memory access was encountered")
+    RESULT(ILLEGAL_ADDRESS, 700, "an illegal memory access was encountered")                                                              \
+    RESULT(CAPTURE_UNSUPPORTED, 900, "operation not permitted when stream is capturing")
 #define NUMBER(name, number, text) name = number,
 enum Result { RESULTS(NUMBER) };
 
@@ -155,6 +156,8 @@ template <class T> struct Objects : std::map<const void*, std::unique_ptr<T>> {
 };
 
 thread_local const void* current = nullptr; // context
+constexpr int RELAXED = 2;
+thread_local int mode = 0; // of captures: as if any could be hurt
 
 struct Driver {
     std::recursive_mutex mutex;
@@ -260,6 +263,10 @@ Driver& driver = *new Driver; // for as long as the process, whatever order thin
     if (!driver.started) return NOT_INITIALIZED;                                                                                           \
     if (current != &driver || driver.users == 0) return INVALID_CONTEXT;                                                                   \
     if (driver.lost != SUCCESS) return driver.lost;
+// Begins those among them that may fail while any thread captures a graph, unless the calling one has no part in that. Here one always does.
+#define ENTER_RELAXED                                                                                                                      \
+    ENTER                                                                                                                                  \
+    if (mode != RELAXED) return CAPTURE_UNSUPPORTED;
 #define FIND(kind, name, handle)                                                                                                           \
     auto* name = driver.kind.get(handle);                                                                                                  \
     if (!name) return INVALID_HANDLE;
@@ -313,6 +320,10 @@ Result cuCtxGetCurrent(const void** context) {
     if (driver.lost != SUCCESS) return driver.lost;
     return *context = current, SUCCESS;
 }
+Result cuThreadExchangeStreamCaptureMode(int* other) {
+    if (!driver.started) return NOT_INITIALIZED;
+    return std::swap(mode, *other), SUCCESS;
+}
 
 Result cuStreamCreate(Stream** stream, unsigned) {
     ENTER
@@ -325,7 +336,7 @@ Result cuStreamDestroy_v2(Stream* handle) {
     return driver.streams.erase(handle), SUCCESS;
 }
 Result cuStreamSynchronize(Stream* handle) {
-    ENTER FIND(streams, stream, handle)
+    ENTER_RELAXED FIND(streams, stream, handle)
     return driver.finish(*stream), driver.lost;
 }
 Result cuStreamWaitEvent(Stream* handle, Event* waits, unsigned) {
@@ -350,7 +361,7 @@ Result cuEventRecord(Event* handle, Stream* by) {
     return driver.add(*stream, {[event, number] { return event->done = number, event->time = std::chrono::steady_clock::now(), SUCCESS; }});
 }
 Result cuEventSynchronize(Event* handle) {
-    ENTER FIND(events, event, handle)
+    ENTER_RELAXED FIND(events, event, handle)
     return driver.finish(*event, event->recorded), driver.lost;
 }
 Result cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
@@ -361,7 +372,7 @@ Result cuEventElapsedTime(float* milliseconds, Event* from, Event* to) {
 }
 
 Result cuModuleLoadData(Module** module, const void* image) {
-    ENTER
+    ENTER_RELAXED
     constexpr uint32_t FATBIN = 0xba55ed50;
     uint32_t magic;
     memcpy(&magic, image, sizeof magic);
@@ -406,7 +417,7 @@ Result cuMemGetInfo_v2(size_t* free, size_t* total) {
     return *total = options.memory, *free = options.memory - std::min(options.memory, driver.used()), SUCCESS;
 }
 Result cuMemAlloc_v2(uint64_t* address, size_t bytes) {
-    ENTER
+    ENTER_RELAXED
     if (bytes == 0) return INVALID_VALUE;
     void* memory = driver.used() + bytes > options.memory ? nullptr : driver.emulator->allocate(driver.device, bytes);
     if (!memory) return OUT_OF_MEMORY;
@@ -414,19 +425,19 @@ Result cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     return driver.allocated[*address] = bytes, SUCCESS;
 }
 Result cuMemFree_v2(uint64_t address) {
-    ENTER
+    ENTER_RELAXED
     if (!driver.allocated.count(address)) return INVALID_VALUE;
     driver.finish_all();
     driver.allocated.erase(address);
     return driver.emulator->free(driver.device, reinterpret_cast<void*>(address)), driver.lost;
 }
 Result cuMemHostAlloc(void** host, size_t bytes, unsigned) {
-    ENTER
+    ENTER_RELAXED
     if (!(*host = malloc(bytes))) return OUT_OF_MEMORY;
     return driver.pinned[reinterpret_cast<uint64_t>(*host)] = bytes, SUCCESS;
 }
 Result cuMemFreeHost(void* host) {
-    ENTER
+    ENTER_RELAXED
     if (!driver.pinned.erase(reinterpret_cast<uint64_t>(host))) return INVALID_VALUE;
     return free(host), SUCCESS;
 }

@@ -308,8 +308,8 @@ pub fn launch<'a>(
     }
     let arguments = Arguments {
         step: r.step(),
-        branches: r.constant_values(&chain.branches),
-        links: r.constant_values(&chain.links),
+        branches: r.constants(&chain.branches),
+        links: r.constants(&chain.links),
         count: chain.branches.len() as i32,
         pad: 0,
     };

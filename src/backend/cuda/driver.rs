@@ -22,8 +22,9 @@ fn oldest() -> i32 {
 }
 /// Lowest compute capability of the kernels.
 const LOWEST: (i32, i32) = (8, 0);
-/// Uploads that may be under way: four a step.
-const STAGES: usize = 8;
+/// Uploads of one stream that may be under way. What is sent for a batch, numbers and indexes, takes two: numbers always come to the same two
+/// stages, and only these grow to their size.
+const STAGES: usize = 4;
 
 /// Why there is no device, or how many there are.
 ///
@@ -56,6 +57,13 @@ struct Stage {
     done: sys::CUevent,
 }
 
+/// Stages that a stream's uploads take by turns.
+#[derive(Default)]
+struct Ring {
+    stages: Vec<Stage>,
+    next: usize,
+}
+
 /// Events with times.
 struct Marks(Vec<sys::CUevent>);
 
@@ -76,10 +84,11 @@ impl Drop for Graph {
     }
 }
 
-/// Gives a thread its context back, which may be one of the host's.
+/// Gives a thread its context back, which may be one of the host's, and what it may do while another thread captures a graph.
 struct Entered {
     before: sys::CUcontext,
     own: sys::CUcontext,
+    mode: sys::CUstreamCaptureMode,
 }
 
 impl Drop for Entered {
@@ -88,6 +97,8 @@ impl Drop for Entered {
             // SAFETY: it was this thread's, or is none.
             _ = unsafe { ctx::set_current(self.before) };
         }
+        // SAFETY: it exchanges two values.
+        _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut self.mode) };
     }
 }
 
@@ -110,9 +121,9 @@ pub struct Driver {
     describe: String,
     modules: Vec<sys::CUmodule>,
     functions: RefCell<HashMap<String, Function>>,
-    stages: RefCell<Vec<Stage>>,
-    /// The stage of the next upload.
-    next: Cell<usize>,
+    /// Of `stream` and of `sender`.
+    uploads: RefCell<Ring>,
+    sends: RefCell<Ring>,
     /// Places to which numbers are fetched.
     fetched: RefCell<Vec<Stage>>,
     graphs: RefCell<HashMap<u64, sys::CUgraphExec>>,
@@ -155,8 +166,8 @@ impl Driver {
             describe: format!("{name} (compute capability {major}.{minor})"),
             modules: Vec::new(),
             functions: RefCell::default(),
-            stages: RefCell::default(),
-            next: Cell::new(0),
+            uploads: RefCell::default(),
+            sends: RefCell::default(),
             fetched: RefCell::default(),
             graphs: RefCell::default(),
             captured: Cell::new(0),
@@ -177,15 +188,20 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Makes the device's context that of this thread, for as long as the result lives.
+    /// Makes the device's context that of this thread, for as long as the result lives. A graph that the host captures meanwhile on another
+    /// thread has no part in what is done here, nor this in it.
     fn enter(&self, what: &str) -> Result<Entered> {
         let before = ctx::get_current().map_err(|e| self.failed(what, &e))?;
         let before = before.unwrap_or(std::ptr::null_mut());
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: it exchanges two values.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result().map_err(|e| self.failed(what, &e))?;
+        let entered = Entered { before, own: self.context, mode };
         if before != self.context {
             // SAFETY: the context lives as long as self.
             unsafe { ctx::set_current(self.context) }.map_err(|e| self.failed(what, &e))?;
         }
-        Ok(Entered { before, own: self.context })
+        Ok(entered)
     }
 
     fn failed(&self, what: &str, error: &DriverError) -> Error {
@@ -269,7 +285,8 @@ impl Driver {
         // SAFETY: the event is there; without a copy before it is over at once.
         unsafe { event::synchronize(stage.done) }.map_err(|e| self.failed("a copy", &e))?;
         if stage.len < bytes {
-            let room = bytes.next_power_of_two();
+            // Batches differ a little.
+            let room = bytes + bytes / 16;
             if !stage.pointer.is_null() {
                 // SAFETY: it was allocated so, and the last copy is over.
                 unsafe { result::free_host(stage.pointer.cast()) }.map_err(|e| self.failed("page-locked memory", &e))?;
@@ -285,14 +302,14 @@ impl Driver {
 }
 
 impl Driver {
-    /// Copies to the device in a stream, by way of a stage.
-    fn stage_to(&self, stream: sys::CUstream, to: Address, bytes: &[u8]) -> Result<()> {
+    /// Copies to the device in a stream, by way of the next of its stages.
+    fn stage_to(&self, stream: sys::CUstream, ring: &RefCell<Ring>, to: Address, bytes: &[u8]) -> Result<()> {
+        let Ring { stages, next } = &mut *ring.borrow_mut();
+        let index = std::mem::replace(next, (*next + 1) % STAGES);
         if bytes.is_empty() {
             return Ok(());
         }
-        let mut stages = self.stages.borrow_mut();
-        let index = self.next.replace((self.next.get() + 1) % STAGES);
-        let stage = self.stage(&mut stages, index, bytes.len())?;
+        let stage = self.stage(stages, index, bytes.len())?;
         // SAFETY: the stage has room, and nothing else reads or writes it until its event.
         let staged = unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), stage.pointer, bytes.len());
@@ -335,7 +352,7 @@ impl Device for Driver {
 
     fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
         let _entered = self.enter("uploading")?;
-        self.stage_to(self.stream, to, bytes)
+        self.stage_to(self.stream, &self.uploads, to, bytes)
     }
 
     fn send(&self, to: Address, bytes: &[u8]) -> Result<()> {
@@ -343,7 +360,7 @@ impl Device for Driver {
         // SAFETY: stream and event are there.
         unsafe { stream::wait_event(self.sender, self.received, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
             .map_err(|e| self.failed("waiting to send", &e))?;
-        self.stage_to(self.sender, to, bytes)
+        self.stage_to(self.sender, &self.sends, to, bytes)
     }
 
     fn receive(&self) -> Result<()> {
@@ -484,7 +501,8 @@ impl Drop for Driver {
                     _ = stream::synchronize(self.sender);
                 }
                 self.graphs.borrow_mut().drain().for_each(|(_, executable)| _ = graph::exec_destroy(executable));
-                for stage in self.stages.borrow_mut().drain(..).chain(self.fetched.borrow_mut().drain(..)) {
+                let stages = [&mut self.uploads.get_mut().stages, &mut self.sends.get_mut().stages, self.fetched.get_mut()];
+                for stage in stages.into_iter().flat_map(|stages| stages.drain(..)) {
                     _ = event::destroy(stage.done);
                     if !stage.pointer.is_null() {
                         _ = result::free_host(stage.pointer.cast());

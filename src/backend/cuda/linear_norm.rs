@@ -151,7 +151,7 @@ pub fn settle(r: &mut Recorder) {
     sums.extend(exactly(r, |r| product::partial_gradients(r, products)));
     partials::add_up(r, sums);
     if let Some(widest) = rest.iter().map(|rest| rest.of.n as usize).max() {
-        let all = r.constant_values(&rest);
+        let all = r.constants(&rest);
         r.launch("linear_norm_gradients", [blocks(widest, BLOCK), rest.len() as u32, 1], BLOCK as u32, 0, &all);
     }
 }

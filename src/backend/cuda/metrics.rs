@@ -123,7 +123,7 @@ pub fn report(r: &mut Recorder, to: Address, spoiled: Address) {
     }
     let [blocks, measures, count, losses] = [blocks, measures, from.len(), graph.losses()].map(|n| n as i32);
     let spoiled = if graph.seed.is_some() { spoiled } else { 0 };
-    let from = r.constant_values(&from);
+    let from = r.constants(&from);
     let arguments = Report { partials, sums, from, to, spoiled, step: r.step(), blocks, measures, count, losses };
     r.launch("report", [1, 1, 1], BLOCK, 0, &arguments);
 }

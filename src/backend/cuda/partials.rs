@@ -155,6 +155,6 @@ fn launch(r: &mut Recorder, sums: &[PartialSum]) {
         (0..sum.length).step_by(4 * BLOCK / shares).map(move |column| [i as i32, column, shares as i32, 0])
     };
     let tiles: Vec<[i32; 4]> = sums.iter().enumerate().flat_map(tiles_of).collect();
-    let arguments = SumPartials { sums: r.constant_values(sums), tiles: r.constant_values(&tiles) };
+    let arguments = SumPartials { sums: r.constants(sums), tiles: r.constants(&tiles) };
     r.launch("sum_partials", [tiles.len() as u32, 1, 1], BLOCK as u32, 0, &arguments);
 }

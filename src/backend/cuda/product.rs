@@ -404,7 +404,7 @@ fn gradients_in_tiles(r: &mut Recorder, tile: Tile, mut group: Vec<Gradient>) ->
     let problems: Vec<Dw> = group.iter().map(|g| g.arguments).collect();
     let of_two = group.iter().any(|g| g.arguments.slope.of_two());
     let floats = 2 * tile.across() + if of_two { tile.across() } else { 0 };
-    let arguments = DwGroup { problems: r.constant_values(&problems), tiles: r.constant_values(&tiles) };
+    let arguments = DwGroup { problems: r.constants(&problems), tiles: r.constants(&tiles) };
     r.launch(&tile.kernel("linear_dw", r), [tiles.len() as u32, 1, 1], tile.threads(r.multiply), stages(floats), &arguments);
     sums
 }

@@ -336,7 +336,7 @@ impl<'a> Recorder<'a> {
             metrics: None,
             chain: None,
         };
-        let one = r.constants(&[1.0]);
+        let one = r.constants(&[1.0_f32]);
         r.seed = if at.loss_scale == 0 { one } else { at.loss_scale + loss_scale::FACTOR };
         weights::pack_parameters(&mut r);
         segment_max::look_up(&mut r);
@@ -473,22 +473,11 @@ impl<'a> Recorder<'a> {
         address
     }
     /// Address of values that stay as they are.
-    pub fn constant_values<T: Pod>(&mut self, values: &[T]) -> Address {
-        self.keep(bytemuck::cast_slice(values))
-    }
-    /// Address of numbers that stay as they are.
-    pub fn constants(&mut self, values: &[f32]) -> Address {
-        self.keep(bytemuck::cast_slice(values))
-    }
-    /// Address of indexes that stay as they are.
-    pub fn constant_indexes(&mut self, values: &[i32]) -> Address {
-        self.keep(bytemuck::cast_slice(values))
-    }
-    fn keep(&mut self, values: &[u8]) -> Address {
+    pub fn constants<T: Pod>(&mut self, values: &[T]) -> Address {
         let kept = &mut self.program.constants;
         let start = kept.len().next_multiple_of(16);
         kept.resize(start, 0);
-        kept.extend_from_slice(values);
+        kept.extend_from_slice(bytemuck::cast_slice(values));
         self.at.constants + start as Address
     }
     /// Blocks of the chain's branch that the node is part of: partial sums have one for each.

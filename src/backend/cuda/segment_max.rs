@@ -86,7 +86,7 @@ pub fn look_up(r: &mut Recorder) {
         }
     }
     if !lists.is_empty() {
-        let arguments = LookUp { step: r.step(), lists: r.constant_values(&lists) };
+        let arguments = LookUp { step: r.step(), lists: r.constants(&lists) };
         r.launch("segment_of", [blocks(most, BLOCK), lists.len() as u32, 1], BLOCK as u32, 0, &arguments);
     }
     r.segments = lists;

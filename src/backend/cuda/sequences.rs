@@ -52,7 +52,7 @@ fn unfold(r: &mut Recorder, kind: Kind, [x, y]: [Reference; 2], accumulate: bool
     let arguments = Unfold {
         x,
         y,
-        positions: r.constant_indexes(&list),
+        positions: r.constants(&list),
         step: r.step(),
         rows: sequences(r, operand, length).into(),
         length: length as i32,
@@ -110,8 +110,8 @@ fn mix(r: &mut Recorder, [x, y]: [Reference; 2], accumulate: bool, length: usize
     let arguments = Mix {
         x,
         y,
-        starts: r.constant_indexes(&starts),
-        sources: r.constant_indexes(&sources),
+        starts: r.constants(&starts),
+        sources: r.constants(&sources),
         weights: r.constants(&factors),
         step: r.step(),
         rows: sequences.into(),

@@ -63,7 +63,7 @@ pub fn pack(r: &mut Recorder, weights: &[Weight]) {
         matrices.push(PackedMatrix { from: weight.at, to, rows, columns, from_stride, stride });
     }
     if !matrices.is_empty() {
-        let arguments = PackWeights { matrices: r.constant_values(&matrices), parts: r.constant_values(&parts), format, pad: 0 };
+        let arguments = PackWeights { matrices: r.constants(&matrices), parts: r.constants(&parts), format, pad: 0 };
         r.launch("pack_weights", [parts.len() as u32, 1, 1], BLOCK as u32, 0, &arguments);
     }
 }
