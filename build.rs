@@ -37,7 +37,8 @@ fn main() {
         }),
         None => {
             println!(
-                "cargo::warning=no nvcc was found (NVCC, CUDA_HOME, PATH, /usr/local/cuda, .venv): this library trains on the CPU alone"
+                "cargo::warning=no nvcc was found (NVCC, CUDA_HOME, PATH, /usr/local/cuda, .venv): this library trains on the CPU alone; \
+                 touch build.rs to have it looked for again"
             );
             Compiled::default()
         }

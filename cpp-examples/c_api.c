@@ -293,6 +293,9 @@ static void resolved_configuration(void) {
     options.override_count = 2;
     OK(te_config_resolve(&options, &text));
     CHECK(strstr(text, "seed: 7\n") != NULL && strstr(text, "lr: 0.002\n") != NULL);
+    options.config = "lightning: {trainer: {params: {fast_dev_run: true}}}"; /* settles others */
+    OK(te_config_resolve(&options, &text));
+    CHECK(strstr(text, "max_steps: 1\n") != NULL && strstr(text, "enable_checkpointing: false\n") != NULL);
     FAILS(te_config_resolve(&options, NULL), TE_INVALID_ARGUMENT, "text is null");
     FAILS(te_config_resolve(NULL, &text), TE_INVALID_ARGUMENT, "options is null");
     overrides[0] = "seed=${nothing}";
@@ -376,7 +379,7 @@ static void maps(void) {
     lanes[1].id = "\xc3(";
     FAILS(te_map_new(&good, &map), TE_INVALID_SCENARIO, "lanes[1].id is not UTF-8");
     lanes[1].id = "";
-    FAILS(te_map_new(&good, &map), TE_INVALID_SCENARIO, "lanes[1].id is empty");
+    FAILS(te_map_new(&good, &map), TE_INVALID_SCENARIO, "map 'm': lanes[1].id is empty");
     lanes[1].id = "a";
     FAILS(te_map_new(&good, &map), TE_INVALID_SCENARIO, "'a'");
     lanes[1].id = "b";

@@ -7,8 +7,8 @@
  *            te_last_error() then tells the whole story of the last failure on this thread: key, scenario, field, tensor, file.
  * Structures A structure that starts with struct_size is only ever added to at its end. Whoever fills it sets struct_size to its
  *            sizeof; start from all zero, which is the default everywhere. In an array of them all state the same size. A callback
- *            that is handed one to fill finds struct_size set and leaves it, or sets it to its own smaller sizeof. Structures
- *            without struct_size never change. Nothing may be packed.
+ *            that is handed one to fill finds struct_size set, writes nothing beyond so many bytes, and leaves it, or sets it to its own
+ *            smaller sizeof. Structures without struct_size never change. Nothing may be packed.
  * Texts      NUL-terminated UTF-8. Texts in are copied. Texts out belong to the library; each says how long it lives. A name is
  *            at most 4096 bytes long.
  * Arrays     A pointer and a count; null with a count of 0 is allowed.
@@ -21,7 +21,8 @@
  * Panics     A fault of the library does not cross: the call returns TE_PANIC. If the engine may have been left half changed, later
  *            calls return TE_POISONED and it can only be freed; else, as after a fault in a worker thread, it can be used on. The
  *            library prints nothing; for this it puts a panic hook before Rust's own that is silent for panics which it catches.
- * Fork       An engine does not survive fork(): in the child its calls return TE_FORKED.
+ * Fork       An engine does not survive fork(): in the child its calls return TE_FORKED, but for te_engine_stop, te_engine_config,
+ *            te_engine_summary and te_engine_free.
  * Units      SI units, radians, seconds. Positions in the host's own metric frame ("global"), right-handed; headings are
  *            counter-clockwise from +x.
  */
@@ -391,7 +392,7 @@ typedef struct TeSource {
     // Handed to every callback.
     void *user_data;
     // Not 0 if `info`, `load` and `unload` may be called from several threads at once, the library's own among them. If 0, they
-    // are called only on the thread that is in `te_build`, `te_fit`, `te_cache`, `te_validate` or `te_test`.
+    // are called only on the thread that is in `te_build`, `te_fit`, `te_cache`, `te_validate`, `te_test` or `te_evaluate`.
     int32_t thread_safe;
     // Ignored.
     int32_t reserved;
@@ -451,9 +452,9 @@ typedef struct TeEvent {
     size_t metric_count;
 } TeEvent;
 
-// Receives events of `te_fit`, `te_cache`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
-// after this step, on a GPU after up to two more that have begun (`te_fit` succeeds and its report says `stopped`), a negative number
-// ends it with `TE_HOST_ERROR`; `te_callback_error` adds a text.
+// Receives events of `te_fit`, `te_cache`, `te_validate`, `te_test` and `te_evaluate`, on the thread that called. 0 goes on, a positive
+// number ends the run after this step, on a GPU after up to two more that have begun (`te_fit` succeeds and its report says `stopped`), a
+// negative number ends it with `TE_HOST_ERROR`; `te_callback_error` adds a text.
 typedef int32_t (*TeEventCallback)(void *user_data, const struct TeEvent *event);
 
 // What `te_build` builds an engine of.
@@ -535,7 +536,7 @@ typedef struct TeReportView {
     uint64_t steps;
     // Fit: steps of this run that were not applied since their loss or gradient was not finite.
     uint64_t skipped_steps;
-    // Validate, test: scenarios evaluated. Cache: scenarios that this call was to cache.
+    // Validate, test, evaluate: scenarios evaluated. Cache: scenarios that this call was to cache.
     uint64_t scenarios;
     // Scenarios that were left out in this run.
     uint64_t skipped_scenarios;
@@ -705,7 +706,8 @@ void te_callback_error(const char *message);
 TeStatus te_build(const struct TeBuildOptions *options, struct TeEngine **engine);
 
 // The final configuration, as `te_build` would have it, as YAML text with every default. Of `options` it reads `config`,
-// `config_folder` and `overrides`; the source is not touched. The text lives until the next call of this function on the same
+// `config_folder` and `overrides`; the source is not touched, and the model that `wandb.artifact` names, which then is the
+// `checkpoint`, is not downloaded. The text lives until the next call of this function on the same
 // thread.
 TeStatus te_config_resolve(const struct TeBuildOptions *options, const char **text);
 
@@ -751,11 +753,12 @@ TeStatus te_weights_report_free(struct TeWeightsReport *report);
 // host ends (`te_engine_stop`, event callback), or `max_time`, succeeds, and its report says `stopped`. `report` may be null.
 TeStatus te_fit(struct TeEngine *engine, struct TeReport **report);
 
-// Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on all cores, and writes them,
+// Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on `threads` threads, and writes them,
 // so that `te_fit` need not. Scenarios without features are left out, counted by reason and named in events. With `NUM_NODES` and
 // `NODE_RANK` in the environment it does this node's share. A call that the host ends succeeds, and its report says `stopped`;
 // what was written stays. `report` may be null.
-TeStatus te_cache(struct TeEngine *engine, struct TeReport **report);
+TeStatus te_cache(struct TeEngine *engine,
+                  struct TeReport **report);
 
 // Evaluates on the validation split. `report` may be null.
 TeStatus te_validate(struct TeEngine *engine, struct TeReport **report);

@@ -5,14 +5,16 @@
 //   te::FitReport fit = engine.fit();
 //
 // What the fields mean, units and frames: see training_engine.h. An exception thrown in a callback ends the run and arrives
-// unchanged at the caller of build, fit, validate or test.
+// unchanged at the caller of the call that it ended.
 #ifndef TRAINING_ENGINE_HPP
 #define TRAINING_ENGINE_HPP
 
 #include "training_engine.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -457,6 +459,7 @@ class Callbacks {
                 out->log_name = info.log_name.c_str();
                 out->scenario_type = info.scenario_type.c_str();
                 out->split = static_cast<std::int32_t>(info.split);
+                if (out->struct_size < sizeof *out) return; // the library is older than these
                 out->map_name = info.map_name.empty() ? nullptr : info.map_name.c_str();
                 out->start_us = info.start_us;
             });
@@ -464,8 +467,11 @@ class Callbacks {
         table.load = [](void *user, std::size_t index, TeScenario *out) noexcept -> std::int32_t {
             return self(user).supply([&] {
                 auto loaded = std::make_unique<LoadedScenario>(self(user).source_->load(index));
-                *out = loaded->view.raw;
-                out->host_data = loaded.release();
+                auto &raw = loaded->view.raw;
+                raw.struct_size = std::min(out->struct_size, sizeof raw);
+                raw.host_data = loaded.get();
+                std::memcpy(out, &raw, raw.struct_size);
+                static_cast<void>(loaded.release());
             });
         };
         table.unload = [](void *, std::size_t, TeScenario *scenario) noexcept {
@@ -562,7 +568,7 @@ class Callbacks {
 
 } // namespace detail
 
-/// The final configuration as an Engine would have it, as YAML text with every default.
+/// The final configuration as an Engine would have it, as YAML text with every default; nothing is downloaded for it.
 inline std::string resolve_config(const std::string &config, const std::vector<std::string> &overrides = {},
                                   const std::string &config_folder = {}) {
     auto options = detail::sized<TeBuildOptions>();
@@ -577,7 +583,8 @@ inline std::string resolve_config(const std::string &config, const std::vector<s
     return text;
 }
 
-/// Trainer, model and data. One thread at a time; stop() may be called from any thread, config() and summary() too.
+/// Trainer, model and data. One thread at a time; stop() may be called from any thread, config() and summary() too. In the child of a
+/// fork it can only be destroyed, and the source with it if nobody else holds it.
 class Engine {
   public:
     /// `config` is YAML or JSON, `overrides` are texts in Hydra's grammar (key=value), `config_folder` has the files that its

@@ -152,7 +152,8 @@ thread_local! {
 }
 
 /// The final configuration, as `te_build` would have it, as YAML text with every default. Of `options` it reads `config`,
-/// `config_folder` and `overrides`; the source is not touched. The text lives until the next call of this function on the same
+/// `config_folder` and `overrides`; the source is not touched, and the model that `wandb.artifact` names, which then is the
+/// `checkpoint`, is not downloaded. The text lives until the next call of this function on the same
 /// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn te_config_resolve(options: *const TeBuildOptions, text: *mut *const c_char) -> TeStatus {
@@ -162,7 +163,9 @@ pub unsafe extern "C" fn te_config_resolve(options: *const TeBuildOptions, text:
         if text.is_null() {
             return Err(Failure::argument("text is null"));
         }
-        let config = c_string(&read_config(&options)?.to_text());
+        let mut config = read_config(&options)?;
+        config.settle_trainer();
+        let config = c_string(&config.to_text());
         let kept = RESOLVED.try_with(|kept| {
             let mut kept = kept.borrow_mut();
             *kept = config;

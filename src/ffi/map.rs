@@ -4,11 +4,11 @@ use super::{
     guard::{c_string, guard},
     handle::{self, Opaque},
     read::{Reading, array, name, names, structure, structures},
-    status::{Failure, TeStatus},
+    status::{Failure, TE_INVALID_SCENARIO, TeStatus},
     types::*,
 };
 use crate::{
-    error::{Error, Rejection},
+    error::Error,
     scenario::{Crosswalk, Lane, LaneKind, Map},
 };
 use std::{
@@ -51,9 +51,12 @@ pub unsafe extern "C" fn te_map_new(description: *const TeMapDescription, map: *
         }
         let description = structure(description, "description").map_err(Failure::argument)?;
         let label = name(description.name, "description.name").map_err(Failure::argument)?;
-        let complain = |reason| Error::scenario(&label, Rejection::BadMap, reason);
+        let complain = |reason: String| Failure::new(TE_INVALID_SCENARIO, format!("map '{label}': {reason}"));
         let (lanes, crosswalks) = read_map(&description).map_err(complain)?;
-        let built = Map::new(&label, lanes, crosswalks)?;
+        let built = Map::new(&label, lanes, crosswalks).map_err(|error| match error {
+            Error::Scenario { reason, .. } => complain(reason),
+            error => error.into(),
+        })?;
         let skipped: String = built.skipped().iter().map(|(id, reason)| format!("{id}: {reason}\n")).collect();
         map.write(handle::create(MapHandle { map: Arc::new(built), skipped: c_string(&skipped) }));
         Ok(())

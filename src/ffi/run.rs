@@ -91,7 +91,7 @@ pub unsafe extern "C" fn te_fit(engine: *mut TeEngine, report: *mut *mut TeRepor
     unsafe { run(engine, report, |engine| Report::of_fit(&engine.fit()?)) }
 }
 
-/// Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on all cores, and writes them,
+/// Computes the features of all scenarios of all splits that the cache (`cache.cache_path`) lacks, on `threads` threads, and writes them,
 /// so that `te_fit` need not. Scenarios without features are left out, counted by reason and named in events. With `NUM_NODES` and
 /// `NODE_RANK` in the environment it does this node's share. A call that the host ends succeeds, and its report says `stopped`;
 /// what was written stays. `report` may be null.

@@ -366,7 +366,7 @@ pub struct TeSource {
     /// Handed to every callback.
     pub user_data: *mut c_void,
     /// Not 0 if `info`, `load` and `unload` may be called from several threads at once, the library's own among them. If 0, they
-    /// are called only on the thread that is in `te_build`, `te_fit`, `te_cache`, `te_validate` or `te_test`.
+    /// are called only on the thread that is in `te_build`, `te_fit`, `te_cache`, `te_validate`, `te_test` or `te_evaluate`.
     pub thread_safe: i32,
     /// Ignored.
     pub reserved: i32,
@@ -420,9 +420,9 @@ pub struct TeEvent {
 /// Receives log records: from any thread, one call at a time. It must not call into the engine except for `te_engine_stop`.
 pub type TeLogCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char)>;
 
-/// Receives events of `te_fit`, `te_cache`, `te_validate` and `te_test`, on the thread that called. 0 goes on, a positive number ends the run
-/// after this step, on a GPU after up to two more that have begun (`te_fit` succeeds and its report says `stopped`), a negative number
-/// ends it with `TE_HOST_ERROR`; `te_callback_error` adds a text.
+/// Receives events of `te_fit`, `te_cache`, `te_validate`, `te_test` and `te_evaluate`, on the thread that called. 0 goes on, a positive
+/// number ends the run after this step, on a GPU after up to two more that have begun (`te_fit` succeeds and its report says `stopped`), a
+/// negative number ends it with `TE_HOST_ERROR`; `te_callback_error` adds a text.
 pub type TeEventCallback = Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const TeEvent) -> i32>;
 
 /// What `te_build` builds an engine of.
@@ -468,7 +468,7 @@ pub struct TeReportView {
     pub steps: u64,
     /// Fit: steps of this run that were not applied since their loss or gradient was not finite.
     pub skipped_steps: u64,
-    /// Validate, test: scenarios evaluated. Cache: scenarios that this call was to cache.
+    /// Validate, test, evaluate: scenarios evaluated. Cache: scenarios that this call was to cache.
     pub scenarios: u64,
     /// Scenarios that were left out in this run.
     pub skipped_scenarios: u64,
