@@ -212,7 +212,7 @@ static TeBuildOptions options_of(const TeSource *source) {
 
 typedef struct {
     TeEngine *engine;
-    int steps, epochs, skipped, named, log_records;
+    int steps, epochs, skipped, log_records;
     int answer; /* to the first step */
     int reenter;
     char reasons[SCENARIOS][256]; /* why a scenario was left out */
@@ -235,9 +235,8 @@ static int32_t hear_event(void *user, const TeEvent *event) {
     }
     if (event->kind == TE_EVENT_SCENARIO_SKIPPED) {
         const char *number = strpbrk(event->text, "0123456789");
-        CHECK(number != NULL && atoi(number) < SCENARIOS);
+        CHECK(strncmp(event->text, "scenario-", 9) == 0 && number != NULL && atoi(number) < SCENARIOS);
         ++ears->skipped;
-        ears->named += strncmp(event->text, "scenario-", 9) == 0;
         snprintf(ears->reasons[atoi(number)], sizeof ears->reasons[0], "%s", event->reason);
     }
     if (event->kind != TE_EVENT_STEP) return 0;
@@ -707,7 +706,6 @@ static void left_out(void) {
     OK(te_fit(engine, &report));
     OK(te_report_view(report, &view));
     CHECK(view.skipped_scenarios == COUNT && ears.skipped == COUNT && view.steps >= 1);
-    CHECK(ears.named == COUNT - 1); /* one has no name: it could not be described */
     for (size_t i = 0; i < COUNT; ++i) CHECK(strstr(ears.reasons[table[i].index], table[i].reason) != NULL);
     CHECK(ears.log_records >= COUNT);
     OK(te_report_free(report));

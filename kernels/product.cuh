@@ -138,7 +138,7 @@ __device__ __forceinline__ void multiply_by_packed(typename Shape::Sums& sums, c
     }
 }
 
-// A block's tile of the result, how its warps share it, how many blocks must fit on a multiprocessor, how many steps have their operands in
+// A block's tile of the result, how its warps share it, how many blocks' registers must fit on a multiprocessor, how many steps have their operands in
 // shared memory: the one that is computed, those whose copies are under way; how much of the summed dimension a step has.
 template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3, int DEPTH_ = SLICE> struct Shape {
     static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_, DEPTH = DEPTH_;
@@ -200,7 +200,7 @@ template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3
                 for (int half = 0; half < 2; half++) f(r + 16 * i + 8 * half, c + 8 * j, sums[i][j][2 * half], sums[i][j][2 * half + 1]);
     }
 };
-// Two blocks share a multiprocessor; where three products need more registers, more warps share a tile.
+// Two blocks share a multiprocessor that has 164 KiB of shared memory or more; where three products need more registers, more warps share a tile.
 template <Multiply MULTIPLY> using Large = Shape<128, 128, 2, MULTIPLY == TF32X3 ? 4 : 2, MULTIPLY == TF32X3 ? 1 : 2>;
 template <Multiply> using Small = Shape<64, 64, 2, 2, 3>;
 

@@ -27,7 +27,7 @@ const LONG: usize = 4;
 const MOST_BLOCKS: usize = 4096;
 /// Widest layer norm of a chain.
 pub const WIDEST_NORM: usize = 256;
-/// Dynamic shared memory that any device has room for, twice on a multiprocessor.
+/// Dynamic shared memory of a launch. Of such blocks two fit on a multiprocessor that has 164 KiB or more, one on those with 100 KiB.
 const MOST_SHARED: usize = 48 * 1024;
 
 /// Tiles of a launch's products; a shape of `run_chain.cuh`. A block should have as many rows.
