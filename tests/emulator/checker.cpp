@@ -18,7 +18,6 @@ struct Writer {
     unsigned epoch, warp_epoch;
     uint16_t thread;
     uint8_t bytes; // a bit for each of the 4
-    bool atomic;
 };
 // Lanes of one warp that have read since its last meeting.
 struct Readers {
@@ -111,9 +110,9 @@ struct Checker {
         auto race = [&](const char* what, const std::string& other) {
             if (!other.empty()) report(std::string(what) + where() + " against " + other, place);
         };
-        if ((access == Access::Read || access == Access::Atomic) && (region.written[cell_number] & bytes) != bytes) report("uninitialised read" + where(), place);
+        if (access == Access::Read && (region.written[cell_number] & bytes) != bytes) report("uninitialised read" + where(), place);
         const Writer& w = cell.writer;
-        if ((w.bytes & bytes) && !(access == Access::Atomic && w.atomic))
+        if (w.bytes & bytes)
             race(access == Access::Read ? "race: read after write" : "race: write after write",
                  conflict(region, w.epoch, w.warp_epoch, w.thread / WARP, 1u << w.thread % WARP));
         if (access == Access::Read) {
@@ -132,7 +131,7 @@ struct Checker {
         for (const Readers* r : {&cell.recent, &cell.other})
             if (r->bytes & bytes) race("race: write after read", conflict(region, r->epoch, r->warp_epoch, r->warp, r->lanes));
         bool again = w.thread == me.linear && w.epoch == device.epoch && w.warp_epoch == me.warp->epoch;
-        cell.writer = {device.epoch, me.warp->epoch, uint16_t(me.linear), uint8_t(again ? w.bytes | bytes : bytes), access == Access::Atomic};
+        cell.writer = {device.epoch, me.warp->epoch, uint16_t(me.linear), uint8_t(again ? w.bytes | bytes : bytes)};
         if (access == Access::Begin) region.written[cell_number] &= uint8_t(~bytes);
         else region.written[cell_number] |= uint8_t(bytes);
     }

@@ -30,11 +30,7 @@ struct __align__(16) float4 { float x, y, z, w; };
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
-inline uint3 make_uint3(unsigned x, unsigned y, unsigned z) { return {x, y, z}; }
-inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
-inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace emulator {
@@ -76,13 +72,11 @@ void barrier(Site site);
 // Value of lane `source`, which must be in the mask and alive.
 uint64_t shuffle(unsigned mask, uint64_t value, unsigned source, const char* what, Site site);
 unsigned ballot(unsigned mask, bool predicate, const char* what, Site site);
-// Tells the checker of a read-modify-write.
-void atomic_access(const void* address, unsigned bytes);
 
 void mma_bf16(float* d, const unsigned* a, const unsigned* b, Site site);
 void mma_f16(float* d, const unsigned* a, const unsigned* b, Site site);
 void mma_tf32(float* d, const unsigned* a, const unsigned* b, Site site);
-void ldmatrix(unsigned* result, const void* row, unsigned count, bool transposed, Site site);
+void ldmatrix(unsigned* result, const void* row, bool transposed, Site site); // 4 matrices
 // The last `bytes - valid` bytes become zero.
 void cp_async(void* to, const void* from, unsigned bytes, unsigned valid, Site site);
 void cp_async_commit();
@@ -118,9 +112,6 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, emulator::Site site 
 inline int __any_sync(unsigned mask, int predicate, emulator::Site site = emulator::here()) {
     return emulator::ballot(mask, predicate, "__any_sync", site) != 0;
 }
-inline int __all_sync(unsigned mask, int predicate, emulator::Site site = emulator::here()) {
-    return emulator::ballot(mask, !predicate, "__all_sync", site) == 0;
-}
 namespace emulator {
 template <class T> inline T shuffle_value(unsigned mask, T value, unsigned source, const char* what, Site site) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles carry 4 or 8 bytes");
@@ -146,21 +137,7 @@ template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by, 
     return emulator::shuffle_value(mask, value, emulator::lane_or_own(int(emulator::thread->lane) - int(by)), "__shfl_up_sync", site);
 }
 
-// Integer atomics. There are none on floats: their sums would depend on the order.
-#define EMULATOR_ATOMIC(name, Type, result)                                                                        \
-    __attribute__((no_sanitize_thread)) inline Type name(Type* address, Type value) {                              \
-        emulator::atomic_access(address, sizeof(Type));                                                            \
-        Type old = *address;                                                                                       \
-        *address = result;                                                                                         \
-        return old;                                                                                                \
-    }
-EMULATOR_ATOMIC(atomicAdd, int, old + value)
-EMULATOR_ATOMIC(atomicAdd, unsigned, old + value)
-EMULATOR_ATOMIC(atomicMax, int, old > value ? old : value)
-EMULATOR_ATOMIC(atomicMin, int, old < value ? old : value)
-EMULATOR_ATOMIC(atomicOr, unsigned, old | value)
-
-// Arithmetic that CUDA has in the global namespace. The fast functions are exact here.
+// Arithmetic that CUDA has in the global namespace.
 using std::isfinite;
 using std::isinf;
 using std::isnan;
@@ -172,26 +149,10 @@ inline long long min(long long a, long long b) { return a < b ? a : b; }
 inline long long max(long long a, long long b) { return a > b ? a : b; }
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
-inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __expf(float x) { return expf(x); }
-inline float __logf(float x) { return logf(x); }
-inline float __sinf(float x) { return sinf(x); }
-inline float __cosf(float x) { return cosf(x); }
-inline float __powf(float x, float y) { return powf(x, y); }
-inline float __fdividef(float x, float y) { return x / y; }
-inline float __frcp_rn(float x) { return 1.0f / x; }
-inline float __fsqrt_rn(float x) { return sqrtf(x); }
-inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 inline void sincospif(float x, float* sine, float* cosine) {
     double angle = 3.14159265358979323846 * double(x - 2 * rintf(x / 2));
     *sine = float(std::sin(angle)), *cosine = float(std::cos(angle));
 }
-inline float __saturatef(float x) { return x > 0 ? fminf(x, 1.0f) : 0.0f; }
-inline int __float2int_rn(float x) { return int(rintf(x)); }
-inline int __float2int_rd(float x) { return int(floorf(x)); }
-inline int __float2int_rz(float x) { return int(x); }
-inline float __int2float_rn(int x) { return float(x); }
-inline float __uint2float_rn(unsigned x) { return float(x); }
 namespace emulator {
 template <class To, class From> inline To bits(From from) {
     static_assert(sizeof(To) == sizeof(From), "as many bits");
@@ -201,21 +162,14 @@ template <class To, class From> inline To bits(From from) {
 }
 } // namespace emulator
 inline unsigned __float_as_uint(float x) { return emulator::bits<unsigned>(x); }
-inline int __float_as_int(float x) { return emulator::bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return emulator::bits<float>(x); }
-inline float __int_as_float(int x) { return emulator::bits<float>(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
-inline int __mulhi(int a, int b) { return int(int64_t(a) * b >> 32); }
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
-// Loads and stores with hints for the caches.
+// Loads with hints for the caches.
 template <class T> inline T __ldg(const T* address) { return *address; }
 template <class T> inline T __ldcs(const T* address) { return *address; }
 template <class T> inline T __ldcg(const T* address) { return *address; }
-template <class T> inline void __stcs(T* address, T value) { *address = value; }
-template <class T> inline void __stcg(T* address, T value) { *address = value; }
 
 // kernels/mma.cuh on the host.
 inline void mma_m16n8k16_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
@@ -232,10 +186,8 @@ inline float power_of_2(float x) { return exp2f(x); }
 inline void mma_m16n8k8_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], emulator::Site site = emulator::here()) {
     emulator::mma_tf32(d, a, b, site);
 }
-inline void ldmatrix_x4(unsigned (&r)[4], const void* row, emulator::Site site = emulator::here()) { emulator::ldmatrix(r, row, 4, false, site); }
-inline void ldmatrix_x2(unsigned (&r)[2], const void* row, emulator::Site site = emulator::here()) { emulator::ldmatrix(r, row, 2, false, site); }
-inline void ldmatrix_x4_trans(unsigned (&r)[4], const void* row, emulator::Site site = emulator::here()) { emulator::ldmatrix(r, row, 4, true, site); }
-inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* row, emulator::Site site = emulator::here()) { emulator::ldmatrix(r, row, 2, true, site); }
+inline void ldmatrix_x4(unsigned (&r)[4], const void* row, emulator::Site site = emulator::here()) { emulator::ldmatrix(r, row, false, site); }
+inline void ldmatrix_x4_trans(unsigned (&r)[4], const void* row, emulator::Site site = emulator::here()) { emulator::ldmatrix(r, row, true, site); }
 inline void cp_async16(void* to, const void* from, bool valid = true, emulator::Site site = emulator::here()) {
     emulator::cp_async(to, from, 16, valid ? 16 : 0, site);
 }

@@ -210,10 +210,10 @@ template <void (*PRODUCT)(float*, const unsigned*, const unsigned*, Site)> void 
     PRODUCT(d, a, b, i.site);
     for (int k = 0; k < 4; k++) set<float>(f, i.o[k], d[k]);
 }
-template <int COUNT, bool TRANSPOSED> void load_matrices(Frame& f, const Instruction& i) {
+template <bool TRANSPOSED> void load_matrices(Frame& f, const Instruction& i) {
     unsigned result[4];
-    ldmatrix(result, shared_pointer(get<u64>(f, i.o[COUNT]) + u64(i.offset)), COUNT, TRANSPOSED, i.site);
-    for (int k = 0; k < COUNT; k++) set<u32>(f, i.o[k], result[k]);
+    ldmatrix(result, shared_pointer(get<u64>(f, i.o[4]) + u64(i.offset)), TRANSPOSED, i.site);
+    for (int k = 0; k < 4; k++) set<u32>(f, i.o[k], result[k]);
 }
 
 // A register of two, and two of one.
@@ -281,10 +281,8 @@ void fill_table() {
     table["mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"] = multiply<mma_tf32>;
     table["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"] = multiply<mma_bf16>;
     table["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"] = multiply<mma_f16>;
-    table["ldmatrix.sync.aligned.m8n8.x4.shared.b16"] = load_matrices<4, false>;
-    table["ldmatrix.sync.aligned.m8n8.x2.shared.b16"] = load_matrices<2, false>;
-    table["ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"] = load_matrices<4, true>;
-    table["ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16"] = load_matrices<2, true>;
+    table["ldmatrix.sync.aligned.m8n8.x4.shared.b16"] = load_matrices<false>;
+    table["ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"] = load_matrices<true>;
     table["cp.async.cg.shared.global"] = table["cp.async.ca.shared.global"] = OPERATION { // [to], [from], bytes, valid bytes
         void* to = shared_pointer(get<u64>(f, i.o[0]) + u64(i.offset));
         void* from = reinterpret_cast<void*>(get<u64>(f, i.o[1]) + u64(i.offset2));

@@ -114,7 +114,7 @@ uint64_t random(Device& device);
 
 // checker.cpp. `place` is the address of the instruction. Begin: an asynchronous copy, whose bytes no one may read until it is
 // waited for.
-enum class Access { Read, Write, Atomic, Begin };
+enum class Access { Read, Write, Begin };
 void check(Checker& checker, const void* address, size_t bytes, Access access, const void* place);
 void written_by_host(Checker& checker, const void* address, size_t bytes);
 std::shared_ptr<Checker> make_checker(Device& device, size_t arena); // null: no address space

@@ -93,12 +93,11 @@ template <Kind KIND, Bug BUG> __device__ void product(const Product& p) {
                 unsigned fa[4];
                 ldmatrix_x4(fa, a + lane % 16 * STRIDE + k + lane / 16 * 4);
                 for (unsigned& x : fa) x = to_tf32(__uint_as_float(x));
-                for (int j = 0; j < 2; j++) {
-                    unsigned fb[2];
-                    ldmatrix_x2(fb, b + (8 * j + lane % 8) * STRIDE + k + lane / 8 % 2 * 4);
-                    for (unsigned& x : fb) x = to_tf32(__uint_as_float(x));
-                    mma_m16n8k8_tf32(sums[j], fa, fb);
-                }
+                // Of each 8 columns of the result: columns k..k + 4, then k + 4..k + 8.
+                unsigned fb[4];
+                ldmatrix_x4(fb, b + (lane / 16 * 8 + lane % 8) * STRIDE + k + lane / 8 % 2 * 4);
+                for (unsigned& x : fb) x = to_tf32(__uint_as_float(x));
+                for (int j = 0; j < 2; j++) mma_m16n8k8_tf32(sums[j], fa, {fb[2 * j], fb[2 * j + 1]});
             }
         }
         if (BUG != NO_BARRIER_AFTER_USE) __syncthreads();
@@ -127,8 +126,8 @@ extern "C" __global__ void __launch_bounds__(32) sample_transpose(Transpose a) {
     for (int m = blockIdx.x; m < a.matrices; m += gridDim.x) {
         tile[threadIdx.x] = a.x[32 * m + threadIdx.x];
         __syncwarp();
-        unsigned r[2];
-        ldmatrix_x2_trans(r, tile + threadIdx.x % 8 * 4);
+        unsigned r[4]; // the same matrix four times
+        ldmatrix_x4_trans(r, tile + threadIdx.x % 8 * 4);
         a.y[32 * m + threadIdx.x] = r[0];
         __syncwarp();
     }

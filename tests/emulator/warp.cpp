@@ -141,16 +141,16 @@ void mma_tf32(float* d, const unsigned* a, const unsigned* b, Site site) {
     multiply<8>(d, a, b, "mma.m16n8k8", site, unpack);
 }
 
-void ldmatrix(unsigned* result, const void* row, unsigned count, bool transposed, Site site) {
+void ldmatrix(unsigned* result, const void* row, bool transposed, Site site) {
     const void* place = __builtin_return_address(0);
     Fiber& me = device->current();
     Warp& warp = *me.warp;
     unsigned parity = warp.generation & 1;
-    if (me.lane < 8 * count && (reinterpret_cast<uintptr_t>(row) % 16 != 0 || !device->is_shared(row, 16)))
+    if (reinterpret_cast<uintptr_t>(row) % 16 != 0 || !device->is_shared(row, 16))
         fail("ldmatrix (%s:%d): the row at %p is not 16 aligned bytes of shared memory", base_name(site.file), site.line, row);
     warp.rows[parity][me.lane] = row;
     meet(FULL, "ldmatrix", site, true);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         auto rows = reinterpret_cast<const uint16_t* const*>(warp.rows[parity]) + 8 * i;
         unsigned g = me.lane / 4, t = me.lane % 4;
         const uint16_t *low = transposed ? rows[2 * t] + g : rows[g] + 2 * t, *high = transposed ? rows[2 * t + 1] + g : low + 1;
@@ -191,6 +191,4 @@ void cp_async_wait(unsigned pending) {
     };
     me.copies.erase(std::remove_if(me.copies.begin(), me.copies.end(), over), me.copies.end());
 }
-
-void atomic_access(const void* address, unsigned bytes) { check_here(address, bytes, Access::Atomic, __builtin_return_address(0)); }
 } // namespace emulator
