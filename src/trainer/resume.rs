@@ -72,7 +72,7 @@ pub(super) fn find(source: &CheckpointSource, config: &Config, host: &Host) -> R
     }
 }
 
-/// Reads a checkpoint into module and hooks, and gives its state. If anything is wrong, the module is as before.
+/// Reads a checkpoint into module and hooks, and gives its state. If anything is wrong, both are as before.
 ///
 /// # Errors
 /// [`Error::File`] if the file is missing, is no checkpoint, or is one of another model or precision.
@@ -94,11 +94,15 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
         // A table of metrics that lies here is another run's.
         state.loggers.rows_elsewhere = state.loggers.rows;
     }
-    checkpoint::restore(&file, module.session_mut())?;
+    let before = hooks.states();
+    let restored = hooks.restore(path, &state.hooks).and_then(|()| checkpoint::restore(&file, module.session_mut()));
+    if restored.is_err() {
+        hooks.restore(path, &before)?;
+    }
+    restored?;
     if !changes.iter().any(|change| SIZE_KEYS.iter().any(|key| change.starts_with(key))) {
         module.session_mut().set_room(header.room);
     }
-    hooks.restore(path, &state.hooks)?;
     if !changes.is_empty() {
         host.log(LogLevel::Warning, &format!("the configuration differs from the checkpoint's: {}", changes.join("; ")));
     }

@@ -2,9 +2,10 @@
 
 use super::*;
 use training_engine::{
-    engine::{LoadOptions, SaveOptions},
+    engine::{LoadOptions, SaveOptions, StopHandle},
     error::Error,
     scenario::Split,
+    trainer::Trainer,
 };
 
 /// Changes the tensors of a file: name, shape, bytes.
@@ -205,6 +206,26 @@ fn files_that_are_broken_foreign_or_of_another_model_change_nothing() {
     let started = Engine::build(config(&fresh, &["checkpoint=last"]), None, Host::default()).unwrap();
     assert_eq!(started.trainer().state().epoch, 0, "nothing to go on from: the run starts anew");
     assert!(Engine::build(config(&fresh, &["checkpoint=best"]), None, Host::default()).is_err());
+}
+
+#[test]
+fn a_checkpoint_that_names_files_elsewhere_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = engine(config(folder.path(), &["epochs=1"]), Roads::new(30), Host::default()).fit().unwrap();
+    let (name, elsewhere) = (b"last.safetensors", b"../t.safetensors");
+    let mut content = std::fs::read(&report.last_checkpoint).unwrap();
+    let at = content.windows(name.len()).position(|part| part == name).unwrap();
+    content[at..at + name.len()].copy_from_slice(elsewhere);
+    std::fs::write(&report.last_checkpoint, content).unwrap();
+
+    let config = config(folder.path(), &["checkpoint=last", "seed=9"]);
+    let session = Session::on_device(&config.model, &config.objectives, &config.run).unwrap();
+    let mut module = TrainingModule::new(session, &config);
+    let before = module.session().read(Buffer::Parameters).unwrap();
+    let mut trainer = Trainer::new(&config, Host::default(), StopHandle::default()).unwrap();
+    let error = trainer.resume(&mut module).unwrap_err();
+    assert!(matches!(&error, Error::File { reason, .. } if reason.contains("'../t.safetensors'")), "{error}");
+    assert!(module.session().read(Buffer::Parameters).unwrap() == before);
 }
 
 #[test]

@@ -53,6 +53,18 @@ pub struct Files {
     seconds: f64,
 }
 
+impl Files {
+    /// Those of a saved state, all in the folder of checkpoints: a file elsewhere is not ours to remove.
+    fn read(state: &Value) -> std::result::Result<Self, String> {
+        let files = Self::deserialize(state).map_err(|e| e.to_string())?;
+        let mut names = files.kept.iter().chain(&files.best).map(|kept| &kept.file).chain(&files.last);
+        match names.find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
+            Some(name) => Err(format!("'{name}' is no name of a file")),
+            None => Ok(files),
+        }
+    }
+}
+
 /// Writes, ranks and removes checkpoints in one folder.
 pub struct Checkpoints {
     folder: PathBuf,
@@ -100,7 +112,7 @@ impl Checkpoints {
 
     /// What the saved states of hooks say of the files.
     pub fn files(states: &serde_json::Map<String, Value>) -> Option<Files> {
-        states.get(NAME).and_then(|state| Files::deserialize(state).ok())
+        states.get(NAME).and_then(|state| Files::read(state).ok())
     }
 
     fn ranked_by(&self) -> Option<String> {
@@ -330,7 +342,7 @@ impl Hook for Checkpoints {
     }
 
     fn restore(&mut self, state: &Value) -> std::result::Result<(), String> {
-        self.files = Files::deserialize(state).map_err(|e| e.to_string())?;
+        self.files = Files::read(state)?;
         // Scores of another value say nothing about this one; as in Lightning, its files stay where they are.
         if self.files.ranked_by != self.ranked_by() {
             (self.files.kept, self.files.best, self.files.ranked_by) = (Vec::new(), None, self.ranked_by());
@@ -357,6 +369,22 @@ mod tests {
         let mut other = Checkpoints::new(&other).unwrap();
         other.restore(&state(&hook.files)).unwrap();
         assert_eq!((other.files.kept.len(), &other.files.best, &other.files.last), (0, &None, &hook.files.last));
+    }
+
+    #[test]
+    fn names_that_lead_out_of_the_folder_are_refused() {
+        let mut hook = Checkpoints::new(&Config::default()).unwrap();
+        for name in ["/home/u/x", "../x", "a/b", "a/", "..", ""] {
+            let kept = Kept { file: name.into(), score: None };
+            for files in [
+                Files { last: Some(name.into()), ..Files::default() },
+                Files { best: Some(kept.clone()), ..Files::default() },
+                Files { kept: vec![kept], ..Files::default() },
+            ] {
+                assert!(hook.restore(&serde_json::to_value(&files).unwrap()).is_err(), "{name}");
+            }
+        }
+        assert_eq!(hook.files.last, None);
     }
 
     #[test]
