@@ -220,7 +220,7 @@ impl Session {
     /// How many training steps or evaluations may begin before the report of the first is waited for. None where every value is looked at
     /// or timed.
     pub fn lag(&self) -> usize {
-        if self.watched || self.trace.is_some() { 0 } else { self.backend.lag() }
+        if self.watched || self.trace.as_ref().is_some_and(Trace::takes_steps) { 0 } else { self.backend.lag() }
     }
 
     /// Waits for the report of a training step; reports are asked for in their order.

@@ -51,6 +51,10 @@ fn watched(folder: &Path, alone: bool) -> Left {
     let mut trainer = Trainer::new(&config, events.host(|_| false), StopHandle::default()).unwrap();
     let report = trainer.fit(&mut module, &data).unwrap();
     let session = module.session();
+    if let Some(trace) = session.trace() {
+        trace.end_steps();
+        assert_eq!(session.lag(), 2, "once no step is timed any more");
+    }
     let buffers = [Buffer::Parameters, Buffer::FirstMoments, Buffer::SecondMoments, Buffer::Statistics].map(|b| session.read(b).unwrap());
     let state = State { run: String::new(), seconds: 0.0, hooks: Default::default(), ..trainer.state().clone() };
     let weights = std::fs::read(&report.last_checkpoint).unwrap();
