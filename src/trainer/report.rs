@@ -24,18 +24,14 @@ struct Row {
     values: MetricTable,
 }
 
-/// True if anything is wanted.
-fn is_wanted(config: &Config) -> bool {
-    config.evaluation.by_type || config.evaluation.per_scenario_csv || config.callbacks.scored_scenarios > 0
-}
-
 /// Makes the tables and scenes that the configuration asks for, and gives the table by type.
 ///
 /// # Errors
 /// [`Error::Stopped`] if the host ended the run; [`Error::File`] if a file cannot be written.
 pub(super) fn report(stage: &Stage, state: &State, module: &mut TrainingModule, data: &DataModule, split: Split) -> Result<Types> {
     let config = stage.config;
-    if !is_wanted(config) {
+    let by_scenario = config.evaluation.per_scenario_csv || config.callbacks.scored_scenarios > 0;
+    if !by_scenario && !config.evaluation.by_type {
         return Ok(Types::new());
     }
     let options = module.session().batch_options(false);
@@ -48,10 +44,12 @@ pub(super) fn report(stage: &Stage, state: &State, module: &mut TrainingModule, 
         let Some(features) = data.features(index)? else { continue };
         collate_into(&mut batch, &[&features], &[], &options)?;
         let (losses, metrics) = module.evaluate(&batch)?;
-        let mut tally = Tally::default();
-        tally.add(1, &losses, &metrics);
         tallies.entry(features.scenario_type.clone()).or_default().add(1, &losses, &metrics);
-        rows.push(Row { index, scenario_type: features.scenario_type, loss: losses.loss, values: tally.known(prefix(split)) });
+        if by_scenario {
+            let mut tally = Tally::default();
+            tally.add(1, &losses, &metrics);
+            rows.push(Row { index, scenario_type: features.scenario_type, loss: losses.loss, values: tally.known(prefix(split)) });
+        }
     }
     let name = |table: &str| config.run.output_dir.join("evaluation").join(format!("{}_{table}.csv", prefix(split)));
     if config.evaluation.per_scenario_csv {

@@ -84,6 +84,12 @@ fn scenarios_and_types_have_values_of_their_own() {
     assert_eq!(plain.metrics, report.metrics);
     assert!(plain.by_type.is_empty() && !serde_json::to_string(&plain).unwrap().contains("by_type"));
     assert!(!alone.path().join("evaluation").exists());
+    let mut source = labelled(13);
+    source.failing.insert(4);
+    let overrides = ["evaluation.by_type=true", "precision=64", "batch_size=5"];
+    let by_type = engine(config(alone.path(), &overrides), source, Host::default()).test().unwrap().by_type;
+    assert_eq!(by_type, report.by_type);
+    assert!(!alone.path().join("evaluation/test_scenarios.csv").exists());
 }
 
 #[test]
