@@ -190,10 +190,10 @@ impl Checkpoints {
         if !self.config.save_last {
             return;
         }
-        let file = self.free_name(context, "last", self.files.last.as_deref());
-        let before = self.files.last.replace(file.clone());
+        // One name for the whole run: to look for it reads the files of others.
+        let file = self.files.last.clone().unwrap_or_else(|| self.free_name(context, "last", None));
+        self.files.last = Some(file.clone());
         self.save(context, &file);
-        self.remove(context, before, &file);
     }
 
     /// Asks for a `last` checkpoint amid an epoch, whose end has its own, even with no step between.
