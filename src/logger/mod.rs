@@ -37,9 +37,12 @@ pub struct Opening<'a> {
 pub struct Position {
     /// Calls of [`Logger::scalars`] so far.
     pub rows: u64,
-    /// Those of them that went to another folder's table.
+    /// Those of them that are not in the present table: they went to that of another folder, or to none.
     #[serde(default)]
     pub rows_elsewhere: u64,
+    /// Folder of the present table; none if there was none yet.
+    #[serde(default)]
+    pub table: Option<String>,
     /// The run's name in Weights & Biases.
     pub run_id: Option<String>,
     /// What is logged next is another branch of the run: what the first one has logged since is kept.

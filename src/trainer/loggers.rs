@@ -14,6 +14,8 @@ pub struct Loggers {
     loggers: Vec<Box<dyn Logger>>,
     position: Position,
     fitting: bool,
+    /// What is logged goes to a table.
+    has_table: bool,
     /// Values on their way, with the epoch.
     values: Vec<(String, f64)>,
 }
@@ -22,7 +24,7 @@ impl Loggers {
     /// Opens what the configuration asks for, and writes it as hyper-parameters. Training and an evaluation by itself may differ.
     pub fn open(&mut self, config: &Config, run: &Run, fitting: bool) {
         let options = &config.logger;
-        self.fitting = fitting;
+        (self.fitting, self.has_table) = (fitting, false);
         if config.trainer.fast_dev_run.0 > 0 {
             return;
         }
@@ -31,13 +33,23 @@ impl Loggers {
             let written = write_atomically(&folder.join("hparams.yaml"), text.as_bytes());
             written.unwrap_or_else(|error| run.log(LogLevel::Warning, &format!("hyper-parameters are not written: {error}")));
         }
+        if fitting && options.csv {
+            let here = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone()).display().to_string();
+            if self.position.table.as_ref().is_some_and(|table| *table != here) {
+                // A table that lies here is another run's.
+                self.position.rows_elsewhere = self.position.rows;
+            }
+            self.position.table = Some(here);
+        }
         let (tree, position) = (text::parse(&text).unwrap_or(Value::Null), self.position.clone());
         let opening = Opening { config: &tree, position: &position, fitting };
         if options.tensorboard {
             self.add(run, "TensorBoard", TensorBoard::open(&folder, &opening));
         }
         if options.csv {
-            self.add(run, "metrics.csv", Csv::open(&folder, &opening));
+            let table = Csv::open(&folder, &opening);
+            self.has_table = table.is_ok();
+            self.add(run, "metrics.csv", table);
         }
         if options.wandb.mode != WandbMode::Disabled {
             self.add(run, "Weights & Biases", Wandb::open(&config.run.output_dir, &options.wandb, &opening));
@@ -77,6 +89,7 @@ impl Loggers {
             return;
         }
         self.position.rows += u64::from(self.fitting);
+        self.position.rows_elsewhere += u64::from(self.fitting && !self.has_table);
         if self.is_empty() {
             return;
         }

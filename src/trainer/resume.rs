@@ -91,8 +91,10 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
     let elsewhere = !same(folder, &config.checkpoint_folder());
     if elsewhere {
         state.hooks.remove(NAME_OF_CHECKPOINTS);
-        // A table of metrics that lies here is another run's.
-        state.loggers.rows_elsewhere = state.loggers.rows;
+        // Of a checkpoint that does not name its table, one that lies here is another run's.
+        if state.loggers.table.is_none() {
+            state.loggers.rows_elsewhere = state.loggers.rows;
+        }
     }
     let before = hooks.states();
     let restored = hooks.restore(path, &state.hooks).and_then(|()| checkpoint::restore(&file, module.session_mut()));

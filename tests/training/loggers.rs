@@ -109,3 +109,35 @@ fn a_branch_of_a_run_leaves_the_table_of_the_first() {
     assert!(other.lines().count() < branch.lines().count(), "{other}");
     assert_eq!(std::fs::read_to_string(elsewhere.path().join("metrics-v1.csv")).unwrap(), first);
 }
+
+#[test]
+fn a_table_is_cut_only_where_it_is_what_the_run_has_written() {
+    let folders = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let [whole, first, second, silent] = folders.each_ref().map(|folder| folder.path());
+    let fit = |folder: &Path, more: &[&str]| {
+        let overrides = [&["logger.csv=true", "logger.tensorboard=false"], more].concat();
+        engine(config(folder, &overrides), Roads::new(30), Host::default()).fit().unwrap();
+    };
+    let text = |folder: &Path, name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let lines = |folder: &Path| text(folder, "metrics.csv").lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    fit(whole, &["epochs=3"]);
+    let expected = lines(whole);
+    let rows = expected.len() / 3;
+
+    // The folder of checkpoints stays and the other changes; the table is wanted from the second part on.
+    let fixed = format!("lightning.trainer.checkpoint.dirpath={}", first.join("checkpoints").display());
+    fit(first, &["epochs=1", &fixed]);
+    fit(silent, &["epochs=1", "logger.csv=false"]);
+    let foreign = format!("step\n{}", "7\n".repeat(5 * rows));
+    for (folder, options) in [(second, &["checkpoint=last", &fixed][..]), (silent, &["checkpoint=last"])] {
+        std::fs::write(folder.join("metrics.csv"), &foreign).unwrap();
+        fit(folder, &[options, &["epochs=2"]].concat());
+        assert_eq!(text(folder, "metrics-v1.csv"), foreign);
+        assert_eq!(lines(folder), expected[rows..2 * rows]);
+        // What a process logs after its last checkpoint, before it is killed.
+        let more = format!("{}{}\n", text(folder, "metrics.csv"), expected[0]);
+        std::fs::write(folder.join("metrics.csv"), more).unwrap();
+        fit(folder, &[options, &["epochs=3"]].concat());
+        assert_eq!(lines(folder), expected[rows..]);
+    }
+}
