@@ -35,6 +35,14 @@ pub fn logged_name(prefix: &str, name: &str) -> String {
     if PLUTO.iter().any(|metric| metric.name() == name) { format!("{prefix}/{name}") } else { format!("metrics/{prefix}_{name}") }
 }
 
+/// True if a value with this logged name, a loss or a metric, is one of a pass: `val/minADE` and `loss/val_loss` of `val`.
+pub fn is_of(prefix: &str, name: &str) -> bool {
+    name.split_once('/').is_some_and(|(group, rest)| {
+        let grouped = ["loss", "objectives", "metrics"].contains(&group);
+        group == prefix || (grouped && rest.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_')))
+    })
+}
+
 /// Candidates of a scenario that PLUTO's metrics of the ego look at.
 const TOP: usize = 6;
 /// Metres from the truth at which a trajectory misses its end.

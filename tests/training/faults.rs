@@ -247,6 +247,21 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole() {
     );
 }
 
+/// The values of training come with the end of an epoch.
+#[test]
+fn a_value_of_training_may_be_watched_at_validations_before_the_first_epoch_has_ended() {
+    let fit = |name: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let monitors = ["callbacks.early_stopping.monitor", "lightning.trainer.checkpoint.monitor"].map(|key| format!("{key}={name}"));
+        let overrides = ["epochs=2", "lightning.trainer.params.val_check_interval=0.5", &monitors[0], &monitors[1]];
+        super::engine(config(folder.path(), &overrides), Roads::new(30), Host::default()).fit()
+    };
+    let report = fit("loss/train_loss").unwrap();
+    assert!(report.epochs == 2 && report.best_score.is_some());
+    let error = fit("loss/train_lost").unwrap_err().to_string();
+    assert!(error.contains("'loss/train_lost' is not logged") && error.contains("loss/train_loss"), "{error}");
+}
+
 #[test]
 fn a_monitor_that_is_not_logged_is_named_with_those_that_are() {
     let folder = tempfile::tempdir().unwrap();

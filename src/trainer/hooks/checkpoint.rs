@@ -173,11 +173,11 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// An error once a validation was done; before that, a warning.
+    /// An error once a validation was done and the value could be there; before that, a warning.
     fn monitor_is_missing(&mut self, context: &mut Context, monitor: String) -> Result<()> {
         let known: Vec<&str> = context.state.metrics.0.iter().map(|(name, _)| name.as_str()).collect();
         let reason = format!("'{monitor}' is not logged; logged are {}", known.join(", "));
-        if context.state.validated_once {
+        if context.state.validated_once && !context.is_to_come(&monitor) {
             return Err(Error::config("lightning.trainer.checkpoint.monitor", reason));
         }
         if !std::mem::replace(&mut self.warned, true) {

@@ -47,7 +47,7 @@ impl EarlyStopping {
 
     fn check(&mut self, context: &mut Context) -> Result<()> {
         let Some(value) = context.metric(&self.monitor) else {
-            if !self.config.strict {
+            if !self.config.strict || context.is_to_come(&self.monitor) {
                 return Ok(());
             }
             let known: Vec<&str> = context.state.metrics.0.iter().map(|(name, _)| name.as_str()).collect();

@@ -3,7 +3,7 @@
 use super::{BatchEnd, Context, Hook, Outcome};
 use crate::{
     error::Result,
-    metrics::MetricTable,
+    metrics::{self, MetricTable},
     scenario::Split,
     trainer::host::{Event, LogLevel},
 };
@@ -45,8 +45,7 @@ impl Hook for HostEvents {
     fn evaluation_end(&mut self, context: &mut Context, split: Split) -> Result<()> {
         if context.fitting && split == Split::Validation {
             let (epoch, step) = (context.state.epoch, context.state.step as usize);
-            let names = ["val/", "loss/val_", "objectives/val_", "metrics/val_"];
-            let of_validation = |(name, _): &&(String, f64)| names.iter().any(|prefix| name.starts_with(prefix));
+            let of_validation = |(name, _): &&(String, f64)| metrics::is_of("val", name);
             let metrics = MetricTable(context.state.metrics.0.iter().filter(of_validation).cloned().collect());
             context.event(&Event::Validation { epoch, step, metrics });
         }

@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     data::batch::Batch,
     error::{Error, Result},
-    metrics::MetricSums,
+    metrics::{self, MetricSums},
     scenario::Split,
 };
 pub use checkpoint::{Checkpoints, Files as KeptFiles, NAME as NAME_OF_CHECKPOINTS};
@@ -98,6 +98,11 @@ impl Context<'_, '_> {
             "step" => Some(self.state.step as f64),
             _ => metrics.get(name).or_else(|| metrics.get(name.strip_suffix("_epoch")?)),
         }
+    }
+
+    /// True for a value of training before the first epoch has ended, which brings it.
+    pub fn is_to_come(&self, name: &str) -> bool {
+        self.state.epochs() == 0 && metrics::is_of("train", name)
     }
 
     /// Logs values at the present step, with the epoch beside them.
