@@ -34,7 +34,7 @@ impl Fit<'_, '_> {
     /// Trains until a bound is reached, a hook ends the training or the host interrupts it.
     pub fn run(&mut self) -> Result<()> {
         self.stage.run.skip(self.data.undescribed());
-        if self.is_over() {
+        if self.is_over() && !self.stage.owes() {
             let (epochs, steps) = (self.state.epochs(), self.state.step);
             self.stage.run.log(LogLevel::Info, &format!("nothing is left to train after {epochs} epochs and {steps} steps"));
             return Ok(());

@@ -2,6 +2,7 @@
 
 use super::*;
 use training_engine::{
+    config::CheckpointSource,
     engine::{LoadOptions, SaveOptions, StopHandle},
     error::Error,
     scenario::Split,
@@ -245,6 +246,43 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole() {
         std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.')).count(),
         0
     );
+}
+
+#[test]
+fn a_checkpoint_that_could_not_be_written_is_written_by_the_next_call() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [whole, parts] = folders.each_ref().map(|folder| folder.path());
+    let overrides = ["epochs=2", "lightning.trainer.checkpoint.save_top_k=1", "lightning.trainer.checkpoint.filename='{epoch}'"];
+    let expected = engine(config(whole, &overrides), Roads::new(30), Host::default()).fit().unwrap();
+    assert!(expected.best_checkpoint.ends_with("epoch=1.safetensors"));
+
+    // A file stands where the folder should be, at the end of the last epoch.
+    let (checkpoints_of_parts, aside) = (parts.join("checkpoints"), parts.join("aside"));
+    let (folder, moved, events) = (checkpoints_of_parts.clone(), aside.clone(), Events::default());
+    let host = events.host(move |event| {
+        if matches!(event, Event::Epoch { epoch: 1, .. }) {
+            std::fs::rename(&folder, &moved).unwrap();
+            std::fs::write(&folder, "no folder").unwrap();
+        }
+        false
+    });
+    let mut engine = engine(config(parts, &overrides), Roads::new(30), host);
+    assert!(matches!(engine.fit(), Err(Error::File { .. })));
+    std::fs::remove_file(&checkpoints_of_parts).unwrap();
+    std::fs::rename(&aside, &checkpoints_of_parts).unwrap();
+    assert_eq!(checkpoints(parts), ["epoch=0.safetensors", "last.safetensors"]);
+    assert!(engine.evaluate(Split::Test, &CheckpointSource::Best).is_ok(), "the best is one that is there");
+    let report = engine.fit().unwrap();
+    assert_eq!((report.steps, report.stopped, report.best_score), (expected.steps, false, expected.best_score));
+    assert_eq!(events.count(|event| matches!(event, Event::Epoch { .. })), 2, "no epoch ends twice");
+    assert_eq!(checkpoints(parts), checkpoints(whole));
+    for name in checkpoints(parts) {
+        let tensors = |folder: &Path| {
+            let bytes = std::fs::read(folder.join("checkpoints").join(&name)).unwrap();
+            bytes[u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8..].to_vec()
+        };
+        assert!(tensors(parts) == tensors(whole), "{name}");
+    }
 }
 
 /// The values of training come with the end of an epoch.

@@ -73,10 +73,19 @@ pub struct Checkpoints {
     /// A file that is never removed: the one that was gone on from.
     source: Option<PathBuf>,
     files: Files,
+    /// What of it was written.
+    written: Files,
+    /// Files that were asked for and are not written yet.
+    unwritten: usize,
+    /// What asked for them.
+    asked: Option<Ask>,
     /// The step at the last batch.
     step: u64,
     warned: bool,
 }
+
+/// Asks for checkpoints of the run as it is.
+type Ask = fn(&mut Checkpoints, &mut Context) -> Result<()>;
 
 impl Checkpoints {
     /// The hook of a run.
@@ -92,10 +101,14 @@ impl Checkpoints {
             config: checkpoint,
             source,
             files: Files::default(),
+            written: Files::default(),
+            unwritten: 0,
+            asked: None,
             step: 0,
             warned: false,
         };
         hook.files.ranked_by = hook.ranked_by();
+        hook.written = hook.files.clone();
         Ok(hook)
     }
 
@@ -125,7 +138,13 @@ impl Checkpoints {
         self.config.every_n_epochs.unwrap_or(usize::from(!other))
     }
 
-    /// Writes what an epoch or a validation asks for.
+    /// Asks for checkpoints, and once more in the next call of `fit` if they cannot be written in this one.
+    fn ask(&mut self, context: &mut Context, ask: Ask) -> Result<()> {
+        self.asked = Some(ask);
+        ask(self, context)
+    }
+
+    /// Asks for what is due after an epoch or a validation.
     fn save_of_epoch(&mut self, context: &mut Context) -> Result<()> {
         if self.files.step == Some(context.state.step) {
             return Ok(());
@@ -197,14 +216,26 @@ impl Checkpoints {
     }
 
     /// Asks for a `last` checkpoint amid an epoch, whose end has its own, even with no step between.
-    fn save_amid(&mut self, context: &mut Context) {
+    fn save_amid(&mut self, context: &mut Context) -> Result<()> {
         let before = self.files.step;
         self.save_last(context);
         self.files.step = before;
+        Ok(())
+    }
+
+    /// Asks for what is due after a step.
+    fn save_of_step(&mut self, context: &mut Context) -> Result<()> {
+        if self.ranked_epochs() > 0 {
+            return self.save_amid(context);
+        }
+        self.save_best(context)?;
+        self.save_last(context);
+        Ok(())
     }
 
     fn save(&mut self, context: &mut Context, file: &str) {
         context.save(self.folder.join(file));
+        self.unwritten += 1;
         self.files.step = Some(context.state.step);
     }
 
@@ -281,7 +312,15 @@ impl Hook for Checkpoints {
         if let Some(path) = self.files.best.as_ref().map(|best| self.folder.join(&best.file)).filter(|path| path.exists()) {
             self.tell_loggers(context, &path, true);
         }
-        Ok(())
+        let Some(ask) = self.asked.filter(|_| std::mem::take(&mut self.unwritten) > 0) else { return Ok(()) };
+        // One that was to make room may be gone.
+        self.files.kept.retain(|kept| self.folder.join(&kept.file).exists());
+        self.files.best = self.best();
+        self.ask(context, ask)
+    }
+
+    fn owes(&self) -> bool {
+        self.unwritten > 0
     }
 
     fn waits(&self, state: &State, updates: u64) -> bool {
@@ -302,39 +341,43 @@ impl Hook for Checkpoints {
         if time {
             self.files.seconds = seconds;
         }
-        if self.ranked_epochs() > 0 {
-            self.save_amid(context);
-            return Ok(());
-        }
-        self.save_best(context)?;
-        self.save_last(context);
-        Ok(())
+        self.ask(context, Self::save_of_step)
     }
 
     fn evaluation_end(&mut self, context: &mut Context, split: Split) -> Result<()> {
         if context.fitting && split == Split::Validation && !self.ranks_at_epoch_end(context) {
-            self.save_of_epoch(context)?;
+            self.ask(context, Self::save_of_epoch)?;
         }
         Ok(())
     }
 
     fn epoch_end(&mut self, context: &mut Context) -> Result<()> {
         if self.ranks_at_epoch_end(context) {
-            self.save_of_epoch(context)?;
+            self.ask(context, Self::save_of_epoch)?;
         }
         Ok(())
     }
 
     fn checkpoint_saved(&mut self, context: &mut Context, path: &Path) -> Result<()> {
+        self.unwritten = self.unwritten.saturating_sub(1);
+        if self.unwritten == 0 {
+            self.written = self.files.clone();
+        }
         self.tell_loggers(context, path, false);
         Ok(())
     }
 
     fn fit_end(&mut self, context: &mut Context) -> Result<()> {
         if context.run.is_interrupted() {
-            self.save_amid(context);
+            self.ask(context, Self::save_amid)?;
         }
         Ok(())
+    }
+
+    fn exception(&mut self, _: &mut Context, _: &Error) {
+        if self.unwritten > 0 {
+            self.files = self.written.clone();
+        }
     }
 
     fn state(&self) -> Value {
@@ -347,6 +390,7 @@ impl Hook for Checkpoints {
         if self.files.ranked_by != self.ranked_by() {
             (self.files.kept, self.files.best, self.files.ranked_by) = (Vec::new(), None, self.ranked_by());
         }
+        self.written = self.files.clone();
         Ok(())
     }
 }

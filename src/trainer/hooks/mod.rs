@@ -141,6 +141,10 @@ pub trait Hook: Send {
     fn fit_start(&mut self, context: &mut Context) -> Result<()> {
         Ok(())
     }
+    /// True if an earlier call has left something undone, which [`Hook::fit_start`] makes up for even if nothing is left to train.
+    fn owes(&self) -> bool {
+        false
+    }
     /// A few validation batches are tried; nothing comes of them.
     fn sanity_start(&mut self, context: &mut Context) -> Result<()> {
         Ok(())
@@ -317,6 +321,11 @@ impl Stage<'_, '_> {
     /// Whether a hook waits for the batches that are under way; see [`Hook::waits`].
     pub fn waits(&self, state: &State, updates: u64) -> bool {
         self.hooks.hooks.iter().any(|hook| hook.waits(state, updates))
+    }
+
+    /// Whether a hook has something left to do; see [`Hook::owes`].
+    pub fn owes(&self) -> bool {
+        self.hooks.hooks.iter().any(|hook| hook.owes())
     }
 
     /// Whether a hook looks at the outputs for the next batch of an evaluation; see [`Hook::looks_at_outputs`].
