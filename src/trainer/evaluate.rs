@@ -55,8 +55,9 @@ pub(super) fn evaluate(
             let (losses, metrics) = module.settle_evaluation(id)?;
             tally.add(batch.len(), &losses, &metrics);
             if sanity.is_none() {
-                let outcome = Outcome::Gathered;
-                let end = BatchEnd { index, total, batch: &batch, losses: &losses, metrics: &metrics, learning_rate: 0.0, outcome };
+                let (tokens, outcome) = (&batch.tokens[..], Outcome::Gathered);
+                let (losses, metrics) = (&losses, &metrics);
+                let end = BatchEnd { index, total, batch: Some(&batch), tokens, losses, metrics, learning_rate: 0.0, outcome };
                 stage.notify(state, module, |hook, context| hook.evaluation_batch_end(context, split, &end))?;
             }
             loader.recycle(batch);

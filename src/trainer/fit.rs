@@ -18,6 +18,7 @@ use crate::{
     metrics::{MetricSums, MetricTable},
     scenario::Split,
 };
+use arrayvec::ArrayVec;
 use std::{collections::VecDeque, time::Instant};
 
 /// One call of `fit`.
@@ -142,7 +143,7 @@ impl Fit<'_, '_> {
         let result = self.steps(&mut loader, &mut steps, clock);
         // After an error, what was begun counts nevertheless.
         while let Some(step) = steps.under_way.pop_front() {
-            _ = self.settle(&step, &steps, clock);
+            _ = self.settle(&step, &mut steps, clock);
         }
         result
     }
@@ -221,21 +222,29 @@ impl Fit<'_, '_> {
         Ok(Step { batch, updates, report, learning_rate, schedule: self.module.state().schedule })
     }
 
-    /// Waits for a step, and tells of it.
-    fn settle(&mut self, step: &Step, steps: &Steps, clock: &Clock) -> Result<()> {
+    /// Waits for a step, and tells of it if it has a batch or updates.
+    fn settle(&mut self, step: &Step, steps: &mut Steps, clock: &Clock) -> Result<()> {
         let (trained, outcome) = self.absorb(step, steps)?;
         self.check_time(clock);
-        let (Some(batch), Some(Trained { losses, metrics, finite })) = (&step.batch, &trained) else { return Ok(()) };
+        let Some(trained) = trained else { return Ok(()) };
+        let batch = step.batch.as_ref();
+        let (tokens, Trained { losses, metrics, finite }) = match batch {
+            Some(batch) => (&batch.tokens, &trained),
+            None => (&steps.last.0, &steps.last.1),
+        };
         // As in Lightning, every step counts once a hook wants training to end.
         let logs = self.state.stepped.is_multiple_of(self.stage.limits.log_every) || self.stage.run.is_ending();
-        if outcome == Outcome::Applied && logs {
-            self.log_step(batch.len(), losses, metrics);
+        if outcome == Outcome::Applied && logs && !tokens.is_empty() {
+            self.log_step(tokens.len(), losses, metrics);
         }
         let (index, total) = (self.state.batch - 1, self.stage.limits.train_batches);
-        let end = BatchEnd { index, total, batch, losses, metrics, learning_rate: step.learning_rate, outcome };
+        let end = BatchEnd { index, total, batch, tokens, losses, metrics, learning_rate: step.learning_rate, outcome };
         self.notify(|hook, context| hook.batch_end(context, &end))?;
         if outcome == Outcome::Skipped {
-            self.check_skipped(batch, *finite)?;
+            self.check_skipped(tokens, *finite)?;
+        }
+        if let Some(batch) = batch.filter(|_| !step.updates) {
+            steps.last = (batch.tokens.clone(), trained);
         }
         Ok(())
     }
@@ -281,12 +290,12 @@ impl Fit<'_, '_> {
     }
 
     /// Ends the run if too many updates, one after the other, were not applied.
-    fn check_skipped(&mut self, batch: &Batch, finite: bool) -> Result<()> {
+    fn check_skipped(&mut self, tokens: &[String], finite: bool) -> Result<()> {
         let count = self.state.nonfinite_in_a_row;
         if count < self.stage.config.run.max_nonfinite_steps {
             return Ok(());
         }
-        let (what, names) = (if finite { "gradient" } else { "loss" }, batch.tokens.join(", "));
+        let (what, names) = (if finite { "gradient" } else { "loss" }, tokens.join(", "));
         Err(Error::NotFinite(format!("{what} in {count} training steps one after the other, the last with scenarios {names}")))
     }
 
@@ -361,6 +370,8 @@ struct Steps {
     batch: usize,
     batches: u64,
     gathered: usize,
+    /// The last batch that was gathered and is settled, for an update that comes without one; nothing is known of one before this call.
+    last: (Vec<String>, Trained),
     /// The pass has no further batch.
     ended: bool,
     /// The oldest first.
@@ -370,8 +381,9 @@ struct Steps {
 impl Steps {
     /// None is under way.
     fn at(state: &State) -> Self {
-        let State { batch, batches, gathered, .. } = *state;
-        Self { batch, batches, gathered, ended: false, under_way: VecDeque::with_capacity(MOST_UNDER_WAY + 1) }
+        let State { batch, batches, gathered, spoiled, .. } = *state;
+        let nothing = Trained { losses: Losses { values: ArrayVec::new(), loss: f64::NAN }, metrics: MetricSums::new(), finite: !spoiled };
+        Self { batch, batches, gathered, last: (Vec::new(), nothing), ended: false, under_way: VecDeque::with_capacity(MOST_UNDER_WAY + 1) }
     }
 
     /// Updates that are under way.

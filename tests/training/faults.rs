@@ -301,6 +301,40 @@ fn a_value_of_training_may_be_watched_at_validations_before_the_first_epoch_has_
 }
 
 #[test]
+fn updates_that_fall_on_batches_without_scenarios_are_told_of_as_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::default();
+    let mut source = Roads::new(30);
+    source.failing.extend((0..30).step_by(3));
+    let overrides = [
+        "epochs=2",
+        "data_loader.params.batch_size=1",
+        "lightning.trainer.params.accumulate_grad_batches=2",
+        "lightning.trainer.params.log_every_n_steps=1",
+        "callbacks.learning_rate_monitor.logging_interval=step",
+        "lightning.trainer.checkpoint.every_n_train_steps=1",
+        "lightning.trainer.checkpoint.every_n_epochs=0",
+        "lightning.trainer.checkpoint.monitor=null",
+        "lightning.trainer.checkpoint.save_top_k=-1",
+        "lightning.trainer.checkpoint.filename='{step}'",
+        "logger.csv=true",
+    ];
+    let report = engine(config(folder.path(), &overrides), source, events.host(|_| false)).fit().unwrap();
+    assert!(report.steps > 12, "{}", report.steps);
+    assert_eq!(events.losses().len(), report.steps);
+    assert!(events.losses().iter().all(|loss| loss.is_finite()));
+    assert_eq!(checkpoints(folder.path()).len(), report.steps + 1, "one for each step and the last");
+    let table = std::fs::read_to_string(folder.path().join("metrics.csv")).unwrap();
+    let mut table = csv::Reader::from_reader(table.as_bytes());
+    let columns = table.headers().unwrap().clone();
+    let rows: Vec<_> = table.records().map(Result::unwrap).collect();
+    for name in ["loss/train_loss_step", "lr-AdamW/pg1"] {
+        let column = columns.iter().position(|column| column == name).unwrap();
+        assert_eq!(rows.iter().filter(|row| !row[column].is_empty()).count(), report.steps, "{name}");
+    }
+}
+
+#[test]
 fn a_monitor_that_is_not_logged_is_named_with_those_that_are() {
     let folder = tempfile::tempdir().unwrap();
     let overrides = ["epochs=1", "lightning.trainer.checkpoint.monitor=val/minDFE"];

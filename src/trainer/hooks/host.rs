@@ -33,10 +33,10 @@ impl Hook for HostEvents {
             }
             Outcome::Skipped => {
                 let what = if loss.is_finite() { "gradient" } else { "loss" };
-                let names = batch.batch.tokens.join(", ");
+                let names = batch.tokens.join(", ");
                 let text = format!("a step of epoch {epoch} is not applied: its {what} is not finite; its scenarios: {names}");
                 context.run.log(LogLevel::Warning, &text);
-                context.event(&Event::StepSkipped { epoch, step, tokens: batch.batch.tokens.clone() });
+                context.event(&Event::StepSkipped { epoch, step, tokens: batch.tokens.to_vec() });
             }
         }
         Ok(())

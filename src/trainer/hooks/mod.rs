@@ -52,8 +52,11 @@ pub struct BatchEnd<'a> {
     pub index: usize,
     /// Batches of the epoch or pass.
     pub total: usize,
-    /// The batch with its tokens.
-    pub batch: &'a Batch,
+    /// The batch; none for an update that waited for others, none of whose scenarios could be used: it is told of with the tokens, losses
+    /// and metrics of the last batch that could, as far as this call has seen it.
+    pub batch: Option<&'a Batch>,
+    /// Its scenarios.
+    pub tokens: &'a [String],
     /// Its losses.
     pub losses: &'a Losses,
     /// Its metrics; none where a loss is not finite.
@@ -157,7 +160,7 @@ pub trait Hook: Send {
     fn epoch_start(&mut self, context: &mut Context) -> Result<()> {
         Ok(())
     }
-    /// A training batch is done. This is the step loop: nothing is allocated here without need.
+    /// A training batch is done, or an update after it. This is the step loop: nothing is allocated here without need.
     fn batch_end(&mut self, context: &mut Context, batch: &BatchEnd) -> Result<()> {
         Ok(())
     }

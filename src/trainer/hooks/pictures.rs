@@ -27,13 +27,11 @@ impl Hook for Pictures {
     }
 
     fn evaluation_batch_end(&mut self, context: &mut Context, _: Split, end: &BatchEnd) -> Result<()> {
-        let wanted = self.left.min(end.batch.len());
-        if wanted == 0 {
-            return Ok(());
-        }
-        let outputs = context.module.session().outputs(end.batch)?;
+        let Some(batch) = end.batch.filter(|_| self.left > 0) else { return Ok(()) };
+        let wanted = self.left.min(batch.len());
+        let outputs = context.module.session().outputs(batch)?;
         for scenario in 0..wanted {
-            let image = drawing::draw(end.batch, &outputs, scenario).encode()?;
+            let image = drawing::draw(batch, &outputs, scenario).encode()?;
             let name = format!("val_visualization_{}", self.drawn);
             context.loggers.image(context.run, context.state.logger_step(), &name, &image);
             self.drawn += 1;

@@ -44,8 +44,8 @@ impl Hook for Profile {
         "profile"
     }
 
-    fn batch_end(&mut self, context: &mut Context, _: &BatchEnd) -> Result<()> {
-        if let Some(trace) = context.module.session().trace().filter(|trace| trace.takes_steps()) {
+    fn batch_end(&mut self, context: &mut Context, end: &BatchEnd) -> Result<()> {
+        if let Some(trace) = context.module.session().trace().filter(|trace| trace.takes_steps() && end.batch.is_some()) {
             self.seen += 1;
             if self.seen >= self.wanted {
                 trace.end_steps();
