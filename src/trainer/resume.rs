@@ -37,7 +37,7 @@ const SIZE_KEYS: [&str; 4] = ["data_loader.params.batch_size", "model.feature_bu
 pub fn download(mut config: Config, host: &Host) -> Result<Config> {
     let wandb = &mut config.logger.wandb;
     let Some(artifact) = wandb.artifact.as_ref().filter(|_| wandb.mode != WandbMode::Disabled) else { return Ok(config) };
-    let download = wandb::download(&wandb.command, artifact, &config.run.output_dir);
+    let download = wandb::download(&wandb.command, artifact, &config.run.output_dir, wandb::DOWNLOAD_TIMEOUT);
     let download = download.map_err(|reason| Error::config("wandb.artifact", reason))?;
     host.log(LogLevel::Info, &format!("'{artifact}' is in '{}'", download.checkpoint.display()));
     wandb.run_id = Some(download.run_id);

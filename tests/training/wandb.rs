@@ -11,7 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use training_engine::engine::LogLevel;
+use training_engine::{engine::LogLevel, logger::wandb::download};
 
 /// A key of the right form, which opens nothing.
 const KEY: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -321,6 +321,24 @@ fn a_run_goes_on_offline_with_one_warning_without_client_or_service() {
             assert_rows(&service.uploaded().history, &table(&folder));
         }
     }
+}
+
+#[test]
+fn a_model_that_does_not_come_is_waited_for_no_longer_than_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = folder.path().join("client");
+    let get = |text: &str| {
+        fs::write(&client, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).unwrap();
+        download(client.to_str().unwrap(), "team/plans/model-road1234:best", folder.path(), Duration::from_secs(1)).unwrap_err()
+    };
+    let start = Instant::now();
+    let error = get("echo asking\nsleep 1000 & wait");
+    assert!(error.contains("within 1 s") && error.contains("asking"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(20));
+    eventually("the client has outlived the call", || processes(client.to_str().unwrap()) == 0);
+    let error = get("echo no such thing >&2\nexit 3");
+    assert!(error.contains("status: 3") && error.contains("no such thing"), "{error}");
 }
 
 /// Folder and client of the run that this process is to do.

@@ -4,11 +4,16 @@
 //! end with the run: a shell stands between, which ends the client when the pipe from this process closes, for whatever reason.
 
 use std::{
+    ffi::OsStr,
     fs::File,
+    io::{Read, Seek},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
+
+/// Longest that a model may take to come.
+pub const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Runs `"$@"` in the background and ends it once standard input does. Says nothing itself.
 const GUARD: &str = r#"
@@ -29,10 +34,43 @@ kill "$guard" 2>/dev/null
 exit "$code"
 "#;
 
+/// A client and the shell that guards it, whose standard input is open as long as the client may live.
+struct Guarded(Child);
+
+impl Guarded {
+    /// Starts the client in a working folder; what it says goes to a file.
+    fn start(program: &Path, arguments: &[&OsStr], folder: &Path, output: File) -> std::io::Result<Self> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", GUARD, "sh"]).arg(program).args(arguments).current_dir(folder);
+        shell.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+        shell.spawn().map(Self)
+    }
+
+    /// Waits until the client ends, but no longer than `patience`; none if it goes on.
+    fn wait(&mut self, patience: Duration) -> std::io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.0.try_wait()? {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                status => return Ok(status),
+            }
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // The guard ends soon after the client, which is given ten seconds; no zombie is left.
+        let _ = self.0.wait();
+    }
+}
+
 /// Uploads one run while it goes on.
 pub(super) struct Uploader {
-    /// The shell; its standard input is open as long as the client may live.
-    guard: Child,
+    client: Guarded,
     messages: PathBuf,
     /// What the client makes when it has uploaded everything; its exit status does not tell.
     done: PathBuf,
@@ -41,25 +79,21 @@ pub(super) struct Uploader {
 impl Uploader {
     /// Starts the client on the folder of a run and its log.
     pub fn start(command: &str, folder: &Path, log: &Path) -> Result<Self, String> {
-        let program = find(command).ok_or_else(|| format!("there is no client '{command}'"))?;
+        let program = find(command)?;
         let folder = std::path::absolute(folder).map_err(|e| format!("'{}': {e}", folder.display()))?;
         let logs = folder.join("logs");
         let messages = logs.join("sync.log");
-        let output = File::create(&messages).and_then(|file| Ok((file.try_clone()?, file)));
-        let (output, errors) = output.map_err(|e| format!("'{}': {e}", messages.display()))?;
-        let mut shell = Command::new("sh");
-        shell.args(["-c", GUARD, "sh"]).arg(program).args(["beta", "sync", "--live", "--yes"]).arg(folder);
+        let output = File::create(&messages).map_err(|e| format!("'{}': {e}", messages.display()))?;
+        let arguments = ["beta", "sync", "--live", "--yes"].map(OsStr::new);
         // The client leaves messages of its own in the working directory, which is the host's.
-        shell.current_dir(logs).stdin(Stdio::piped()).stdout(output).stderr(errors);
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-        let guard = shell.spawn().map_err(|e| format!("the client '{command}' does not start: {e}"))?;
-        Ok(Self { guard, messages, done: log.with_extension("wandb.synced") })
+        let client = Guarded::start(&program, &[&arguments, &[folder.as_os_str()][..]].concat(), &logs, output);
+        let client = client.map_err(|e| format!("the client '{command}' does not start: {e}"))?;
+        Ok(Self { client, messages, done: log.with_extension("wandb.synced") })
     }
 
     /// Why the client ended before the run did, if it has.
     pub fn failure(&mut self) -> Option<String> {
-        match self.guard.try_wait() {
+        match self.client.0.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => Some(format!("the client ended with {status}, see '{}'", self.messages.display())),
             Err(e) => Some(format!("the client cannot be watched: {e}")),
@@ -68,23 +102,11 @@ impl Uploader {
 
     /// Waits until the client has uploaded a run that is over, but no longer than `patience`.
     pub fn finish(mut self, patience: Duration) -> Result<(), String> {
-        let deadline = Instant::now() + patience;
-        loop {
-            match self.guard.try_wait() {
-                Ok(Some(status)) if status.success() && self.done.exists() => return Ok(()),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-                Ok(None) => return Err(format!("not all was uploaded within {} s", patience.as_secs())),
-                Ok(Some(_)) | Err(_) => return Err(self.failure().unwrap_or_default()),
-            }
+        match self.client.wait(patience) {
+            Ok(Some(status)) if status.success() && self.done.exists() => Ok(()),
+            Ok(None) => Err(format!("not all was uploaded within {} s", patience.as_secs())),
+            Ok(Some(_)) | Err(_) => Err(self.failure().unwrap_or_default()),
         }
-    }
-}
-
-impl Drop for Uploader {
-    fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        // The guard ends soon after the client, which is given ten seconds; no zombie is left.
-        let _ = self.guard.wait();
     }
 }
 
@@ -97,20 +119,28 @@ pub struct Download {
     pub run_id: String,
 }
 
-/// Gets the artifact `ENTITY/PROJECT/NAME:ALIAS` with the client, into a folder below `folder`.
+/// Gets the artifact `ENTITY/PROJECT/NAME:ALIAS` with the client, into a folder below `folder`, within `patience`.
 ///
 /// # Errors
 /// What is wrong with the name, or why the client has failed.
-pub fn download(command: &str, artifact: &str, folder: &Path) -> Result<Download, String> {
+pub fn download(command: &str, artifact: &str, folder: &Path, patience: Duration) -> Result<Download, String> {
     let run_id = run_of(artifact)?;
-    let program = find(command).ok_or_else(|| format!("there is no client '{command}' to get it with"))?;
-    std::fs::create_dir_all(folder).map_err(|e| format!("'{}': {e}", folder.display()))?;
-    let output = Command::new(program).args(["artifact", "get", artifact]).current_dir(folder).stdin(Stdio::null()).output();
-    let output = output.map_err(|e| format!("the client '{command}' does not start: {e}"))?;
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
+    let program = find(command)?;
+    let fail = |e: std::io::Error| format!("'{}': {e}", folder.display());
+    std::fs::create_dir_all(folder).map_err(fail)?;
+    let mut messages = tempfile::tempfile_in(folder).map_err(fail)?;
+    let arguments = ["artifact", "get", artifact].map(OsStr::new);
+    let client = messages.try_clone().and_then(|output| Guarded::start(&program, &arguments, folder, output));
+    let mut client = client.map_err(|e| format!("the client '{command}' does not start: {e}"))?;
+    let status = client.wait(patience).map_err(|e| format!("the client cannot be watched: {e}"))?;
+    let mut text = Vec::new();
+    messages.rewind().and_then(|()| messages.read_to_end(&mut text)).map_err(fail)?;
+    let text = String::from_utf8_lossy(&text);
     let last = || text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message").to_owned();
-    if !output.status.success() {
-        return Err(format!("the client ended with {}: {}", output.status, last()));
+    match status {
+        None => return Err(format!("it did not come within {} s: {}", patience.as_secs(), last())),
+        Some(status) if !status.success() => return Err(format!("the client ended with {status}: {}", last())),
+        Some(_) => {}
     }
     // The alias is resolved on the way: only the client knows the folder.
     let reported = text.lines().rev().find_map(|line| line.split_once("Artifact downloaded to ")).map(|(_, path)| path.trim());
@@ -137,12 +167,15 @@ fn run_of(artifact: &str) -> Result<String, String> {
 }
 
 /// A program by path, or by name among the folders of `PATH`.
-fn find(command: &str) -> Option<PathBuf> {
+fn find(command: &str) -> Result<PathBuf, String> {
     let path = Path::new(command);
-    if path.components().count() > 1 {
-        return Some(std::path::absolute(path).ok()?).filter(|path| path.is_file());
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(command)).find(|path| path.is_file())
+    let found = if path.components().count() > 1 {
+        std::path::absolute(path).ok().filter(|path| path.is_file())
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&folders).map(|folder| folder.join(command)).find(|path| path.is_file())
+    };
+    found.ok_or_else(|| format!("there is no client '{command}'"))
 }
 
 #[cfg(test)]
@@ -163,7 +196,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(Uploader::start("no-such-client-here", folder.path(), folder.path()).is_err());
         assert!(Uploader::start("/no/such/client", folder.path(), folder.path()).is_err());
-        let error = download("/no/such/client", "a/b/c:v1", folder.path()).unwrap_err();
+        let error = download("/no/such/client", "a/b/c:v1", folder.path(), DOWNLOAD_TIMEOUT).unwrap_err();
         assert!(error.contains("/no/such/client"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 use artifact::Artifacts;
 use base64::Engine as _;
 use client::Uploader;
-pub use client::{Download, download};
+pub use client::{DOWNLOAD_TIMEOUT, Download, download};
 use log::Log;
 use sha2::{Digest, Sha256};
 use std::{
