@@ -14,7 +14,7 @@
 //! - `setting`: how each type of field is read and written.
 
 mod cache;
-mod clock;
+pub(crate) mod clock;
 mod compose;
 mod grammar;
 mod interpolation;

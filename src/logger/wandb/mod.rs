@@ -11,7 +11,7 @@ mod log;
 
 use super::{Logger, Opening, SavedCheckpoint, Status, message::Message, now, picture::Image};
 use crate::{
-    config::{LogModel, WandbConfig, WandbMode, tree::Value},
+    config::{LogModel, WandbConfig, WandbMode, clock::Date, tree::Value},
     error::{Error, Result},
 };
 use artifact::Artifacts;
@@ -262,25 +262,15 @@ fn new_id() -> String {
 /// Makes the folder of a run, named by the start of the run (UTC).
 fn run_folder(parent: &Path, start: f64, run_id: &str) -> Result<PathBuf> {
     // A run that is gone on with within the same second takes the next.
-    let name = |seconds: u64| parent.join(format!("offline-run-{}-{run_id}", date(start as u64 + seconds)));
+    let name = |seconds: u64| {
+        let Date { year, month, day, hour, minute, second, .. } = Date::at(start as u64 + seconds);
+        parent.join(format!("offline-run-{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}-{run_id}"))
+    };
     let folder = (0..).map(name).find(|folder| !folder.exists()).unwrap_or_else(|| name(0));
     for part in ["files", "logs"] {
         fs::create_dir_all(folder.join(part)).map_err(|e| Error::file(&folder, e))?;
     }
     Ok(folder)
-}
-
-/// Seconds since 1970 as YYYYMMDD_HHMMSS, UTC. Years from March on, in cycles of 400 (Hinnant's algorithm `civil_from_days`).
-fn date(seconds: u64) -> String {
-    let days = seconds / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}", era * 400 + year)
 }
 
 /// A number as the service's JSON has it, which knows those that are not finite.
@@ -324,15 +314,6 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(date(0), "19700101_000000");
-        assert_eq!(date(951_827_696), "20000229_123456");
-        assert_eq!(date(1_795_641_121), "20261125_211201");
-        assert_eq!(date(4_107_542_399), "21000228_235959");
-        assert_eq!(date(4_107_542_400), "21000301_000000");
-    }
 
     #[test]
     fn settings_become_json() {
