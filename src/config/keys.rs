@@ -22,7 +22,7 @@ pub(super) const RATE: Rule<f64> = Rule(|x| (0.0..1.0).contains(x), "at least 0 
 pub(super) const SWITCH: Rule<bool> = Rule(|_| true, "");
 pub(super) const TEXT: Rule<String> = Rule(|x| !x.is_empty(), "not empty");
 const LOGS: Rule<Vec<String>> = Rule(|_| true, "");
-pub(super) const FOLDER: Rule<Option<String>> = Rule(|x| x.as_ref().is_none_or(|x| !x.is_empty()), "not empty");
+pub(super) const NOT_EMPTY: Rule<Option<String>> = Rule(|x| x.as_ref().is_none_or(|x| !x.is_empty()), "not empty");
 
 pub(super) fn any<T>() -> Rule<T> {
     Rule(|_| true, "")
@@ -35,7 +35,7 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("seed", &[], &mut run.seed, any())?;
     v.key("output_dir", &[], &mut run.output_dir, Rule(|x| !x.as_os_str().is_empty(), "not empty"))?;
     v.key("checkpoint", &["lightning.trainer.checkpoint.resume_path"], &mut run.checkpoint, any())?;
-    v.key("pretrained.path", &[], &mut run.pretrained.path, FOLDER)?;
+    v.key("pretrained.path", &[], &mut run.pretrained.path, NOT_EMPTY)?;
     v.key("pretrained.strip_prefix", &[], &mut run.pretrained.strip_prefix, any())?;
     v.key("pretrained.add_prefix", &[], &mut run.pretrained.add_prefix, any())?;
     v.key("pretrained.strict", &[], &mut run.pretrained.strict, SWITCH)?;
@@ -87,7 +87,7 @@ fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("data_loader.params.drop_last", &["drop_last"], &mut loader.drop_last, SWITCH)?;
     v.key("data_loader.params.pin_memory", &["pin_memory"], &mut loader.pin_memory, SWITCH)?;
     v.key("cache.memory_mb", &[], &mut loader.cache_memory_mb, Rule(|x| *x <= 1 << 40, "at most 2^40"))?;
-    v.key("cache.cache_path", &[], &mut c.cache.cache_path, FOLDER)?;
+    v.key("cache.cache_path", &[], &mut c.cache.cache_path, NOT_EMPTY)?;
     v.key("cache.force_feature_computation", &[], &mut c.cache.force_feature_computation, SWITCH)?;
     v.key("cache.cleanup_cache", &[], &mut c.cache.cleanup_cache, SWITCH)?;
     v.key("cache.use_cache_without_dataset", &[], &mut c.cache.use_cache_without_dataset, SWITCH)?;

@@ -2,7 +2,7 @@
 
 use super::{
     Config,
-    keys::{FOLDER, Rule, SWITCH, Visitor, any},
+    keys::{NOT_EMPTY, Rule, SWITCH, Visitor, any},
     setting::{Setting, words},
     tree::Value,
 };
@@ -147,7 +147,7 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     let logger = &mut c.logger;
     v.key("logger.tensorboard", &[], &mut logger.tensorboard, SWITCH)?;
     v.key("logger.csv", &[], &mut logger.csv, SWITCH)?;
-    v.key("logger.dirpath", &[], &mut logger.dirpath, FOLDER)?;
+    v.key("logger.dirpath", &[], &mut logger.dirpath, NOT_EMPTY)?;
     v.key("logger.images", &[], &mut logger.images, Rule(|x| *x <= 1000, "at most 1000"))?;
 
     let wandb = &mut logger.wandb;

@@ -2,11 +2,10 @@
 
 use super::{
     Config, Devices, Limit,
-    keys::{FOLDER, Rule, SOME, SWITCH, TEXT, Visitor, any},
+    keys::{NOT_EMPTY, Rule, SOME, SWITCH, TEXT, Visitor, any},
 };
 use crate::error::{Error, Result};
 
-const MONITOR: Rule<Option<String>> = FOLDER;
 const FINITE: Rule<f64> = Rule(|x| x.is_finite(), "finite");
 
 /// Shows every key to the visitor, in the order of the echo.
@@ -52,11 +51,11 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
     v.key("lightning.distributed_training.equal_variance_scaling_strategy", &[], &mut distributed.equal_variance_scaling_strategy, SWITCH)?;
 
     let checkpoint = &mut c.checkpoint;
-    v.key("lightning.trainer.checkpoint.dirpath", &[], &mut checkpoint.dirpath, FOLDER)?;
+    v.key("lightning.trainer.checkpoint.dirpath", &[], &mut checkpoint.dirpath, NOT_EMPTY)?;
     v.key("lightning.trainer.checkpoint.filename", &[], &mut checkpoint.filename, TEXT)?;
     v.key("lightning.trainer.checkpoint.auto_insert_metric_name", &[], &mut checkpoint.auto_insert_metric_name, SWITCH)?;
     v.key("lightning.trainer.checkpoint.enable_version_counter", &[], &mut checkpoint.enable_version_counter, SWITCH)?;
-    v.key("lightning.trainer.checkpoint.monitor", &[], &mut checkpoint.monitor, MONITOR)?;
+    v.key("lightning.trainer.checkpoint.monitor", &[], &mut checkpoint.monitor, NOT_EMPTY)?;
     v.key("lightning.trainer.checkpoint.mode", &[], &mut checkpoint.mode, any())?;
     v.key("lightning.trainer.checkpoint.save_top_k", &[], &mut checkpoint.save_top_k, Rule(|x| *x >= -1, "at least -1"))?;
     v.key("lightning.trainer.checkpoint.save_last", &[], &mut checkpoint.save_last, SWITCH)?;
@@ -67,7 +66,7 @@ pub(super) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<()> {
 
     let callbacks = &mut c.callbacks;
     let stopping = &mut callbacks.early_stopping;
-    v.key("callbacks.early_stopping.monitor", &[], &mut stopping.monitor, MONITOR)?;
+    v.key("callbacks.early_stopping.monitor", &[], &mut stopping.monitor, NOT_EMPTY)?;
     v.key("callbacks.early_stopping.min_delta", &[], &mut stopping.min_delta, FINITE)?;
     v.key("callbacks.early_stopping.patience", &[], &mut stopping.patience, any())?;
     v.key("callbacks.early_stopping.mode", &[], &mut stopping.mode, any())?;
