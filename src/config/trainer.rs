@@ -98,7 +98,8 @@ pub struct TrainerConfig {
     pub max_steps: i64,
     /// Updates before which no hook ends training.
     pub min_steps: Option<usize>,
-    /// Time after which training is interrupted, that of earlier calls included.
+    /// Time after which training is interrupted, that of earlier calls included. Unlike Lightning's timer it ends the call as a stop of the
+    /// host does: no validation follows, and `min_epochs` and `min_steps` do not hold it up.
     pub max_time: Option<Duration>,
     /// Training batches between two validations: a number, or a share of the epoch.
     pub val_check_interval: Limit,
