@@ -24,6 +24,7 @@ const STEPS: usize = 80;
 fn objectives(terms: &[(Objective, f64)], aggregate: Aggregate) -> ObjectiveConfig {
     ObjectiveConfig {
         use_collision_loss: terms.iter().any(|(objective, _)| *objective == Objective::Collision),
+        use_contrast_loss: terms.iter().any(|(objective, _)| *objective == Objective::Contrastive),
         module: ModuleKind::Standard,
         terms: terms.iter().map(|&(objective, weight)| Term { objective, weight }).collect(),
         aggregate,
@@ -169,6 +170,26 @@ fn the_trainers_own_losses_can_be_objectives() {
         sum += weight * value(&theirs.values);
     }
     close(ours.loss, sum, "sum");
+}
+
+/// Only training has triplets: elsewhere the contrastive loss is 0, and counts as such.
+#[test]
+fn the_contrastive_loss_is_0_in_evaluation() {
+    let mut case = case();
+    case.model.use_hidden_proj = true;
+    let contrastive = (Objective::Contrastive, 1.0);
+    for (aggregate, share) in [(Aggregate::Mean, 0.5), (Aggregate::Sum, 1.0), (Aggregate::Max, 1.0)] {
+        let evaluate = |terms: &[(Objective, f64)]| {
+            let (mut session, batch, _) = session(&case, &objectives(terms, aggregate));
+            session.evaluate(&batch).unwrap()
+        };
+        let alone = evaluate(&[contrastive]);
+        assert_eq!(alone.values[..], [("contrastive_loss", 0.0), ("loss", 0.0)], "{aggregate:?}");
+        assert!(alone.loss.is_sign_positive());
+        let both = evaluate(&[contrastive, NUPLAN[0]]);
+        assert!(both.values[1].1 > 0.0);
+        close(both.loss, share * both.values[1].1, "loss");
+    }
 }
 
 #[test]

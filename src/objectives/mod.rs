@@ -120,13 +120,16 @@ pub fn record(
         losses.push((term.objective.name(), recorder.one(b, term)?));
     }
     let values: Vec<TensorId> = losses.iter().filter_map(|(_, loss)| *loss).collect();
-    let aggregate = if objectives.module == ModuleKind::Pluto { Aggregate::Sum } else { objectives.aggregate };
+    // There is no largest of nothing, but a sum: 0.
+    let summed = objectives.module == ModuleKind::Pluto || values.is_empty();
+    let aggregate = if summed { Aggregate::Sum } else { objectives.aggregate };
     let loss = match aggregate {
         Aggregate::Max => b.loss(Op::Largest, &values),
         Aggregate::Sum => b.loss(Op::Sum, &values),
         Aggregate::Mean => {
             let sum = b.loss(Op::Sum, &values);
-            b.loss(Op::Scale { factor: 1.0 / values.len() as f64 }, &[sum])
+            // Those that are off count: as 0.
+            b.loss(Op::Scale { factor: 1.0 / losses.len() as f64 }, &[sum])
         }
     };
     losses.push(("loss", Some(loss)));

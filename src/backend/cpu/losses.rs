@@ -32,7 +32,8 @@ fn gradient<T: Real>(call: &Call<T>) -> Option<&'static mut [T]> {
 
 /// y = Σ x.
 pub fn sum_forward<T: Real>(call: &mut Call<T>) {
-    let total = (0..call.node.inputs.len()).map(|i| call.input(i).0[0]).sum::<T>();
+    // From 0, as `sum` of nothing is -0.
+    let total = (0..call.node.inputs.len()).fold(T::ZERO, |total, i| total + call.input(i).0[0]);
     result(call, total.f64());
 }
 
