@@ -34,7 +34,7 @@ pub struct Session {
     objectives: ObjectiveConfig,
     parameters: Parameters,
     decayed: Vec<Vector>,
-    /// Names of the parameters that stay as they are, and their places.
+    /// Names of the frozen parameters, and their places.
     frozen: (Vec<String>, Vec<Vector>),
     plans: [Option<Recorded>; 3],
     /// Room that each plan has or will at least have, by count.
@@ -135,12 +135,13 @@ impl Session {
         Ok(())
     }
 
-    /// Names of the parameters that stay as they are.
-    pub fn frozen(&self) -> &[String] {
-        &self.frozen.0
+    /// Whether a parameter stays as it is: it is frozen, or no loss reaches it.
+    pub fn stays(&self, name: &str) -> bool {
+        let idle = objectives::idle(&self.objectives, &self.model);
+        self.frozen.0.iter().any(|frozen| frozen == name) || idle.iter().any(|prefix| name.starts_with(prefix))
     }
 
-    /// Number of parameters that stay as they are.
+    /// Number of frozen parameters.
     pub fn frozen_len(&self) -> usize {
         self.frozen.1.iter().map(|part| part.len).sum()
     }

@@ -127,6 +127,28 @@ fn a_resumed_run_equals_one_that_was_not_interrupted() {
     }
 }
 
+/// Neither its moments nor what was gathered for it move a head whose objective has been taken away.
+#[test]
+fn a_head_without_its_objective_stays_after_resuming() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Arc::new(Roads::new(30));
+    let overrides = ["checkpoint=last", "max_epochs=2", "lightning.trainer.params.accumulate_grad_batches=3"];
+    let mut first = Engine::build(standard(folder.path(), &overrides), Some(source.clone()), Host::default()).unwrap();
+    // After the sanity check's 3 scenarios and four batches: amid the second accumulation.
+    *source.stop_at.lock().unwrap() = Some((3 + 4 * 4 + 1, first.stop_handle()));
+    first.fit().unwrap();
+    assert_eq!((first.trainer().state().step, first.trainer().state().gathered), (1, 1));
+    let parameters = |engine: &Engine, head: bool| -> Vec<f64> {
+        let (session, values) = (engine.model().session(), buffers(engine)[0].clone());
+        let chosen = session.parameters().iter().filter(|p| !p.statistic && p.name.starts_with("planning_decoder.pi_head.") == head);
+        chosen.flat_map(|p| values[p.range()].to_vec()).collect()
+    };
+    let mut fewer = engine(standard(folder.path(), &[&overrides[..], &["~objective.cls_loss"]].concat()), Roads::new(30), Host::default());
+    fewer.fit().unwrap();
+    assert!(parameters(&fewer, false) != parameters(&first, false));
+    assert!(parameters(&fewer, true) == parameters(&first, true));
+}
+
 #[test]
 fn moments_of_another_optimizer_are_refused() {
     let folder = tempfile::tempdir().unwrap();

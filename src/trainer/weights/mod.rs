@@ -282,8 +282,9 @@ impl File {
         let parameters: Vec<(Parameter, &str, Buffer)> =
             parts.iter().flat_map(|(prefix, buffer)| members(session, *buffer).map(|p| (p.clone(), *prefix, *buffer))).collect();
         for (p, prefix, buffer) in &parameters {
-            // Moments would move a frozen parameter.
-            let still = MOMENTS.iter().any(|(_, moments)| moments == buffer) && session.frozen().contains(&p.name);
+            // Moments or a gathered gradient would move a parameter that stays.
+            let moves = matches!(buffer, Buffer::FirstMoments | Buffer::SecondMoments | Buffer::Gradients);
+            let still = moves && session.stays(&p.name);
             let mut values: Box<dyn Iterator<Item = f64>> = match get(prefix, p) {
                 Some(_) if still => Box::new(std::iter::repeat_n(0.0, p.len())),
                 Some(tensor) => Box::new(tensor.values()),
