@@ -28,6 +28,23 @@ impl Segment {
     }
 }
 
+/// True if no row is in two segments, in one pass: each starts behind all before it, or they interleave, with the stride of the
+/// first of them and between its first two rows. Whatever else is not looked into counts as shared.
+fn apart(list: &[i32], rows: impl Fn(Segment) -> [usize; 3]) -> bool {
+    // The first of those that interleave, the start of the last one, and where all end.
+    let (mut base, mut stride, mut last, mut end) = (0, 0, 0, 0);
+    let mut segments = (0..list.len() / 6).map(|s| rows(Segment::of(list, s))).filter(|[_, count, _]| *count > 0);
+    segments.all(|[start, count, step]| {
+        let behind = start >= end;
+        let beside = step == stride && start > last && start < base + stride;
+        if behind {
+            (base, stride) = (start, step);
+        }
+        (last, end) = (start, end.max(start + (count - 1) * step + 1));
+        behind || beside
+    })
+}
+
 /// What all tasks of a call share.
 struct Shared<'a, T> {
     spec: &'a Attention,
@@ -56,17 +73,6 @@ impl<'a, T: Real> Shared<'a, T> {
     /// Most scores of a task: queries by keys.
     fn scores(&self) -> usize {
         (0..self.segments()).map(|s| Segment::of(self.list, s)).map(|s| s.query[1].min(QUERIES) * s.key[1]).max().unwrap_or(0)
-    }
-    /// True if no row is in two segments.
-    fn apart(&self, rows: impl Fn(Segment) -> [usize; 3]) -> bool {
-        let end = |[start, count, stride]: [usize; 3]| start + count.saturating_sub(1) * stride;
-        let of = |s| rows(Segment::of(self.list, s));
-        // They follow one another or interleave; whatever else is not looked into counts as shared.
-        let pair = |a: [usize; 3], b: [usize; 3]| {
-            let interleave = a[2] == b[2] && a[2] > 0 && a[0] % a[2] != b[0] % a[2];
-            a[1] == 0 || b[1] == 0 || end(a) < b[0] || end(b) < a[0] || interleave
-        };
-        (0..self.segments()).all(|a| (a + 1..self.segments()).all(|b| pair(of(a), of(b))))
     }
     /// First column of a head in an operand.
     fn column(&self, operand: usize, head: usize) -> usize {
@@ -134,7 +140,7 @@ pub fn forward<T: Real>(call: &mut Call<T>, spec: &Attention) {
         call.zero(y);
         call.zero(lse);
     }
-    if shared.apart(|s| s.query) {
+    if apart(shared.list, |s| s.query) {
         call.tasks(segments * heads, room, |task, scratch| one(task / heads, task % heads, scratch));
     } else {
         call.tasks(heads, room, |head, scratch| (0..segments).for_each(|s| one(s, head, scratch)));
@@ -295,5 +301,89 @@ fn sharing<T: Real>(shared: &Shared<T>, call: &Call<T>, grads: [Option<Out<T>>; 
             return Sharing::Columns;
         }
     }
-    if shared.apart(|s| s.key) && shared.apart(|s| s.query) { Sharing::Nothing } else { Sharing::Rows }
+    if apart(shared.list, |s| s.key) && apart(shared.list, |s| s.query) { Sharing::Nothing } else { Sharing::Rows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{ModelConfig, ObjectiveConfig},
+        data::{
+            batch::{BatchOptions, Index},
+            collate,
+        },
+        features::{AgentFeatures, Features, ReferenceLineFeatures},
+        graph::{Scalar, random::philox},
+    };
+    use std::collections::HashSet;
+
+    fn query(s: Segment) -> [usize; 3] {
+        s.query
+    }
+
+    /// Looks at every row.
+    fn apart_by_rows(list: &[i32], rows: impl Fn(Segment) -> [usize; 3]) -> bool {
+        let mut seen = HashSet::new();
+        (0..list.len() / 6).map(|s| rows(Segment::of(list, s))).all(|[start, count, stride]| {
+            let own: HashSet<usize> = (0..count).map(|i| start + i * stride).collect();
+            own.into_iter().all(|row| seen.insert(row))
+        })
+    }
+
+    #[test]
+    fn segments_that_share_a_row_are_not_apart() {
+        let mut found = [0; 3];
+        for case in 0..200_000 {
+            let [count, ..] = philox([case, 0, 0, 0], [1, 0]);
+            let list: Vec<i32> = (0..2 + count % 3)
+                .flat_map(|s| {
+                    philox([case, s, 1, 0], [1, 0]).into_iter().zip([12, 4, 4]).map(|(word, below)| (word % below) as i32).chain([0; 3])
+                })
+                .collect();
+            let (ours, exact) = (apart(&list, query), apart_by_rows(&list, query));
+            assert!(exact || !ours, "{list:?}");
+            found[usize::from(ours) + usize::from(exact)] += 1;
+        }
+        assert!(found.iter().all(|&n| n > 1000), "{found:?}");
+    }
+
+    #[test]
+    fn segments_of_a_batch_are_apart() {
+        let model = ModelConfig::default();
+        let scenario = |agents: usize, lines: usize| {
+            let rows = agents * model.history_steps;
+            let pairs = |n: usize| vec![0.0; 2 * n];
+            Features {
+                agents: AgentFeatures {
+                    count: agents,
+                    steps: model.history_steps,
+                    position: pairs(rows),
+                    heading: vec![0.0; rows],
+                    velocity: pairs(rows),
+                    shape: pairs(rows),
+                    category: vec![1; agents],
+                    valid: vec![true; rows],
+                    target: Vec::new(),
+                },
+                reference_lines: ReferenceLineFeatures {
+                    count: lines,
+                    points: 1,
+                    position: pairs(lines),
+                    vector: pairs(lines),
+                    orientation: vec![0.0; lines],
+                    valid: vec![true; lines],
+                    future_projection: Vec::new(),
+                },
+                ..Features::default()
+            }
+        };
+        let scenarios = [scenario(3, 1), scenario(1, 4), scenario(2, 1), scenario(5, 2)];
+        let options = BatchOptions { model: model.clone(), objectives: ObjectiveConfig::default(), scalar: Scalar::F32, triplets: false };
+        let batch = collate(&scenarios.each_ref(), &[], &options).unwrap();
+        for slot in [Index::TokenSegments, Index::StateSegments, Index::LineSegments, Index::ModeSegments, Index::CrossSegments] {
+            let list = batch.feed.index(slot as usize);
+            assert!(list.len() >= 6 * scenarios.len() && apart(list, query) && apart(list, |s| s.key), "{slot:?}");
+        }
+    }
 }
