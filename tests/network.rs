@@ -65,6 +65,17 @@ fn every_parameter_reaches_the_loss() {
 }
 
 #[test]
+fn a_parameter_that_reaches_no_loss_is_named() {
+    let config = ModelConfig { use_hidden_proj: true, ..ModelConfig::default() };
+    let parameters = params::parameters(&params::specifications(&config));
+    let mut b = Builder::new(Mode::Train);
+    let outputs = model::record(&mut b, &parameters, &config).unwrap();
+    let losses = objectives::record(&mut b, &outputs, &parameters, &config, &ObjectiveConfig::default(), 60).unwrap();
+    let error = autodiff::differentiate(&mut b.finish(), losses[6].1.unwrap(), &parameters, &[]).unwrap_err().to_string();
+    assert!(error.contains("'hidden_proj."), "{error}");
+}
+
+#[test]
 fn the_projection_alone_may_be_idle() {
     let (features, model) = scenarios();
     let model = ModelConfig { use_hidden_proj: true, ..model };
