@@ -200,6 +200,7 @@ fn check(case: &Case, name: &str, mut session: Session, bounds: &Bounds) -> Vec<
     compare_losses(&mut report, case, "eval", &losses, bounds);
     // Where a scenario has fewer than six candidates, the reference fills up with lines that are padding; here they do not exist.
     let enough = evaluate.lines.iter().all(|lines| lines.len() * case.model.num_modes >= 6);
+    assert_eq!(session.metrics().len(), case.below("eval/metric/").count(), "{}: number of metrics", case.name);
     for (name, sum, count) in session.metrics().clone() {
         if !enough && ["minADE", "minFDE", "MR"].contains(&name) {
             continue;

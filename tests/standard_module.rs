@@ -291,6 +291,7 @@ fn metrics_follow_their_formulas() {
     // The trainer's own are the same as there.
     let (mut pluto, plain, _) = self::session(&case, &ObjectiveConfig::default());
     pluto.evaluate(&plain).unwrap();
+    assert_eq!(pluto.metrics().len(), 5);
     for (name, sum, count) in pluto.metrics().clone() {
         assert_eq!(value(name), (sum / count, count), "{name}");
     }
