@@ -116,6 +116,8 @@ fn faults_name_key_value_and_expectation() {
         ("objective_aggregate_mode: median", "objective_aggregate_mode", "mean, sum or max"),
         ("optimizer: {_target_: torch.optim.Adagrad}", "optimizer._target_", "SGD"),
         ("optimizer: {betas: [0.9]}", "optimizer.betas", "two numbers"),
+        ("optimizer: {eps: 0}", "optimizer.eps", "above 0"),
+        ("optimizer: {eps: 1e-50}", "optimizer.eps", "above 0"),
         ("optimizer: {amsgrad: true}", "optimizer.amsgrad", "unknown"),
         ("lr_scheduler: {_target_: a.CosineAnnealingLR}", "lr_scheduler._target_", "OneCycleLR"),
         ("lr_scheduler: {pct_start: 2}", "lr_scheduler.pct_start", "from 0 to 1"),

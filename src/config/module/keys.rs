@@ -25,7 +25,8 @@ pub(in crate::config) fn visit(c: &mut Config, v: &mut impl Visitor) -> Result<(
     v.key("optimizer.lr", &[], &mut standard.lr, Rule(|x| *x > 0.0, "above 0"))?;
     v.key("optimizer.weight_decay", &[], &mut standard.weight_decay, Rule(|x| x.is_none_or(|x| x >= 0.0), "at least 0"))?;
     v.key("optimizer.betas", &[], &mut standard.betas, Rule(|x| x.iter().all(|x| (0.0..1.0).contains(x)), "at least 0 and below 1"))?;
-    v.key("optimizer.eps", &[], &mut standard.eps, Rule(|x| *x >= 0.0, "at least 0"))?;
+    // 0 would make 0 / 0 of a parameter without a gradient.
+    v.key("optimizer.eps", &[], &mut standard.eps, Rule(|x| *x as f32 > 0.0, "above 0 in single precision"))?;
     v.key("optimizer.momentum", &[], &mut standard.momentum, RATE)?;
     v.key("optimizer.dampening", &[], &mut standard.dampening, Rule(|x| *x >= 0.0, "at least 0"))?;
     v.key("optimizer.nesterov", &[], &mut standard.nesterov, SWITCH)?;
