@@ -296,7 +296,7 @@ fn losses() {
     });
 }
 
-/// A backend whose gradient is `scale` times known numbers: of the mean of | ‖(c2, c3)‖ - 1 |.
+/// A backend whose gradient is known: that of the mean of | ‖(c2, c3)‖ - 1 | over rows of four `values`.
 fn with_gradient(values: &[f64]) -> (Box<dyn Backend>, Plan, Feed) {
     let mut parameters = Parameters::default();
     parameters.push("p".into(), &[values.len() / 4, 4], false);

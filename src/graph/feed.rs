@@ -30,15 +30,6 @@ pub enum RealsRef<'a> {
     F64(&'a [f64]),
 }
 
-/// Borrowed numbers to write to, in the precision of the run.
-#[derive(Debug, PartialEq)]
-pub enum RealsMut<'a> {
-    /// Single precision.
-    F32(&'a mut [f32]),
-    /// Double precision.
-    F64(&'a mut [f64]),
-}
-
 impl Reals {
     /// Nothing, of a precision.
     pub fn new(scalar: Scalar) -> Self {
@@ -59,13 +50,6 @@ impl Reals {
         match self {
             Self::F32(v) => v.push(value as f32),
             Self::F64(v) => v.push(value),
-        }
-    }
-    /// Appends single-precision numbers.
-    pub fn extend_f32(&mut self, values: &[f32]) {
-        match self {
-            Self::F32(v) => v.extend_from_slice(values),
-            Self::F64(v) => v.extend(values.iter().map(|&x| f64::from(x))),
         }
     }
     /// Number of elements.

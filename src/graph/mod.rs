@@ -22,7 +22,7 @@ pub mod random;
 pub mod schedule;
 
 pub use builder::{Builder, Mode};
-pub use feed::{Feed, Reals, RealsMut, RealsRef, Scalar, Step};
+pub use feed::{Feed, Reals, RealsRef, Scalar, Step};
 pub use op::{Activation, Attention, Deviation, Folded, MOST_CANDIDATES, MOST_MOMENTS, Measure, Op, RowMap, Subject};
 pub use parameters::{Matrix, Parameter, Parameters, Scope, Vector};
 pub use plan::Plan;

@@ -20,7 +20,7 @@ pub fn scale<T: Real>(call: &Call<T>) -> f64 {
 }
 
 /// All of the gradient of operand 0, zeroed unless it is added to.
-fn gradient<T: Real>(call: &Call<T>) -> Option<&'static mut [T]> {
+fn gradient<'a, T: Real>(call: &Call<'a, T>) -> Option<&'a mut [T]> {
     let (dx, accumulate) = call.dx(0)?;
     // SAFETY: no task runs while a loss writes its gradient.
     let dx = unsafe { dx.part(0..dx.len()) };
@@ -80,8 +80,8 @@ pub fn scale_backward<T: Real>(call: &mut Call<T>, factor: f64) {
     }
 }
 
-/// Sum over rows of what `f` gives, blocks in the order of rows.
-fn row_sum<T: Real>(rows: usize, f: impl Fn(usize) -> f64) -> f64 {
+/// Sum over rows of what `f` gives, in their order.
+fn row_sum(rows: usize, f: impl Fn(usize) -> f64) -> f64 {
     (0..rows).map(f).sum()
 }
 
@@ -89,7 +89,7 @@ fn row_sum<T: Real>(rows: usize, f: impl Fn(usize) -> f64) -> f64 {
 pub fn smooth_l1_forward<T: Real>(call: &mut Call<T>, steps: usize, channels: usize, target_channels: usize) {
     let ((x, _), (target, _), (valid, _)) = (call.input(0), call.input(1), call.input(2));
     let rows = call.input_rows(0) * steps;
-    let total = row_sum::<T>(rows, |i| {
+    let total = row_sum(rows, |i| {
         if valid[i] == T::ZERO {
             return 0.0;
         }
@@ -136,7 +136,7 @@ pub fn smooth_l1_backward<T: Real>(call: &mut Call<T>, steps: usize, channels: u
 pub fn unit_norm_forward<T: Real>(call: &mut Call<T>, steps: usize, channels: usize) {
     let (x, _) = call.input(0);
     let count = call.input_rows(0) * steps;
-    let total = row_sum::<T>(count, |i| (x[i * channels + 2].f64().hypot(x[i * channels + 3].f64()) - 1.0).abs());
+    let total = row_sum(count, |i| (x[i * channels + 2].f64().hypot(x[i * channels + 3].f64()) - 1.0).abs());
     result(call, total / count.max(1) as f64);
 }
 
@@ -169,7 +169,7 @@ fn logits_of<T: Real>(x: &[T], list: &[i32], s: usize) -> (std::ops::Range<usize
 pub fn cross_entropy_forward<T: Real>(call: &mut Call<T>, segments: usize, target: usize) {
     let (x, _) = call.input(0);
     let (list, target) = (call.index(segments), call.index(target));
-    let total = row_sum::<T>(target.len(), |s| {
+    let total = row_sum(target.len(), |s| {
         let (range, most, sum) = logits_of(x, list, s);
         if range.is_empty() { 0.0 } else { most + sum.ln() - x[target[s] as usize].f64() }
     });
@@ -324,7 +324,7 @@ pub fn triplet_forward<T: Real>(call: &mut Call<T>, triplets: usize, temperature
     let (x, width) = call.input(0);
     let list = call.index(triplets);
     let count = list.len() / 3;
-    let total = row_sum::<T>(count, |t| {
+    let total = row_sum(count, |t| {
         let d = Triplet::of(x, width, list, t, temperature);
         let d = d.logits[1] - d.logits[0];
         d.max(0.0) + (-d.abs()).exp().ln_1p() + if d.is_nan() { d } else { 0.0 }

@@ -368,7 +368,7 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::Unfold { length, positions } => rows::unfold_backward(call, *length, positions),
         Op::Mix { length, weights } => rows::mix_backward(call, *length, weights),
         Op::Interleave => rows::interleave_backward(call),
-        Op::JoinSteps { steps } => rows::join_steps_backward(call, *steps),
+        Op::JoinSteps { .. } => rows::join_steps_backward(call),
         Op::SmoothL1 { steps, channels, target_channels } => losses::smooth_l1_backward(call, *steps, *channels, *target_channels),
         Op::UnitNorm { steps, channels } => losses::unit_norm_backward(call, *steps, *channels),
         Op::CrossEntropy { segments, target } => losses::cross_entropy_backward(call, *segments, *target),

@@ -302,7 +302,7 @@ pub fn join_steps_forward<T: Real>(call: &mut Call<T>, steps: usize) {
     }
 }
 
-pub fn join_steps_backward<T: Real>(call: &mut Call<T>, steps: usize) {
+pub fn join_steps_backward<T: Real>(call: &mut Call<T>) {
     let parts = call.node.outputs.len();
     let (dy, width) = call.dy();
     let rows = call.dy_rows();
@@ -315,5 +315,4 @@ pub fn join_steps_backward<T: Real>(call: &mut Call<T>, steps: usize) {
             }
         });
     }
-    let _ = steps;
 }
