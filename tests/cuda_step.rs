@@ -102,7 +102,7 @@ fn written(plan: &Plan) -> Vec<(usize, TensorId)> {
 fn behind_maxima(plan: &Plan) -> HashSet<TensorId> {
     let mut behind = HashSet::new();
     for node in plan.graph.nodes.iter().filter(|node| node.pass == Pass::Backward) {
-        let is_maximum = matches!(node.op, Op::LinearMax { .. } | Op::NormLinearMax { .. } | Op::SegmentMax { .. });
+        let is_maximum = matches!(node.op, Op::LinearMax { .. } | Op::NormLinearMax { .. });
         if is_maximum || node.inputs.iter().flatten().any(|id| behind.contains(id)) {
             behind.extend(node.outputs.iter().flatten().filter(|id| plan.graph.tensor(**id).place == Place::Arena));
         }

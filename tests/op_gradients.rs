@@ -171,18 +171,6 @@ fn concat() {
     case.check(3, |b, _, x| b.concat(&[x, x], Rows::of(Symbol(1))).unwrap());
 }
 
-#[test]
-fn segment_max() {
-    let lists: [(usize, &[i32]); 4] = [(12, &[0, 3, 0, 3, 1, 1, 4, 0, 0, 4, 8, 1]), (0, &[0, 0, 0, 0, 0, 1]), (5, &[0, 5, 0]), (3, &[])];
-    for (count, list) in lists {
-        for width in [1, 33] {
-            let mut case = Case::new(&[count, list.len() / 3]);
-            let slot = case.index(list.to_vec());
-            case.check(width, |b, _, x| b.segment_max(x, slot, Rows::of(Symbol(1))));
-        }
-    }
-}
-
 /// With and without a norm of its operand, of the batch or with running statistics.
 #[test]
 fn linear_max() {

@@ -202,16 +202,7 @@ impl Builder {
         Ok(self.push(Op::Concat, parts, rows, &[width]))
     }
 
-    /// Column maxima of segments of rows; see [`Op::SegmentMax`].
-    pub fn segment_max(&mut self, x: TensorId, segments: usize, rows: Rows) -> TensorId {
-        let width = self.width(x);
-        let y = self.push(Op::SegmentMax { segments }, &[x], rows, &[width]);
-        let kept = self.tensor(format!("{}.row", self.graph.tensor(y).name), rows, width, Element::Index, Place::Arena);
-        self.graph.nodes.last_mut().expect("just pushed").outputs.push(Some(kept));
-        y
-    }
-
-    /// [`Builder::segment_max`] of a linear layer with `weight` and `bias` of the scope, whose rows are not kept.
+    /// Column maxima of segments of rows of a linear layer with `weight` and `bias` of the scope; see [`Op::LinearMax`].
     ///
     /// # Errors
     /// A missing parameter or a width that does not fit.

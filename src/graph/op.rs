@@ -140,10 +140,8 @@ pub enum Op {
     Gather { index: usize },
     /// Operands one below the other.
     Concat,
-    /// Largest value of each column in each segment of consecutive rows. Index slot: start, count, flag per segment; a set
-    /// flag, or no row, adds a row of zeros to the comparison. Second output (index): row of the maximum, -1 for the zeros.
-    SegmentMax { segments: usize },
-    /// SegmentMax of x Wᵀ + b, whose rows are not kept. `segments` and outputs as for SegmentMax.
+    /// Largest value of each column in each segment of consecutive rows of x Wᵀ + b, which are not kept. Index slot: start, count, flag per
+    /// segment; a set flag, or no row, adds a row of zeros to the comparison. Second output (index): row of the maximum, -1 for the zeros.
     LinearMax { weight: Matrix, bias: Vector, segments: usize },
     /// LinearMax of BatchNorm of x with ReLU, whose rows are not kept either. Outputs: y, rows of the maxima (index), statistics `[2, width]`.
     NormLinearMax { gamma: Vector, beta: Vector, running: [Vector; 2], train: bool, weight: Matrix, bias: Vector, segments: usize },
@@ -222,7 +220,6 @@ impl Op {
             Op::Fourier { .. } => "fourier",
             Op::Gather { .. } => "gather",
             Op::Concat => "concat",
-            Op::SegmentMax { .. } => "segment_max",
             Op::LinearMax { .. } => "linear_max",
             Op::NormLinearMax { .. } => "norm_linear_max",
             Op::LinearPair { .. } => "linear_pair",
@@ -262,7 +259,6 @@ impl Op {
             Op::Linear { activation: Activation::Gelu, .. } => (ALL, KEPT),
             Op::LayerNorm { .. } | Op::BatchNorm { .. } => (ALL, KEPT),
             Op::Fourier { .. } => (ALL, FIRST),
-            Op::SegmentMax { .. } => (NONE, KEPT),
             Op::LinearMax { .. } => (ALL, KEPT),
             Op::NormLinearMax { .. } => (ALL, BEHIND),
             Op::LinearPair { .. } => (FIRST, KEPT),

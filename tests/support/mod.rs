@@ -183,10 +183,9 @@ impl Case {
             near_from(0.5, &ours.y, &exact.y, *bound, &what("y"));
             near(&ours.pending, &exact.pending, *bound, &what("statistics"));
             let relu = |op: &Op| matches!(op, Op::Linear { activation: Activation::Relu, .. });
-            if *multiply == Multiply::Tf32x3 || !has(&["linear_max", "segment_max"]) && !plan.graph.nodes.iter().any(|node| relu(&node.op))
-            {
+            if *multiply == Multiply::Tf32x3 || !has(&["linear_max"]) && !plan.graph.nodes.iter().any(|node| relu(&node.op)) {
                 near(&ours.gradient, &exact.gradient, *gradient_bound, &what("gradient"));
-            } else if !has(&["linear_max", "segment_max"]) {
+            } else if !has(&["linear_max"]) {
                 // What is nearly zero may have the other sign: single elements jump.
                 close(&ours.gradient, &exact.gradient, *gradient_bound, &what("gradient"));
             } // Another row may be the largest where two are nearly equal: nothing is left to compare.

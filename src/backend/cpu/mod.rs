@@ -10,6 +10,7 @@ mod fourier;
 mod gemm;
 mod imitation;
 mod linear;
+mod linear_max;
 mod linear_norm;
 mod losses;
 mod math;
@@ -19,7 +20,6 @@ mod norm;
 mod optimizer;
 mod pool;
 mod rows;
-mod segment_max;
 
 use self::{
     call::{Call, Out},
@@ -299,9 +299,8 @@ fn forward<T: Real>(call: &mut Call<T>) {
         Op::Fourier { frequencies, channel } => fourier::forward(call, *frequencies, *channel),
         Op::Gather { index } => rows::gather_forward(call, *index),
         Op::Concat => rows::concat_forward(call),
-        Op::SegmentMax { segments } => segment_max::forward(call, *segments),
-        Op::LinearMax { weight, bias, segments } => segment_max::linear_forward(call, *weight, *bias, *segments),
-        Op::NormLinearMax { .. } => segment_max::norm_linear_forward(call),
+        Op::LinearMax { weight, bias, segments } => linear_max::forward(call, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => linear_max::norm_forward(call),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_forward(call, pair, *index)
@@ -350,9 +349,8 @@ fn backward<T: Real>(call: &mut Call<T>) {
         Op::Fourier { frequencies, channel } => fourier::backward(call, *frequencies, *channel),
         Op::Gather { index } => rows::gather_backward(call, *index),
         Op::Concat => rows::concat_backward(call),
-        Op::SegmentMax { segments } => segment_max::backward(call, *segments),
-        Op::LinearMax { weight, bias, segments } => segment_max::linear_backward(call, *weight, *bias, *segments),
-        Op::NormLinearMax { .. } => segment_max::norm_linear_backward(call),
+        Op::LinearMax { weight, bias, segments } => linear_max::backward(call, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => linear_max::norm_backward(call),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_backward(call, pair, *index)

@@ -3,9 +3,9 @@
 use super::{
     attention, dropout, fourier, group_attention, imitation,
     linear::{self, Pair},
-    linear_norm, losses, metrics, neighborhood, norm, parts,
+    linear_max, linear_norm, losses, metrics, neighborhood, norm, parts,
     recorder::Recorder,
-    rows, segment_max, sequences,
+    rows, sequences,
 };
 use crate::{
     error::{Error, Result},
@@ -31,9 +31,8 @@ fn forward(r: &mut Recorder) -> Result<()> {
         Op::Fourier { frequencies, channel } => fourier::forward(r, *frequencies, *channel),
         Op::Gather { index } => rows::gather_forward(r, *index),
         Op::Concat => parts::concat_forward(r),
-        Op::SegmentMax { segments } => segment_max::forward(r, *segments),
-        Op::LinearMax { weight, bias, segments } => segment_max::linear_forward(r, *weight, *bias, *segments),
-        Op::NormLinearMax { .. } => segment_max::norm_linear_forward(r),
+        Op::LinearMax { weight, bias, segments } => linear_max::forward(r, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => linear_max::norm_forward(r),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_forward(r, pair, *index)
@@ -81,9 +80,8 @@ fn backward(r: &mut Recorder) -> Result<()> {
         Op::Fourier { frequencies, channel } => fourier::backward(r, *frequencies, *channel),
         Op::Gather { index } => rows::gather_backward(r, *index),
         Op::Concat => parts::concat_backward(r),
-        Op::SegmentMax { segments } => segment_max::backward(r, *segments),
-        Op::LinearMax { weight, bias, segments } => segment_max::linear_backward(r, *weight, *bias, *segments),
-        Op::NormLinearMax { .. } => segment_max::norm_linear_backward(r),
+        Op::LinearMax { weight, bias, segments } => linear_max::backward(r, *weight, *bias, *segments),
+        Op::NormLinearMax { .. } => linear_max::norm_backward(r),
         Op::LinearPair { inner, inner_bias, outer, outer_bias, index } => {
             let pair = Pair { inner: *inner, inner_bias: *inner_bias, outer: *outer, outer_bias: *outer_bias };
             linear::pair_backward(r, pair, *index)

@@ -19,6 +19,7 @@ mod halves;
 mod imitation;
 pub mod kernels;
 mod linear;
+mod linear_max;
 mod linear_norm;
 mod loss_scale;
 mod losses;
@@ -33,7 +34,6 @@ mod product;
 mod read_back;
 mod recorder;
 mod rows;
-mod segment_max;
 mod sequences;
 mod weights;
 

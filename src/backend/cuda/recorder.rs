@@ -7,11 +7,11 @@ use super::{
     chain::{self, Chain, Kind},
     device::{ALIGNMENT, Address, Launch},
     linear::{self, PairSums},
+    linear_max::{self, SegmentOf},
     linear_norm::{self, NormGradient},
     loss_scale, metrics,
     partials::{self, PartialSum},
     product::{Gradient, RunStatistics, Weight},
-    segment_max::{self, SegmentOf},
     weights,
 };
 use crate::{
@@ -339,7 +339,7 @@ impl<'a> Recorder<'a> {
         let one = r.constants(&[1.0_f32]);
         r.seed = if at.loss_scale == 0 { one } else { at.loss_scale + loss_scale::FACTOR };
         weights::pack_parameters(&mut r);
-        segment_max::look_up(&mut r);
+        linear_max::look_up(&mut r);
         linear::pair_products(&mut r)?;
         r.program.start = r.program.launches.len();
         let one = |r: &mut Self, n: usize| {

@@ -1,4 +1,4 @@
-//! Largest value of each column in each segment of rows, of a matrix or of a linear layer's result.
+//! Largest value of each column in each segment of rows of a linear layer's result.
 
 use super::{
     device::Address,
@@ -14,40 +14,10 @@ use crate::{
 use bytemuck::{Pod, Zeroable};
 
 const BLOCK: usize = 256;
-/// Most segments that a block has at a time; mirrors `segment_max.cu`.
+/// Most segments that a block has at a time; mirrors `linear_max.cu`.
 const MOST_SEGMENTS: usize = 32;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Forward {
-    step: Address,
-    x: Reference,
-    y: Reference,
-    list: IndexReference,
-    kept: Address,
-    segments: RowCount,
-    width: i32,
-    pad: i32,
-}
-
-pub fn forward(r: &mut Recorder, segments: usize) -> Result<()> {
-    let id = r.node.output(0);
-    let (count, width) = (r.capacity(id), r.width(id));
-    let arguments = Forward {
-        step: r.step(),
-        x: r.input(0),
-        y: r.output(0),
-        list: r.index(segments),
-        kept: r.index_output(1).address(),
-        segments: r.rows(id),
-        width: width as i32,
-        pad: 0,
-    };
-    r.launch("segment_max_forward", [blocks(count * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
-    Ok(())
-}
-
-/// A list of segments whose rows' segments are looked up; mirrors `SegmentOf` of `segment_max.cu`.
+/// A list of segments whose rows' segments are looked up; mirrors `SegmentOf` of `linear_max.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub struct SegmentOf {
@@ -76,7 +46,7 @@ pub fn look_up(r: &mut Recorder) {
     let nodes = r.plan.graph.nodes.iter().filter(|node| node.pass == Pass::Backward);
     let (mut lists, mut most): (Vec<SegmentOf>, _) = (Vec::new(), 0);
     for node in nodes {
-        let (Op::SegmentMax { segments } | Op::LinearMax { segments, .. } | Op::NormLinearMax { segments, .. }) = node.op else { continue };
+        let (Op::LinearMax { segments, .. } | Op::NormLinearMax { segments, .. }) = node.op else { continue };
         let [x, y] = [node.operands[0], node.input(node.inputs.len() - 1)];
         let (list, rows, segments, capacity) = (r.index(segments), r.rows(x), r.rows(y), r.capacity(x));
         if lists.iter().all(|of| !of.is_of(list, rows, segments)) {
@@ -102,30 +72,7 @@ fn maxima(r: &Recorder, segments: usize) -> Maxima {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Backward {
-    step: Address,
-    dy: Reference,
-    dx: Reference,
-    maxima: Maxima,
-    rows: RowCount,
-    width: i32,
-    accumulate: i32,
-}
-
-pub fn backward(r: &mut Recorder, segments: usize) -> Result<()> {
-    let Some((dx, accumulate)) = r.dx(0) else { return Ok(()) };
-    let maxima = maxima(r, segments);
-    let id = r.node.operands[0];
-    let (rows, width) = (r.capacity(id), r.width(id));
-    let arguments =
-        Backward { step: r.step(), dy: r.dy(), dx, maxima, rows: r.rows(id), width: width as i32, accumulate: i32::from(accumulate) };
-    r.launch("segment_max_backward", [blocks(rows * width, BLOCK), 1, 1], BLOCK as u32, 0, &arguments);
-    Ok(())
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct LinearForward {
+struct Forward {
     step: Address,
     weight: Address,
     bias: Address,
@@ -141,12 +88,12 @@ struct LinearForward {
     group: i32,
 }
 
-pub fn linear_forward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
+pub fn forward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
     linear_maxima(r, Norm::none(), matrix, bias, segments);
     Ok(())
 }
 
-pub fn norm_linear_forward(r: &mut Recorder) -> Result<()> {
+pub fn norm_forward(r: &mut Recorder) -> Result<()> {
     let Op::NormLinearMax { gamma, beta, running, train, weight, bias, segments } = r.node.op else { unreachable!("norm_linear_max") };
     let kept = r.output(2);
     norm::keep_statistics(r, kept, [gamma, beta], running, train);
@@ -160,7 +107,7 @@ fn linear_maxima(r: &mut Recorder, norm: Norm, matrix: Matrix, bias: Vector, seg
     let (rows, count) = (r.capacity(x), r.capacity(y));
     let (tile, w) = (Tile::Large, weight(r, matrix));
     let group = (tile.side() * count / rows.max(1)).clamp(1, MOST_SEGMENTS);
-    let arguments = LinearForward {
+    let arguments = Forward {
         step: r.step(),
         weight: w.at,
         bias: r.parameter(bias),
@@ -186,7 +133,7 @@ fn slope(r: &Recorder, matrix: Matrix, segments: usize) -> Slope {
     Slope { maxima: maxima(r, segments), kind: OF_MAXIMA, ..Slope::plain(r.dy(), matrix.rows) }
 }
 
-pub fn linear_backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
+pub fn backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments: usize) -> Result<()> {
     let (slope, id) = (slope(r, matrix, segments), r.node.operands[0]);
     let rows = (r.rows(id), r.capacity(id));
     if let Some(dx) = r.dx(0) {
@@ -198,7 +145,7 @@ pub fn linear_backward(r: &mut Recorder, matrix: Matrix, bias: Vector, segments:
 }
 
 /// The gradient of what is normalised is computed twice, for the sums over its columns and then for dx, which is less than to keep it.
-pub fn norm_linear_backward(r: &mut Recorder) -> Result<()> {
+pub fn norm_backward(r: &mut Recorder) -> Result<()> {
     let Op::NormLinearMax { gamma, beta, train, weight: matrix, bias, segments, .. } = r.node.op else { unreachable!("norm_linear_max") };
     let (slope, norm, id) = (slope(r, matrix, segments), Norm::new(r, r.input(3), [gamma, beta]), r.node.operands[0]);
     let rows = (r.rows(id), r.capacity(id));

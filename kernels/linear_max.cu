@@ -1,4 +1,4 @@
-// Largest value of each column in each segment of rows, of a matrix or of a linear layer's result whose rows are not kept.
+// Largest value of each column in each segment of rows of a linear layer's result, whose rows are not kept.
 #include "maxima.cuh"
 #include "normalise.cuh"
 
@@ -14,31 +14,6 @@ struct Largest {
         value = larger ? x : value, row = larger ? at : row;
     }
 };
-
-// ---- y, kept [segments, width] of x [rows, width]; a thread has a column of a segment.
-struct SegmentMaxForward {
-    const StepBlock* step;
-    Reference x, y;
-    IndexReference list;
-    int* kept;
-    Rows segments;
-    int width, pad;
-};
-extern "C" __global__ void __launch_bounds__(256) segment_max_forward(SegmentMaxForward a) {
-    const float* x = read(a.x, a.step);
-    float* y = write(a.y);
-    const int* list = read(a.list, a.step);
-    int count = resolve(a.segments, a.step) * a.width;
-    for (int i = global_thread(); i < count; i += global_threads()) {
-        int s = i / a.width, column = i % a.width;
-        Segment segment(list, s);
-        Largest largest = Largest::begin(segment.zeros);
-#pragma unroll 4
-        for (int row = segment.start; row < segment.start + segment.count; row++) largest.take(x[size_t(row) * a.width + column], row);
-        y[i] = largest.value, a.kept[i] = largest.row;
-    }
-}
-KERNEL(segment_max_forward, SegmentMaxForward)
 
 // ---- What `Maxima` wants to know: segment_of [rows], and whether segments follow one another; of the list of the grid's second axis.
 struct SegmentOf {
@@ -80,25 +55,6 @@ extern "C" __global__ void __launch_bounds__(256) segment_of(LookUp all) {
     }
 }
 KERNEL(segment_of, LookUp)
-
-// ---- dx [rows, width] (+)= dy where the maximum came from.
-struct SegmentMaxBackward {
-    const StepBlock* step;
-    Reference dy, dx;
-    Maxima maxima;
-    Rows rows;
-    int width, accumulate;
-};
-extern "C" __global__ void __launch_bounds__(256) segment_max_backward(SegmentMaxBackward a) {
-    MaximaView maxima(a.maxima, a.step, read(a.dy, a.step), a.width);
-    float* dx = write(a.dx);
-    size_t count = size_t(resolve(a.rows, a.step)) * a.width;
-    for (size_t i = global_thread(); i < count; i += global_threads()) {
-        float d = maxima.one(int(i / a.width), int(i % a.width));
-        dx[i] = a.accumulate ? dx[i] + d : d;
-    }
-}
-KERNEL(segment_max_backward, SegmentMaxBackward)
 
 // ---- y, kept [segments, n] of x Wᵀ + b with x [rows, k], normalised if there is a norm, W [n, k]. A block has column tile x of the grid and
 // `group` segments at a time, whose rows, one segment's behind the other's, are the rows of its tiles.

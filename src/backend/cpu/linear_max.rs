@@ -1,7 +1,7 @@
-//! Largest value of each column in each segment of rows, of a matrix or of a linear layer's result.
+//! Largest value of each column in each segment of rows of a linear layer's result.
 
 use super::{
-    call::{Call, Out, block, sum_block},
+    call::{Call, Out, sum_block},
     gemm::{View, gemm},
     linear::{ROWS, view},
     math::{Real, simd},
@@ -25,15 +25,7 @@ fn begin<T: Real>(y: &mut [T], kept: &mut [i32], zeros: bool) {
 
 simd! {
     /// Compares y with row `row` of x plus the bias. A value that is not a number wins and stays.
-    fn compare<T: Real>(y: &mut [T], kept: &mut [i32], x: &[T], row: i32) {
-        for ((y, kept), &x) in y.iter_mut().zip(kept.iter_mut()).zip(x) {
-            #[allow(clippy::eq_op)]
-            let larger = (x > *y) | (x != x);
-            *y = if larger { x } else { *y };
-            *kept = if larger { row } else { *kept };
-        }
-    }
-    fn compare_biased<T: Real>(y: &mut [T], kept: &mut [i32], x: &[T], bias: &[T], row: i32) {
+    fn compare<T: Real>(y: &mut [T], kept: &mut [i32], x: &[T], bias: &[T], row: i32) {
         for (((y, kept), &x), &b) in y.iter_mut().zip(kept.iter_mut()).zip(x).zip(bias) {
             let x = x + b;
             #[allow(clippy::eq_op)]
@@ -66,52 +58,6 @@ simd! {
             }
         }
     }
-}
-
-pub fn forward<T: Real>(call: &mut Call<T>, segments: usize) {
-    let (x, width) = call.input(0);
-    let list = call.index(segments);
-    let (y, kept) = (call.output(0), call.index_output(1));
-    let rows = y.len() / width.max(1);
-    let per = x.len() / rows.max(1);
-    call.for_rows(rows, block(per + width), [y], 0, |segments, [y], _| {
-        // SAFETY: the blocks of tasks do not overlap.
-        let kept = unsafe { kept.rows(segments.clone()) };
-        for ((s, y), kept) in segments.zip(y.chunks_exact_mut(width)).zip(kept.chunks_exact_mut(width)) {
-            let (rows, zeros) = segment(list, s);
-            begin(y, kept, zeros);
-            for row in rows {
-                compare(y, kept, &x[row * width..(row + 1) * width], row as i32);
-            }
-        }
-    });
-}
-
-pub fn backward<T: Real>(call: &mut Call<T>, segments: usize) {
-    let Some((dx, accumulate)) = call.dx(0) else { return };
-    let (dy, width) = call.dy();
-    let list = call.index(segments);
-    let kept = call.index_input(2);
-    if !accumulate {
-        call.zero(dx);
-    }
-    let rows = call.dy_rows();
-    let dx = dx.with_width(width);
-    let apart = disjoint(list, rows);
-    let per = if apart { block(width) } else { rows };
-    call.for_rows(rows, per, [], 0, |segments, [], _| {
-        for s in segments {
-            let (rows, _) = segment(list, s);
-            let start = rows.start;
-            // SAFETY: segments of different tasks do not overlap, as `disjoint` has seen.
-            let dx = unsafe { dx.rows(rows) };
-            for (column, (&dy, &row)) in dy[s * width..(s + 1) * width].iter().zip(&kept[s * width..(s + 1) * width]).enumerate() {
-                if row >= 0 {
-                    dx[(row as usize - start) * width + column] += dy;
-                }
-            }
-        }
-    });
 }
 
 /// True if each of the first `count` segments starts behind the one before it.
@@ -156,12 +102,12 @@ impl<T: Real> Rows<'_, T> {
     }
 }
 
-pub fn linear_forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
+pub fn forward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
     let (x, k) = call.input(0);
     maxima(call, &Rows::Kept(x, k), weight, bias, segments);
 }
 
-pub fn norm_linear_forward<T: Real>(call: &mut Call<T>) {
+pub fn norm_forward<T: Real>(call: &mut Call<T>) {
     let Op::NormLinearMax { gamma, beta, running, train, weight, bias, segments } = call.node.op else { unreachable!("norm_linear_max") };
     // Without rows there are no statistics, and nothing is read.
     let kept = if call.input_rows(0) > 0 { keep_statistics(call, 2, running, train) } else { &[] };
@@ -199,13 +145,13 @@ fn maxima<T: Real>(call: &mut Call<T>, x: &Rows<T>, weight: Matrix, bias: Vector
                     done = row..end_of_run(s).min(row + ROWS);
                     gemm([done.len(), k, n], T::ONE, View::rows(x.part(done.clone(), room), k), w, T::ZERO, products, n);
                 }
-                compare_biased(y, kept, &products[(row - done.start) * n..][..n], bias, row as i32);
+                compare(y, kept, &products[(row - done.start) * n..][..n], bias, row as i32);
             }
         }
     });
 }
 
-pub fn linear_backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
+pub fn backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector, segments: usize) {
     let (x, k) = call.input(0);
     if let Some((dx, false)) = call.dx(0) {
         call.zero(dx);
@@ -214,7 +160,7 @@ pub fn linear_backward<T: Real>(call: &mut Call<T>, weight: Matrix, bias: Vector
 }
 
 /// The gradient of what is normalised lies in dx, unless that is added to.
-pub fn norm_linear_backward<T: Real>(call: &mut Call<T>) {
+pub fn norm_backward<T: Real>(call: &mut Call<T>) {
     let Op::NormLinearMax { gamma, beta, train, weight, bias, segments, .. } = call.node.op else { unreachable!("norm_linear_max") };
     let norm = BatchNorm::new(call, call.input(3).0, [gamma, beta], true);
     let mut own = Vec::new();
