@@ -570,7 +570,8 @@ fn triplet() {
 fn sum() {
     Case::new(&[3]).check_loss(N, 6, |b, _, x| {
         let one = b.loss(Op::UnitNorm { steps: 1, channels: 6 }, &[x]);
-        b.loss(Op::Sum, &[one, one])
+        let nothing = b.loss(Op::Sum, &[]);
+        b.loss(Op::Sum, &[one, one, nothing])
     });
 }
 
