@@ -1,6 +1,7 @@
 //! The feature cache: opening a large one, reading full-size entries, bytes a scenario.
 //!
-//! `cargo bench --bench cache -- [ENTRIES] [SECONDS]` takes the scenarios of `tests/data`, and those of `TE_SHARED` if it is set.
+//! `cargo bench --bench cache -- [ENTRIES] [SECONDS]` takes the scenarios of `tests/data`, and those of `TE_SHARED` if it is set. ENTRIES are
+//! opened that are small, those of rejected scenarios, and a 20th as many that are whole.
 //!
 //! The published cache is a file a scenario: gzip (level 1) of a pickle of all feature arrays. Here these arrays are made of our
 //! own features, which are equal to the published ones: every array of the published table in its type (doubles, the cost map
@@ -22,7 +23,7 @@ use training_engine::{
     },
     error::Rejection,
     features::{Array, FeatureBuilder, Features},
-    scenario::Split,
+    scenario::{Scenario, Split},
 };
 
 fn main() {
@@ -32,7 +33,8 @@ fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|text| text.parse().ok()).collect();
     let (entries, seconds) = (numbers.first().copied().unwrap_or(1_000_000), numbers.get(1).copied().unwrap_or(2));
     real(Duration::from_secs(seconds as u64));
-    large(entries);
+    large(entries, &[]);
+    large(entries / 20, &whole());
 }
 
 /// Arrays that the published builder does not have.
@@ -124,8 +126,15 @@ fn real(time: Duration) {
     }
 }
 
-/// A cache of many small entries: opening it, and an order of an epoch.
-fn large(entries: usize) {
+/// Scenarios of the repository with their features.
+fn whole() -> Vec<(Scenario, Features)> {
+    let files = common::files_below(&common::data().join("scenarios/synthetic"), ".json.gz");
+    let scenarios = files.iter().filter_map(|file| common::read_scenario(file).ok());
+    scenarios.filter_map(|scenario| FeatureBuilder::default().build(&scenario).ok().map(|features| (scenario, features))).collect()
+}
+
+/// A cache of many entries, whole ones of these scenarios by turns or, without any, small ones: opening it, and an order of an epoch.
+fn large(entries: usize, scenarios: &[(Scenario, Features)]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     let cache = FeatureCache::open(path, FeatureBuilder::default()).unwrap();
@@ -134,9 +143,14 @@ fn large(entries: usize) {
             (format!("{:016x}", (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)), format!("log {}", i / 600), format!("type {}", i % 70));
         let name =
             Name { token: &token, log_name: &log_name, scenario_type: &scenario_type, split: Some(Split::Train), ..Default::default() };
-        cache.put_rejected(&name, Rejection::NoReferenceLine, "").unwrap();
+        match scenarios.get(i % scenarios.len().max(1)) {
+            Some((scenario, features)) => cache.put(&name, scenario, features),
+            None => cache.put_rejected(&name, Rejection::NoReferenceLine, ""),
+        }
+        .unwrap();
     }
     drop(cache);
+    println!("{} entries, {} MB on disk", if scenarios.is_empty() { "small" } else { "whole" }, folder_bytes(folder.path()) >> 20);
     // In a process of its own, so that its peak is its own.
     for _ in 0..3 {
         let status = std::process::Command::new(std::env::current_exe().unwrap()).env(OPEN, path).status().unwrap();
