@@ -434,7 +434,7 @@ typedef struct TeEvent {
     uint64_t step;
     // Steps of the whole run, as far as known.
     uint64_t total_steps;
-    // Total loss of the step's batch.
+    // Total loss of the step's batch; no number of a step whose batches were all in an earlier call.
     double loss;
     // Learning rate that was used.
     double learning_rate;

@@ -399,7 +399,7 @@ pub struct TeEvent {
     pub step: u64,
     /// Steps of the whole run, as far as known.
     pub total_steps: u64,
-    /// Total loss of the step's batch.
+    /// Total loss of the step's batch; no number of a step whose batches were all in an earlier call.
     pub loss: f64,
     /// Learning rate that was used.
     pub learning_rate: f64,

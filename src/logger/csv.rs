@@ -132,6 +132,10 @@ fn cell(value: f64) -> String {
 }
 
 impl Logger for Csv {
+    fn keeps_table(&self) -> bool {
+        true
+    }
+
     fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         self.add_columns(values)?;
         self.cells.resize(self.columns.len(), String::new());

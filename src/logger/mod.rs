@@ -40,7 +40,7 @@ pub struct Position {
     /// Those of them that are not in the present table: they went to that of another folder, or to none.
     #[serde(default)]
     pub rows_elsewhere: u64,
-    /// Folder of the present table; none if there was none yet.
+    /// Folder of the present table, by its place beside the checkpoints if it is there; none if there was none yet.
     #[serde(default)]
     pub table: Option<String>,
     /// The run's name in Weights & Biases.
@@ -109,6 +109,11 @@ pub trait Logger: Send {
 
     /// True if images are kept.
     fn takes_images(&self) -> bool {
+        false
+    }
+
+    /// True if every row of values is kept in a table that is gone on with.
+    fn keeps_table(&self) -> bool {
         false
     }
 

@@ -244,7 +244,8 @@ impl Fit<'_, '_> {
             self.check_skipped(tokens, *finite)?;
         }
         if let Some(batch) = batch.filter(|_| !step.updates) {
-            steps.last = (batch.tokens.clone(), trained);
+            steps.last.0.clone_from(&batch.tokens);
+            steps.last.1 = trained;
         }
         Ok(())
     }

@@ -14,8 +14,6 @@ pub struct Loggers {
     loggers: Vec<Box<dyn Logger>>,
     position: Position,
     fitting: bool,
-    /// What is logged goes to a table.
-    has_table: bool,
     /// Values on their way, with the epoch.
     values: Vec<(String, f64)>,
 }
@@ -24,7 +22,7 @@ impl Loggers {
     /// Opens what the configuration asks for, and writes it as hyper-parameters. Training and an evaluation by itself may differ.
     pub fn open(&mut self, config: &Config, run: &Run, fitting: bool) {
         let options = &config.logger;
-        (self.fitting, self.has_table) = (fitting, false);
+        self.fitting = fitting;
         if config.trainer.fast_dev_run.0 > 0 {
             return;
         }
@@ -34,7 +32,7 @@ impl Loggers {
             written.unwrap_or_else(|error| run.log(LogLevel::Warning, &format!("hyper-parameters are not written: {error}")));
         }
         if fitting && options.csv {
-            let here = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone()).display().to_string();
+            let here = table(config);
             if self.position.table.as_ref().is_some_and(|table| *table != here) {
                 // A table that lies here is another run's.
                 self.position.rows_elsewhere = self.position.rows;
@@ -47,9 +45,7 @@ impl Loggers {
             self.add(run, "TensorBoard", TensorBoard::open(&folder, &opening));
         }
         if options.csv {
-            let table = Csv::open(&folder, &opening);
-            self.has_table = table.is_ok();
-            self.add(run, "metrics.csv", table);
+            self.add(run, "metrics.csv", Csv::open(&folder, &opening));
         }
         if options.wandb.mode != WandbMode::Disabled {
             self.add(run, "Weights & Biases", Wandb::open(&config.run.output_dir, &options.wandb, &opening));
@@ -88,17 +84,18 @@ impl Loggers {
         if values.is_empty() {
             return;
         }
-        self.position.rows += u64::from(self.fitting);
-        self.position.rows_elsewhere += u64::from(self.fitting && !self.has_table);
-        if self.is_empty() {
-            return;
+        if !self.is_empty() {
+            let mut all = std::mem::take(&mut self.values);
+            all.clear();
+            all.extend_from_slice(values);
+            all.extend(epoch.map(|epoch| ("epoch".to_owned(), epoch as f64)));
+            self.each(run, |logger| logger.scalars(step, &all));
+            self.values = all;
         }
-        let mut all = std::mem::take(&mut self.values);
-        all.clear();
-        all.extend_from_slice(values);
-        all.extend(epoch.map(|epoch| ("epoch".to_owned(), epoch as f64)));
-        self.each(run, |logger| logger.scalars(step, &all));
-        self.values = all;
+        if self.fitting {
+            self.position.rows += 1;
+            self.position.rows_elsewhere += u64::from(!self.loggers.iter().any(|logger| logger.keeps_table()));
+        }
     }
 
     /// True if there is a logger for images.
@@ -138,4 +135,12 @@ impl Loggers {
             done.is_ok()
         });
     }
+}
+
+/// Names the folder of the table: by its place beside the checkpoints if it is there, as both may be moved.
+fn table(config: &Config) -> String {
+    let [folder, checkpoints] =
+        [config.logger_folder(), config.checkpoint_folder()].map(|folder| std::path::absolute(&folder).unwrap_or(folder));
+    let beside = checkpoints.parent().and_then(|parent| folder.strip_prefix(parent).ok());
+    beside.unwrap_or(&folder).display().to_string()
 }

@@ -91,8 +91,8 @@ pub(super) fn restore(path: &Path, config: &Config, host: &Host, hooks: &mut Hoo
     let elsewhere = !same(folder, &config.checkpoint_folder());
     if elsewhere {
         state.hooks.remove(NAME_OF_CHECKPOINTS);
-        // Of a checkpoint that does not name its table, one that lies here is another run's.
-        if state.loggers.table.is_none() {
+        // A table that lies here is another run's, unless the checkpoint names the folder of its own.
+        if state.loggers.table.as_ref().is_none_or(|table| Path::new(table).is_relative()) {
             state.loggers.rows_elsewhere = state.loggers.rows;
         }
     }

@@ -140,4 +140,10 @@ fn a_table_is_cut_only_where_it_is_what_the_run_has_written() {
         fit(folder, &[options, &["epochs=3"]].concat());
         assert_eq!(lines(folder), expected[rows..]);
     }
+
+    // Both are moved.
+    let moved = silent.join("moved");
+    std::fs::rename(whole, &moved).unwrap();
+    fit(&moved, &["checkpoint=last", "epochs=4"]);
+    assert!(lines(&moved).len() == 4 * rows && lines(&moved).starts_with(&expected) && !moved.join("metrics-v1.csv").exists());
 }
