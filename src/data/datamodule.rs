@@ -115,7 +115,7 @@ impl DataModule {
         &self.maker.supply
     }
 
-    /// Scenarios that the source could not describe; they are in no split.
+    /// Scenarios that the source could not describe, or described as another one; they are in no split.
     pub fn undescribed(&self) -> &[Skipped] {
         &self.undescribed
     }
@@ -248,7 +248,7 @@ impl DataModule {
         let (all, lost) = (self.maker.supply.catalogue.len(), self.undescribed.len());
         let counts = [Split::Train, Split::Validation, Split::Test].map(|split| format!("{} {}", self.len(split), split.name()));
         Error::Data(format!(
-            "the {} split is empty (of {all} scenarios: {}, {lost} without a description); give it logs with 'splitter.log_splits.{key}', \
+            "the {} split is empty (of {all} scenarios: {}, {lost} without a description of their own); give it logs with 'splitter.log_splits.{key}', \
              or do without it with 'lightning.trainer.params.limit_{key}_batches=0'",
             split.name(),
             counts.join(", "),
@@ -267,7 +267,8 @@ fn describe(source: &dyn ScenarioSource, undescribed: &mut Vec<Skipped>) -> Resu
                 let name = Name::from(&info);
                 catalogue.push(&name);
                 // In a cache the two would be one.
-                if let Some(before) = first.insert(cache::key(0, &name), index) {
+                let before = *first.entry(cache::key(0, &name)).or_insert(index);
+                if before < index {
                     let reason = format!("it has the token, log and type of scenario {before} of the source");
                     undescribed.push(Skipped { index, token: info.token, rejection: Rejection::Repeated, reason });
                     catalogue.leave_out(index);

@@ -73,7 +73,8 @@ impl Rejections {
     }
 
     /// Writes the list (CSV: token, log name, type, split, rule, reason; in the order of the catalogue), whole or not at all.
-    /// Lines of an earlier list stay for scenarios of the catalogue that were not loaded since. Without any line there is no
+    /// Lines of an earlier list stay for scenarios of the catalogue that were not loaded since, but for those of repeated ones, which
+    /// bear the token of another and are found anew each time. Without any line there is no
     /// file, unless there was one.
     ///
     /// # Errors
@@ -116,9 +117,12 @@ fn row(index: usize, split: Option<Split>, skipped: &Skipped, catalogue: &Catalo
     }
 }
 
-/// Lines of an earlier list; those that cannot be read are lost.
+/// Lines of an earlier list but those of repeated scenarios; those that cannot be read are lost.
 fn read(path: &Path) -> Vec<Row> {
-    csv::Reader::from_path(path).map(|mut reader| reader.deserialize().filter_map(|row| row.ok()).collect()).unwrap_or_default()
+    let stays = |row: &Row| row.rule != Rejection::Repeated.name();
+    csv::Reader::from_path(path)
+        .map(|mut reader| reader.deserialize().filter_map(|row| row.ok()).filter(stays).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ impl Trainer {
         let mut bar = self.config.run.progress_bar.then(Bar::default);
         let before = cache.damaged();
         let mut seen = 0;
+        // What could not be written then may be by now.
+        drop(supply.take_unwritten());
         let filled = fill(supply, &indices, threads, |filled| {
             seen += 1;
             match filled {

@@ -62,6 +62,8 @@ impl Bucket {
     /// the prefix and holds other things there or shall not be made one, or a folder cannot be made.
     pub(super) fn open(url: &str, make: bool) -> Result<Self> {
         let bucket = Self::connect(url)?;
+        // Before the bucket is listed: what others bring here meanwhile is not outdated.
+        let here = storage::names(&bucket.here).unwrap_or_default();
         let names = bucket.names()?;
         if !names.iter().any(|name| name == storage::MARK) {
             if !make {
@@ -73,7 +75,7 @@ impl Bucket {
             bucket.upload_bytes(storage::MARK, storage::MARK_TEXT.as_bytes().to_vec())?;
         }
         fs::create_dir_all(&bucket.writing).map_err(|e| Error::file(&bucket.writing, e))?;
-        bucket.remove_outdated(&names)?;
+        bucket.remove_outdated(&here, &names);
         bucket.upload_abandoned()?;
         Ok(bucket)
     }
@@ -205,11 +207,12 @@ impl Bucket {
         }
     }
 
-    /// Removes what was downloaded of shards that were packed into others since, and what killed downloads left. Who reads one goes on.
-    fn remove_outdated(&self, names: &[String]) -> Result<()> {
+    /// Removes, as far as it can, what was downloaded of shards that were packed into others since, and what killed downloads left. Who reads
+    /// one goes on.
+    fn remove_outdated(&self, here: &[String], names: &[String]) {
         files::remove_abandoned(&self.here);
         let outdated = |name: &&String| storage::kind_of(name).is_some() && !names.contains(name);
-        storage::names(&self.here)?.iter().filter(outdated).try_for_each(|name| files::remove(&self.here.join(name)))
+        here.iter().filter(outdated).for_each(|name| _ = files::remove(&self.here.join(name)));
     }
 
     /// Uploads shards that no process of this machine is writing to.
