@@ -156,8 +156,6 @@ template <class T> struct Objects : std::map<const void*, std::unique_ptr<T>> {
 };
 
 thread_local const void* current = nullptr; // context
-constexpr int RELAXED = 2;
-thread_local int mode = 0; // of captures: as if any could be hurt
 
 struct Driver {
     std::recursive_mutex mutex;
@@ -257,6 +255,16 @@ struct Driver {
 };
 Driver& driver = *new Driver; // for as long as the process, whatever order things end in
 
+// What a thread may do while another captures a graph.
+constexpr int GLOBAL = 0, RELAXED = 2;
+struct Mode {
+    int value = GLOBAL;
+    ~Mode() {
+        if (value != GLOBAL) driver.say("not given back: a thread's mode of captures");
+    }
+};
+thread_local Mode mode;
+
 // Begins every function that needs the context of this thread.
 #define ENTER                                                                                                                              \
     std::lock_guard<std::recursive_mutex> guard(driver.mutex);                                                                             \
@@ -266,7 +274,7 @@ Driver& driver = *new Driver; // for as long as the process, whatever order thin
 // Begins those among them that may fail while any thread captures a graph, unless the calling one has no part in that. Here one always does.
 #define ENTER_RELAXED                                                                                                                      \
     ENTER                                                                                                                                  \
-    if (mode != RELAXED) return CAPTURE_UNSUPPORTED;
+    if (mode.value != RELAXED) return CAPTURE_UNSUPPORTED;
 #define FIND(kind, name, handle)                                                                                                           \
     auto* name = driver.kind.get(handle);                                                                                                  \
     if (!name) return INVALID_HANDLE;
@@ -303,12 +311,14 @@ Result cuDeviceGetAttribute(int* value, int attribute, int) {
 Result cuDevicePrimaryCtxRetain(const void** context, int) {
     std::lock_guard<std::recursive_mutex> guard(driver.mutex);
     if (!driver.started) return NOT_INITIALIZED;
+    if (mode.value != RELAXED) return CAPTURE_UNSUPPORTED;
     if (driver.users++ == 0) driver.device = driver.emulator->create(0);
     return *context = &driver, driver.device ? SUCCESS : OUT_OF_MEMORY;
 }
 Result cuDevicePrimaryCtxRelease_v2(int) {
     std::lock_guard<std::recursive_mutex> guard(driver.mutex);
     if (driver.users == 0) return INVALID_CONTEXT;
+    if (mode.value != RELAXED) return CAPTURE_UNSUPPORTED;
     if (--driver.users == 0) driver.end();
     return SUCCESS;
 }
@@ -322,7 +332,7 @@ Result cuCtxGetCurrent(const void** context) {
 }
 Result cuThreadExchangeStreamCaptureMode(int* other) {
     if (!driver.started) return NOT_INITIALIZED;
-    return std::swap(mode, *other), SUCCESS;
+    return std::swap(mode.value, *other), SUCCESS;
 }
 
 Result cuStreamCreate(Stream** stream, unsigned) {

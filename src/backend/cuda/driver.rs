@@ -84,11 +84,31 @@ impl Drop for Graph {
     }
 }
 
-/// Gives a thread its context back, which may be one of the host's, and what it may do while another thread captures a graph.
+/// As long as it lives, what this thread does has no part in a graph that the host captures on another, nor that in this; else the driver
+/// would refuse most of it.
+struct Apart(sys::CUstreamCaptureMode);
+
+impl Apart {
+    fn new() -> std::result::Result<Self, DriverError> {
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: it exchanges two values.
+        unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result()?;
+        Ok(Self(mode))
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // SAFETY: it exchanges two values.
+        _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut self.0) };
+    }
+}
+
+/// Gives a thread its context back, which may be one of the host's.
 struct Entered {
     before: sys::CUcontext,
     own: sys::CUcontext,
-    mode: sys::CUstreamCaptureMode,
+    _apart: Apart,
 }
 
 impl Drop for Entered {
@@ -97,8 +117,6 @@ impl Drop for Entered {
             // SAFETY: it was this thread's, or is none.
             _ = unsafe { ctx::set_current(self.before) };
         }
-        // SAFETY: it exchanges two values.
-        _ = unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut self.mode) };
     }
 }
 
@@ -154,6 +172,7 @@ impl Driver {
             let (need, point) = LOWEST;
             return Err(Error::Backend(format!("{name} has compute capability {major}.{minor}, {need}.{point} is needed")));
         }
+        let _apart = Apart::new().map_err(|e| failed(&name, &e))?;
         // SAFETY: the device is there; the context is released when the driver is dropped.
         let context = unsafe { primary_ctx::retain(device) }.map_err(|e| failed(&name, &e))?;
         let mut driver = Self {
@@ -188,15 +207,12 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Makes the device's context that of this thread, for as long as the result lives. A graph that the host captures meanwhile on another
-    /// thread has no part in what is done here, nor this in it.
+    /// Makes the device's context that of this thread, for as long as the result lives.
     fn enter(&self, what: &str) -> Result<Entered> {
         let before = ctx::get_current().map_err(|e| self.failed(what, &e))?;
         let before = before.unwrap_or(std::ptr::null_mut());
-        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        // SAFETY: it exchanges two values.
-        unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) }.result().map_err(|e| self.failed(what, &e))?;
-        let entered = Entered { before, own: self.context, mode };
+        let apart = Apart::new().map_err(|e| self.failed(what, &e))?;
+        let entered = Entered { before, own: self.context, _apart: apart };
         if before != self.context {
             // SAFETY: the context lives as long as self.
             unsafe { ctx::set_current(self.context) }.map_err(|e| self.failed(what, &e))?;
@@ -513,6 +529,7 @@ impl Drop for Driver {
                 [self.sent, self.received].into_iter().filter(|event| !event.is_null()).for_each(|event| _ = event::destroy(event));
             }
         }
+        let _apart = Apart::new();
         // SAFETY: it was retained.
         _ = unsafe { primary_ctx::release(self.device) };
     }
