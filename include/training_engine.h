@@ -124,7 +124,7 @@
 // A training step was not applied since its loss or gradient was not finite: `epoch`, `step`, `tokens`.
 #define TE_EVENT_STEP_SKIPPED 2
 
-// A scenario was left out: `text` is its token, `reason` says why.
+// A scenario was left out: `text` is its token, or `scenario INDEX` if its description has none; `reason` says why.
 #define TE_EVENT_SCENARIO_SKIPPED 3
 
 // An epoch ended, its validation included: `epoch`, `step`, `metrics`.

@@ -68,7 +68,7 @@ pub const TE_LOG_DEBUG: i32 = 4;
 pub const TE_EVENT_STEP: i32 = 1;
 /// A training step was not applied since its loss or gradient was not finite: `epoch`, `step`, `tokens`.
 pub const TE_EVENT_STEP_SKIPPED: i32 = 2;
-/// A scenario was left out: `text` is its token, `reason` says why.
+/// A scenario was left out: `text` is its token, or `scenario INDEX` if its description has none; `reason` says why.
 pub const TE_EVENT_SCENARIO_SKIPPED: i32 = 3;
 /// An epoch ended, its validation included: `epoch`, `step`, `metrics`.
 pub const TE_EVENT_EPOCH: i32 = 4;

@@ -80,9 +80,9 @@ pub fn scale_backward<T: Real>(call: &mut Call<T>, factor: f64) {
     }
 }
 
-/// Sum over rows of what `f` gives, in their order.
+/// Sum over rows of what `f` gives, in their order; 0 of none, where `sum` is -0.
 fn row_sum(rows: usize, f: impl Fn(usize) -> f64) -> f64 {
-    (0..rows).map(f).sum()
+    (0..rows).map(f).fold(0.0, |total, value| total + value)
 }
 
 /// Mean over valid steps of Σ d² / 2 where |d| < 1, |d| - 1/2 elsewhere.
