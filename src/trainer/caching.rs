@@ -22,7 +22,7 @@ impl Trainer {
         let (Some(cache), Some(path)) = (&supply.cache, &self.config.cache.cache_path) else {
             return Err(Error::config("cache.cache_path", "must name a folder to cache features in"));
         };
-        self.stop.reset();
+        self.begin(data);
         let mut run = Run::new(&self.host, &self.stop);
         run.skip(data.undescribed());
         let nodes = Nodes::from_environment()?;
@@ -35,8 +35,6 @@ impl Trainer {
         let mut bar = self.config.run.progress_bar.then(Bar::default);
         let before = cache.damaged();
         let mut seen = 0;
-        // What could not be written then may be by now.
-        drop(supply.take_unwritten());
         let filled = fill(supply, &indices, threads, |filled| {
             seen += 1;
             match filled {

@@ -100,7 +100,7 @@ impl Trainer {
     /// [`Error::Data`] if a split has nothing to use; [`Error::NotFinite`] after too many steps that cannot be applied;
     /// [`Error::File`] if a checkpoint cannot be written.
     pub fn fit(&mut self, module: &mut TrainingModule, data: &DataModule) -> Result<FitReport> {
-        self.stop.reset();
+        self.begin(data);
         let limits = Limits::new(&self.config, data)?;
         let stage = Stage {
             config: &self.config,
@@ -147,8 +147,8 @@ impl Trainer {
         split: Split,
         checkpoint: &CheckpointSource,
     ) -> Result<EvaluationReport> {
-        // From here on, while a file is read too, a stop is that of this call.
-        self.stop.reset();
+        // Before a file is read: a stop meanwhile is not lost.
+        self.begin(data);
         let Some(path) = self.checkpoint(checkpoint)? else { return self.evaluate_present(module, data, split) };
         self.host.log(LogLevel::Info, &format!("evaluating '{}'", path.display()));
         let kept = [Buffer::Parameters, Buffer::Statistics, Buffer::Gradients, Buffer::PendingStatistics];
@@ -160,6 +160,12 @@ impl Trainer {
             module.session_mut().write(*buffer, values)?;
         }
         report
+    }
+
+    /// Begins a call: an earlier request to stop is forgotten, and what an earlier call could not cache, which may be possible by now.
+    fn begin(&self, data: &DataModule) {
+        self.stop.reset();
+        drop(data.supply().take_unwritten());
     }
 
     /// Path of a checkpoint: the best or the last that this run knows of, or a file.

@@ -2,7 +2,10 @@
 
 use super::*;
 use std::sync::atomic::Ordering;
-use training_engine::{engine::CacheReport, scenario::ScenarioSource};
+use training_engine::{
+    engine::CacheReport,
+    scenario::{ScenarioSource, Split},
+};
 
 type Learnt = ([Vec<f64>; 4], Vec<f64>, training_engine::metrics::MetricTable, usize);
 
@@ -136,6 +139,17 @@ fn a_scenario_that_no_entry_can_hold_is_counted_and_the_others_are_cached() {
     assert_eq!(report.failures, [("bad_route".into(), 2), ("not_cacheable".into(), 1)].into());
     let listed = std::fs::read_to_string(folder.path().join("rejected_scenarios.csv")).unwrap();
     assert!(listed.contains("scenario 'scenario 11' is not cached: its size would be lost"), "{listed}");
+    // A later call does not tell of it once more.
+    let logged = Arc::new(Mutex::new(String::new()));
+    let log = Arc::clone(&logged);
+    let host = Host { log: Some(Arc::new(move |_, text| *log.lock().unwrap() += text)), event: None };
+    let path = format!("cache.cache_path={}", folder.path().join("other").display());
+    let mut source = crowded();
+    source.split = Some(Split::Train);
+    let mut engine = engine(config(folder.path(), &[&path]), source, host);
+    assert_eq!(engine.cache().unwrap().failures["not_cacheable"], 1);
+    assert!(engine.validate().unwrap_err().to_string().contains("validation split is empty"));
+    assert!(!logged.lock().unwrap().contains("could not be written"));
     // Training uses it nevertheless.
     let path = format!("cache.cache_path={}", folder.path().join("features").display());
     let config = config(folder.path(), &[&path]);
