@@ -138,8 +138,8 @@ __device__ __forceinline__ void multiply_by_packed(typename Shape::Sums& sums, c
     }
 }
 
-// A block's tile of the result, how its warps share it, how many blocks' registers must fit on a multiprocessor, how many steps have their operands in
-// shared memory: the one that is computed, those whose copies are under way; how much of the summed dimension a step has.
+// A block's tile of the result, how its warps share it, how many blocks' registers must fit on a multiprocessor, how many steps have their
+// operands in shared memory: the one that is computed, those whose copies are under way; how much of the summed dimension a step has.
 template <int M_, int N_, int WARPS_M, int WARPS_N, int BLOCKS_, int STAGES_ = 3, int DEPTH_ = SLICE> struct Shape {
     static constexpr int M = M_, N = N_, BLOCKS = BLOCKS_, STAGES = STAGES_, DEPTH = DEPTH_;
     static constexpr int THREADS = 32 * WARPS_M * WARPS_N, ROWS = M / WARPS_M / 16, COLUMNS = N / WARPS_N / 8;
